@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The network that a rule accounts for.
+
+use super::report::Label;
+use super::table::Address;
+use core::fmt;
+
+/// What to do with packets that have both ends inside the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Internal {
+    /// They count like all others.
+    Any,
+    /// They are left out.
+    Exclude,
+    /// They are all that counts.
+    Only,
+}
+
+/// An address range `base/mask`, and what happens inside it.
+///
+/// Invariants: `mask` is contiguous, and no bit of `base` is set outside it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network<A> {
+    base: A,
+    mask: A,
+    internal: Internal,
+}
+
+/// Which ends of a packet are counted. At least one of them is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ends {
+    /// The sender has a row.
+    pub source: bool,
+    /// The receiver has a row.
+    pub destination: bool,
+}
+
+impl<A: Label> fmt::Display for Network<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.base.label(), self.mask.count_ones())?;
+        f.write_str(match self.internal {
+            Internal::Any => "",
+            Internal::Exclude => " --nointernal",
+            Internal::Only => " ! --nointernal",
+        })
+    }
+}
+
+impl<A: Address> Network<A> {
+    /// A network, unless `mask` has holes or `base` has bits outside it.
+    pub fn new(base: A, mask: A, internal: Internal) -> Option<Self> {
+        let contiguous = mask.leading_ones() == mask.count_ones();
+        (contiguous && base & mask == base).then_some(Self { base, mask, internal })
+    }
+
+    /// How many addresses it has.
+    pub fn size(&self) -> u128 {
+        let host_bits = A::BITS - self.mask.count_ones();
+        1u128.checked_shl(host_bits).unwrap_or(u128::MAX)
+    }
+
+    #[inline]
+    fn contains(&self, address: A) -> bool {
+        address & self.mask == self.base
+    }
+
+    /// The ends of a packet that are to be counted, if any.
+    #[inline]
+    pub fn ends(&self, source: A, destination: A) -> Option<Ends> {
+        let ends = Ends { source: self.contains(source), destination: self.contains(destination) };
+        let both = ends.source & ends.destination;
+        let counted = match self.internal {
+            Internal::Any => ends.source | ends.destination,
+            Internal::Exclude => ends.source ^ ends.destination,
+            Internal::Only => both,
+        };
+        counted.then_some(ends)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use super::*;
+
+    const INSIDE: u32 = 0x0a00_0001;
+    const INSIDE_TOO: u32 = 0x0a00_00fe;
+    const OUTSIDE: u32 = 0x0a00_0100;
+
+    fn ends(internal: Internal, source: u32, destination: u32) -> Option<(bool, bool)> {
+        Network::new(0x0a00_0000, 0xffff_ff00, internal)
+            .unwrap()
+            .ends(source, destination)
+            .map(|ends| (ends.source, ends.destination))
+    }
+
+    #[test]
+    fn counts_the_ends_inside() {
+        use Internal::*;
+        for (internal, inside, out, into, outside) in [
+            (Any, Some((true, true)), Some((true, false)), Some((false, true)), None),
+            (Exclude, None, Some((true, false)), Some((false, true)), None),
+            (Only, Some((true, true)), None, None, None),
+        ] {
+            assert_eq!(ends(internal, INSIDE, INSIDE_TOO), inside);
+            assert_eq!(ends(internal, INSIDE, OUTSIDE), out);
+            assert_eq!(ends(internal, OUTSIDE, INSIDE), into);
+            assert_eq!(ends(internal, OUTSIDE, OUTSIDE), outside);
+        }
+    }
+
+    #[test]
+    fn refuses_holes_and_host_bits() {
+        assert!(Network::new(0u32, 0xff00_ff00, Internal::Any).is_none());
+        assert!(Network::new(0u32, 0x0000_00ff, Internal::Any).is_none());
+        assert!(Network::new(0x0a00_0001u32, 0xffff_ff00, Internal::Any).is_none());
+        assert!(Network::new(0u32, 0, Internal::Any).is_some());
+        assert!(Network::new(INSIDE, u32::MAX, Internal::Any).is_some());
+    }
+
+    #[test]
+    fn says_what_it_is() {
+        use std::string::ToString;
+        let text = |mask, internal| Network::new(0u32, mask, internal).unwrap().to_string();
+        assert_eq!(text(0, Internal::Any), "0.0.0.0/0");
+        assert_eq!(text(0xffff_f000, Internal::Exclude), "0.0.0.0/20 --nointernal");
+        assert_eq!(text(u32::MAX, Internal::Only), "0.0.0.0/32 ! --nointernal");
+    }
+
+    #[test]
+    fn sizes() {
+        let size = |mask| Network::new(0u32, mask, Internal::Any).unwrap().size();
+        assert_eq!(size(0), 1 << 32);
+        assert_eq!(size(u32::MAX), 1);
+    }
+
+    #[test]
+    fn the_whole_internet_is_a_network() {
+        let all = Network::new(0u32, 0, Internal::Any).unwrap();
+        assert!(all.ends(0, u32::MAX).is_some());
+    }
+}
