@@ -1,0 +1,5 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+
+/* What src/bindings.rs is made from: see `cargo xtask build-libxt --bindings`. */
+#include <stdio.h>
+#include <xtables.h>
