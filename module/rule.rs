@@ -6,6 +6,7 @@ use crate::{
     abi::{self, XtTrafficMtinfo},
     accounting::{packet::Header, params::Params},
     glue::{
+        log,
         netns::{Net, PerNetSlot},
         packet::Packet,
         xt_match::{Family, Match},
@@ -26,7 +27,9 @@ impl Match for Rule {
 
     fn new(net: &Net, info: &XtTrafficMtinfo) -> Result<KBox<Self>> {
         let params = Params::from_ipv4(info).map_err(|refusal| {
-            pr_info!("rule refused: {refusal}\n");
+            if log::permitted() {
+                pr_info!("rule refused: {refusal}\n");
+            }
             EINVAL
         })?;
         let tables = PerNetSlot::<Tables>::get(net).ok_or(ENOENT)?;

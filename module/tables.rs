@@ -16,12 +16,14 @@ use crate::{
         table::Table,
     },
     glue::{
+        log,
         memcg::Memcg,
         netns::{HasPerNetSlot, Net, PerNet, PerNetSlot},
         paged::{KernelMemory, PagedSlots},
         percpu::PerCpu,
         procfs::{Dir, File, Lines},
         random::random_u64,
+        sort::sort,
     },
 };
 use core::fmt;
@@ -59,6 +61,16 @@ struct Listed {
     file: Option<File<TrafficTable>>,
 }
 
+impl Listed {
+    /// Tells the administrator why a rule gets `File exists`.
+    fn refuse(&self, params: &Params) {
+        if log::permitted() {
+            let Params { name, .. } = params;
+            pr_info!("table {name} exists with {}, refused to a rule with {params}\n", self.params);
+        }
+    }
+}
+
 static SLOT: PerNetSlot<Tables> = PerNetSlot::new();
 
 impl HasPerNetSlot for Tables {
@@ -93,7 +105,7 @@ impl Named {
         let same_name = |listed: &&mut Listed| listed.params.name == params.name;
         if let Some(listed) = self.list.iter_mut().find(same_name) {
             if listed.params != *params {
-                pr_info!("table {} exists with {}, refused to a rule with {}\n", params.name, listed.params, params);
+                listed.refuse(params);
                 return Err(EEXIST);
             }
             listed.rules += 1;
@@ -195,7 +207,7 @@ impl Lines for TrafficTable {
                 entries.push(entry, GFP_KERNEL_ACCOUNT)?;
             }
         }
-        entries.sort_unstable();
+        sort(&mut entries);
         Ok(entries)
     }
 

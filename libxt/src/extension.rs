@@ -190,8 +190,9 @@ unsafe extern "C" fn save(_ip: *const c_void, rule: *const sys::xt_entry_match) 
 ///
 /// As for [`print`].
 unsafe fn options_of(rule: *const sys::xt_entry_match) -> String {
-    // SAFETY: As above. The data may be unaligned for our type where the rule was read from nft.
-    let info = unsafe { (*rule).data.as_ptr().cast::<XtTrafficMtinfo>().read_unaligned() };
+    // SAFETY: As above. The data follow the header; they may be unaligned for our type where the rule
+    // was read from nft.
+    let info = unsafe { rule.add(1).cast::<XtTrafficMtinfo>().read_unaligned() };
     info.to_options()
 }
 

@@ -103,7 +103,13 @@ pub struct Table<M: Memory> {
     nexts: M::Links,
     /// For addresses that could not get a row.
     others: Counters,
+    /// How many new addresses go without a row before memory is asked for again.
+    waiting: AtomicU32,
 }
+
+/// How many new addresses don't ask for memory after it was short. A flood of them would else make
+/// every packet pay for an allocation that fails.
+const WAIT: u32 = 1024;
 
 impl<M: Memory> Table<M> {
     /// An empty table. The memory is its alone and has no slots yet.
@@ -116,6 +122,7 @@ impl<M: Memory> Table<M> {
             heads,
             nexts,
             others: Counters::default(),
+            waiting: AtomicU32::new(0),
         }
     }
 
@@ -199,16 +206,17 @@ impl<M: Memory> Table<M> {
     #[cold]
     #[inline(never)]
     fn insert(&self, key: [u64; 2], hash: u32) -> Option<&Row> {
-        let number = self.length.load(Relaxed);
-        let row = self.rows.make(number)?;
-        let next = self.nexts.make(number)?;
-        match number {
-            0 => {
-                self.heads.make(0)?;
-            }
-            _ => self.split(),
+        if let Some(left) = self.waiting.load(Relaxed).checked_sub(1) {
+            self.waiting.store(left, Relaxed);
+            return None;
         }
-        let head = self.heads.get(Self::bucket(hash, self.buckets.load(Relaxed)))?;
+        let number = self.length.load(Relaxed);
+        let Some((row, next)) = self.make_row(number) else {
+            self.waiting.store(WAIT, Relaxed);
+            return None;
+        };
+        let bucket = Self::bucket(hash, self.buckets.load(Relaxed));
+        let head = self.heads.get(bucket)?;
         row.key[0].store(key[0], Relaxed);
         row.key[1].store(key[1], Relaxed);
         next.store(head.load(Relaxed), Relaxed);
@@ -216,6 +224,18 @@ impl<M: Memory> Table<M> {
         // Readers that see the new length see the key.
         self.length.store(number + 1, Release);
         Some(row)
+    }
+
+    /// The memory of row `number`, the next one, and a bucket more to find it in.
+    fn make_row(&self, number: u32) -> Option<(&Row, &Link)> {
+        let slots = (self.rows.make(number)?, self.nexts.make(number)?);
+        match number {
+            0 => {
+                self.heads.make(0)?;
+            }
+            _ => self.split(),
+        }
+        Some(slots)
     }
 
     /// Adds a bucket and moves to it what belongs there. Without memory for it the chains just
@@ -331,6 +351,23 @@ pub mod tests {
         assert_eq!(table.rows(), 64);
         assert!(contents(&table).values().all(|bytes| *bytes == 20));
         assert_eq!(table.others().total(), (20 * (1000 - 64), 0));
+    }
+
+    #[test]
+    fn a_table_asks_for_memory_again_after_a_while() {
+        let table = table(4);
+        (0..4).for_each(|address| count(&table, address, 1));
+        assert_eq!(table.waiting.load(Relaxed), 0);
+        count(&table, 4, 1);
+        assert_eq!(table.waiting.load(Relaxed), WAIT);
+        (0..WAIT).for_each(|_| count(&table, 4, 1));
+        assert_eq!(table.waiting.load(Relaxed), 0);
+        count(&table, 4, 1);
+        assert_eq!(table.waiting.load(Relaxed), WAIT);
+        assert_eq!(table.others().total(), (u64::from(WAIT) + 2, 0));
+        // Known addresses don't wait.
+        count(&table, 3, 1);
+        assert_eq!(contents(&table)[&3], 2);
     }
 
     #[test]

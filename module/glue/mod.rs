@@ -6,6 +6,7 @@
 //! ([`paged`]), state per network namespace ([`netns`]), files ([`procfs`]), packets ([`packet`])
 //! and the registration of a match ([`xt_match`]).
 
+pub(crate) mod log;
 pub(crate) mod memcg;
 pub(crate) mod netns;
 pub(crate) mod packet;
@@ -13,4 +14,5 @@ pub(crate) mod paged;
 pub(crate) mod percpu;
 pub(crate) mod procfs;
 pub(crate) mod random;
+pub(crate) mod sort;
 pub(crate) mod xt_match;

@@ -4,7 +4,12 @@
 //!
 //! C header: `include/net/net_namespace.h`
 
-use core::{cell::UnsafeCell, marker::PhantomData, ptr::NonNull};
+use core::{
+    cell::UnsafeCell,
+    marker::PhantomData,
+    ptr::NonNull,
+    sync::atomic::{AtomicBool, Ordering},
+};
 use kernel::{
     bindings,
     error::{from_result, to_result},
@@ -49,6 +54,7 @@ pub(crate) trait PerNet: Send + Sync + Sized + 'static {
 /// While `id` is not zero, the slot `id` of every namespace that our callbacks have seen begin and
 /// not end holds an `Arc<T>`, as a foreign pointer.
 pub(crate) struct PerNetSlot<T> {
+    taken: AtomicBool,
     ops: UnsafeCell<bindings::pernet_operations>,
     id: UnsafeCell<c_uint>,
     _state: PhantomData<T>,
@@ -68,6 +74,7 @@ impl<T: HasPerNetSlot> PerNetSlot<T> {
     /// A slot that is not registered yet.
     pub(crate) const fn new() -> Self {
         Self {
+            taken: AtomicBool::new(false),
             // SAFETY: No callbacks, no id, no list links: all zero is valid.
             ops: UnsafeCell::new(unsafe { core::mem::zeroed() }),
             id: UnsafeCell::new(0),
@@ -78,8 +85,11 @@ impl<T: HasPerNetSlot> PerNetSlot<T> {
     /// Makes a `T` in all namespaces, now and in future, till the registration is dropped.
     pub(crate) fn register() -> Result<PerNetRegistration<T>> {
         let slot = T::slot();
+        if slot.taken.swap(true, Ordering::Relaxed) {
+            return Err(EBUSY);
+        }
         let ops = slot.ops.get();
-        // SAFETY: Modules register once, in their init function, so nobody else is here.
+        // SAFETY: The slot is taken once in the life of the module, so nobody else is here.
         unsafe {
             (*ops).init = Some(Self::init);
             (*ops).exit = Some(Self::exit);

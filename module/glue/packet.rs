@@ -61,7 +61,9 @@ impl<'a> Packet<'a> {
     fn segment_headers(&self, shinfo: &bindings::skb_shared_info) -> u64 {
         let is = |kinds: u32| shinfo.gso_type & kinds != 0;
         // SAFETY: The skb is valid. For GSO packets the transport headers are set, the inner one
-        // if the packet is in a tunnel, and a TCP header is in the linear part.
+        // if the packet is in a tunnel. A TCP header follows in the linear part, or, when a
+        // virtual machine's host lies about the packet, at least in the memory behind it, which
+        // ends with the shared info.
         let headers = unsafe {
             match (is(TCP), is(TUNNEL)) {
                 (true, false) => bindings::skb_tcp_all_headers(self.0),
@@ -75,7 +77,7 @@ impl<'a> Packet<'a> {
             _ if is(SCTP) => SCTP_HEADER,
             _ => 0,
         };
-        u64::try_from(headers).unwrap_or(0) + transport
+        (u64::try_from(headers).unwrap_or(0) + transport).min(self.linear().len() as u64)
     }
 }
 

@@ -64,7 +64,8 @@ impl<T: ZeroIsDefault> PagedSlots<T> {
 
     /// An empty array. Its pages will be charged to `payer`.
     pub(crate) fn new(limit: u32, payer: Arc<Memcg>) -> Result<Self> {
-        let pages = limit.div_ceil(Self::PER_PAGE) as usize;
+        // Whole cache lines, so that nobody else's data share one with a small directory.
+        let pages = (limit.div_ceil(Self::PER_PAGE) as usize).next_multiple_of(8);
         let mut directory = KVVec::with_capacity(pages, GFP_KERNEL_ACCOUNT)?;
         for _ in 0..pages {
             directory.push(AtomicPtr::default(), GFP_KERNEL_ACCOUNT)?;

@@ -10,6 +10,9 @@ use kernel::{
     types::NotThreadSafe,
 };
 
+#[cfg(CONFIG_PREEMPT_RT)]
+compile_error!("with PREEMPT_RT bottom halves off does not mean alone on the CPU");
+
 /// One `T` for every CPU.
 ///
 /// Any CPU may look at all of them. The point is [`with_local`](Self::with_local): what is done

@@ -90,7 +90,7 @@ impl<L: Lines> File<L> {
                 name.as_char_ptr(),
                 0o440,
                 dir.0.as_ptr(),
-                &Open::<L>::PROC_OPS,
+                Open::<L>::PROC_OPS,
                 Arc::as_ptr(&lines).cast_mut().cast(),
             )
         };
@@ -122,7 +122,7 @@ struct Open<L: Lines> {
 }
 
 impl<L: Lines> Open<L> {
-    const PROC_OPS: bindings::proc_ops = bindings::proc_ops {
+    const PROC_OPS: &'static bindings::proc_ops = &bindings::proc_ops {
         proc_open: Some(Self::open),
         proc_read_iter: Some(bindings::seq_read_iter),
         proc_lseek: Some(bindings::seq_lseek),
@@ -131,7 +131,7 @@ impl<L: Lines> Open<L> {
         ..unsafe { core::mem::zeroed() }
     };
 
-    const SEQ_OPS: bindings::seq_operations = bindings::seq_operations {
+    const SEQ_OPS: &'static bindings::seq_operations = &bindings::seq_operations {
         start: Some(Self::start),
         next: Some(Self::next),
         stop: Some(Self::stop),
@@ -146,7 +146,7 @@ impl<L: Lines> Open<L> {
                 Self { lines: NonNull::new(data.cast()).ok_or(ENOENT)?, snapshot: None, next: 0, _lines: PhantomData };
             let open = KBox::new(open, GFP_KERNEL_ACCOUNT)?;
             // SAFETY: The file is being opened, and the operations are static.
-            to_result(unsafe { bindings::seq_open(file, &Self::SEQ_OPS) })?;
+            to_result(unsafe { bindings::seq_open(file, Self::SEQ_OPS) })?;
             // SAFETY: `seq_open` has put a `seq_file` there.
             unsafe {
                 let seq = (*file).private_data.cast::<bindings::seq_file>();
