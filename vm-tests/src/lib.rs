@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: GPL-2.0
+//! A box behind a mirror port, in QEMU: frames go in at its network port, text comes out of its `/proc`.
+//!
+//! * [`capture`] reads capture files, [`frames`] makes frames.
+//! * [`guest`] runs the machine that [`artifacts`] names, and moves the frames into it without losing one.
+//! * [`model`] computes what `/proc` must say about frames, with a parser that is not the kernel module's.
+//! * [`log`] decides whether a guest's kernel log is clean.
+//! * [`replay`] and [`shell`] are what `cargo xtask` offers to people.
+
+pub mod accel;
+pub mod artifacts;
+pub mod capture;
+pub mod frames;
+pub mod guest;
+pub mod log;
+pub mod model;
+pub mod replay;
+pub mod shell;

@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Captures in, tables out: what `cargo xtask replay` does.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use crate::artifacts::Artifacts;
+use crate::capture::Capture;
+use crate::frames::Mac;
+use crate::guest::{Config, Guest, check_length, mac_of_port};
+
+/// Where the module's files are.
+pub const TABLES: &str = "/proc/net/xt_traffic";
+
+/// The rule that is used when none is given: every address there is.
+pub const DEFAULT_RULE: &str = "-A PROMISC -m traffic --traffic --net 0.0.0.0/0 --name all";
+
+/// Which of the two iptables there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Backend {
+    /// `iptables-nft`, on nf_tables: Debian's default.
+    #[default]
+    Nft,
+    /// `iptables-legacy`, on x_tables.
+    Legacy,
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Nft => "nft",
+            Self::Legacy => "legacy",
+        })
+    }
+}
+
+impl Backend {
+    /// The shell command line for a rule: what follows the word `iptables`, or a whole command that begins with
+    /// `iptables` or `ip6tables`.
+    pub fn command(self, rule: &str) -> String {
+        let (program, arguments) = match rule.trim().split_once(char::is_whitespace) {
+            Some((program @ ("iptables" | "ip6tables"), arguments)) => (program, arguments),
+            _ => ("iptables", rule),
+        };
+        format!("/usr/local/sbin/{program}-{self} {arguments}")
+    }
+}
+
+/// What to replay.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The guest's kernel and file system.
+    pub artifacts: Artifacts,
+    /// Which iptables takes the rules.
+    pub backend: Backend,
+    /// The rules, in order; [`DEFAULT_RULE`] when there are none.
+    pub rules: Vec<String>,
+    /// The capture files, in order.
+    pub captures: Vec<PathBuf>,
+}
+
+/// A file of [`TABLES`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Table {
+    /// Its name in the folder.
+    pub name: String,
+    /// What it holds.
+    pub text: Vec<u8>,
+}
+
+/// Sends the captures' frames to a guest's mirror port and gives its tables, sorted by name. What a person
+/// should know on the way goes to standard error.
+///
+/// # Errors
+/// When a capture cannot be read or holds what cannot be sent, a rule is refused (with iptables's message), a
+/// frame is lost, or the guest fails. The captures are checked before the guest boots.
+pub fn replay(options: &Options) -> Result<Vec<Table>> {
+    replay_with_progress(options, |_, _| {})
+}
+
+/// As [`replay`]. Calls `progress` with the number of frames that have been sent, and of all that are to be sent,
+/// before the first frame and after each.
+///
+/// # Errors
+/// As [`replay`].
+pub fn replay_with_progress(options: &Options, mut progress: impl FnMut(usize, usize)) -> Result<Vec<Table>> {
+    let captures = options.captures.iter().map(|path| Capture::open(path)).collect::<Result<Vec<_>>>()?;
+    for (capture, path) in captures.iter().zip(&options.captures) {
+        check_frames(capture, path)?;
+    }
+    let mac = unused_mac(captures.iter().flat_map(sendable));
+    let mut guest = Guest::boot(&Config::new(options.artifacts.clone()))?;
+    guest.set_mac(0, mac)?;
+    guest.open_port(0)?;
+    let default = [DEFAULT_RULE.to_owned()];
+    let rules = if options.rules.is_empty() { &default } else { options.rules.as_slice() };
+    rules.iter().try_for_each(|rule| add_rule(&mut guest, options.backend, rule))?;
+    let all = captures.iter().map(|capture| sendable(capture).count()).sum();
+    let mut sent = 0;
+    progress(sent, all);
+    for (capture, path) in captures.iter().zip(&options.captures) {
+        let frames = sendable(capture).inspect(|_| {
+            sent += 1;
+            progress(sent, all);
+        });
+        guest.send(0, frames).with_context(|| path.display().to_string())?;
+    }
+    let tables = read_tables(&mut guest)?;
+    guest.check_log()?;
+    Ok(tables)
+}
+
+/// A capture's frames that have at least one byte.
+fn sendable(capture: &Capture) -> impl Iterator<Item = &[u8]> {
+    capture.frames().filter(|frame| !frame.is_empty())
+}
+
+/// Refuses what cannot be sent before a guest boots for it.
+fn check_frames(capture: &Capture, path: &Path) -> Result<()> {
+    let path = path.display();
+    let empty = capture.frames().len() - sendable(capture).count();
+    if empty > 0 {
+        eprintln!("warning: {path}: {empty} frames without a single byte are left out");
+    }
+    for (number, frame) in capture.frames().enumerate().filter(|(_, frame)| !frame.is_empty()) {
+        check_length(frame).with_context(|| format!("{path}: frame {}", number + 1))?;
+    }
+    eprintln!("{path}: {} frames", capture.frames().len());
+    Ok(())
+}
+
+/// Prints tables as `head` prints files: a line `==> NAME <==` before each.
+///
+/// # Errors
+/// When the output cannot be written.
+pub fn print(tables: &[Table], mut to: impl Write) -> Result<()> {
+    for Table { name, text } in tables {
+        writeln!(to, "==> {name} <==")?;
+        to.write_all(text)?;
+    }
+    Ok(to.flush()?)
+}
+
+fn add_rule(guest: &mut Guest, backend: Backend, rule: &str) -> Result<()> {
+    let output = guest.run(&backend.command(rule))?;
+    let said = format!("{}{}", output.stderr, output.stdout);
+    if output.status != 0 {
+        bail!("{said}the rule was refused (exit status {}): {rule}", output.status);
+    }
+    eprint!("{said}");
+    Ok(())
+}
+
+/// The module's files; the ones with a leading dot are its own accounts, and no tables.
+fn read_tables(guest: &mut Guest) -> Result<Vec<Table>> {
+    let mut tables = Vec::new();
+    let names = guest.must(&format!("ls {TABLES}")).context("is the kernel module in the guest?")?;
+    for name in names.lines() {
+        tables.push(Table { name: name.to_owned(), text: guest.read(&format!("{TABLES}/{name}"))? });
+    }
+    tables.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(tables)
+}
+
+/// An address for the guest's port that no frame is sent to: a frame for the box itself is not a mirrored one,
+/// and would not be counted as such.
+fn unused_mac<'a>(frames: impl Iterator<Item = &'a [u8]>) -> Mac {
+    let used: HashSet<Mac> = frames.filter_map(|frame| frame.first_chunk().copied()).collect();
+    let mut mac = mac_of_port(0);
+    // 2^32 addresses, and no capture has as many frames.
+    for n in 0_u32.. {
+        mac[2..].copy_from_slice(&(u32::from_be_bytes([0x74, 0x74, 0x72, 0]).wrapping_add(n)).to_be_bytes());
+        if !used.contains(&mac) {
+            break;
+        }
+    }
+    mac
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_with_and_without_the_program() {
+        let command = |rule| Backend::Legacy.command(rule);
+        assert_eq!(command("-A PROMISC -j ACCEPT"), "/usr/local/sbin/iptables-legacy -A PROMISC -j ACCEPT");
+        assert_eq!(command("iptables -L"), "/usr/local/sbin/iptables-legacy -L");
+        assert_eq!(command("ip6tables -P PROMISC DROP"), "/usr/local/sbin/ip6tables-legacy -P PROMISC DROP");
+        assert_eq!(Backend::Nft.command("-L"), "/usr/local/sbin/iptables-nft -L");
+    }
+
+    #[test]
+    fn the_port_takes_an_address_that_nobody_talks_to() {
+        let factory = mac_of_port(0);
+        assert_eq!(unused_mac(std::iter::empty()), factory);
+        let to_factory = [&factory[..], &[0; 8]].concat();
+        let mac = unused_mac([to_factory.as_slice(), &[1, 2, 3]].into_iter());
+        assert_ne!(mac, factory);
+        assert_eq!(mac[0] & 3, 2, "a unicast address of local administration");
+    }
+
+    #[test]
+    fn tables_are_printed_with_their_names() {
+        let table = |name: &str, text: &[u8]| Table { name: name.into(), text: text.into() };
+        let mut out = Vec::new();
+        print(&[table("a", b"x\n"), table("b", b"")], &mut out).unwrap();
+        assert_eq!(out, b"==> a <==\nx\n==> b <==\n");
+    }
+}
