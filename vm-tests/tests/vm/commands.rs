@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: GPL-2.0
+//! iptables and the chain PROMISC: every command that works on a built-in chain.
+
+use anyhow::{Result, ensure};
+use insta::assert_snapshot;
+use vm_tests::frames::{Ipv4, mirrored};
+use vm_tests::guest::Guest;
+use vm_tests::replay::Backend;
+
+use crate::support::{BACKENDS, in_guest, iptables};
+
+const RULES: [&str; 5] = [
+    "-A PROMISC -m traffic --traffic --net 10.0.0.0/8 --name cidr",
+    "-A PROMISC -i eth0 -m traffic --traffic --netbase 193.11.176.0 --netmask 255.255.240.0 --nointernal --name RSN",
+    "-A PROMISC -m traffic ! --nointernal --traffic --net 0.0.0.0/0 --name A-z_9 -j ACCEPT",
+    "-A PROMISC -m traffic --traffic --net 10.1.2.3/32 --name one -m comment --comment \"and more\"",
+    "-I PROMISC 2 -s 10.0.0.0/8 -j DROP",
+];
+
+fn add(guest: &mut Guest, backend: Backend) -> Result<()> {
+    RULES.iter().try_for_each(|rule| iptables(guest, backend, rule).map(drop))
+}
+
+/// What a tool saves, without the comments: they hold the time.
+fn saved(guest: &mut Guest, tool: &str) -> Result<String> {
+    let text = guest.must(&format!("{tool}-save -t filter"))?;
+    Ok(text.lines().filter(|line| !line.starts_with('#')).map(|line| format!("{line}\n")).collect())
+}
+
+#[test]
+fn save_and_restore_is_a_round_trip() {
+    for backend in BACKENDS {
+        in_guest(|guest| {
+            let tool = format!("/usr/local/sbin/iptables-{backend}");
+            add(guest, backend)?;
+            iptables(guest, backend, "-P PROMISC DROP")?;
+            let before = saved(guest, &tool)?;
+            assert_snapshot!("saved", before);
+            guest.must(&format!("{tool}-save >/tmp/rules && {tool}-restore </tmp/rules"))?;
+            ensure!(saved(guest, &tool)? == before, "restored over the same rules");
+            guest.must(&format!("{tool} -F; {tool} -P PROMISC ACCEPT; {tool}-restore --test </tmp/rules"))?;
+            guest.must(&format!("{tool}-restore </tmp/rules"))?;
+            ensure!(saved(guest, &tool)? == before, "restored from nothing");
+            // The rules as they are printed are commands that make them.
+            let printed = iptables(guest, backend, "-S PROMISC")?;
+            assert_snapshot!("printed", printed);
+            iptables(guest, backend, "-F PROMISC")?;
+            for rule in printed.lines() {
+                iptables(guest, backend, rule)?;
+            }
+            ensure!(iptables(guest, backend, "-S PROMISC")? == printed, "made from what was printed");
+            Ok(())
+        });
+    }
+}
+
+#[test]
+fn list() {
+    for backend in BACKENDS {
+        in_guest(|guest| {
+            add(guest, backend)?;
+            guest.open_port(0)?;
+            guest.send(0, [mirrored(&Ipv4::new([10, 0, 0, 1], [192, 0, 2, 1]).udp((1, 2), &[7; 72]))])?;
+            assert_snapshot!("list", iptables(guest, backend, "-L PROMISC -n -v")?);
+            iptables(guest, backend, "-Z PROMISC")?;
+            let zeroed = iptables(guest, backend, "-L PROMISC -n -v -x")?;
+            ensure!(zeroed.lines().skip(2).all(|line| line.trim_start().starts_with("0        0")), "{zeroed}");
+            Ok(())
+        });
+    }
+}
+
+#[test]
+fn insert_check_replace_delete_flush() {
+    for backend in BACKENDS {
+        in_guest(|guest| {
+            let rule = |name: &str| format!("PROMISC -m traffic --traffic --net 10.0.0.0/8 --name {name}");
+            iptables(guest, backend, &format!("-A {}", rule("a")))?;
+            iptables(guest, backend, &format!("-I {}", rule("b")))?;
+            iptables(guest, backend, &format!("-C {}", rule("a")))?;
+            ensure!(
+                guest.run(&backend.command(&format!("-C {}", rule("c"))))?.status == 1,
+                "-C finds what is not there"
+            );
+            iptables(guest, backend, &format!("-D {}", rule("a")))?;
+            iptables(guest, backend, "-R PROMISC 1 -m traffic --traffic --net 10.0.0.0/8 --name c")?;
+            assert_snapshot!("after_changes", iptables(guest, backend, "-S PROMISC")?);
+            iptables(guest, backend, "-F")?;
+            assert_snapshot!("after_flush", iptables(guest, backend, "-S PROMISC")?);
+            for wrong in ["-P PROMISC RETURN", "-N PROMISC"] {
+                ensure!(guest.run(&backend.command(wrong))?.status != 0, "{backend}: accepted {wrong}");
+            }
+            Ok(())
+        });
+    }
+}
+
+#[test]
+fn both_families_have_the_chain() {
+    in_guest(|guest| {
+        for backend in BACKENDS {
+            iptables(guest, backend, "ip6tables -A PROMISC -s 2001:db8::/32 -j DROP")?;
+            iptables(guest, backend, "ip6tables -P PROMISC DROP")?;
+            assert_snapshot!("ip6tables", iptables(guest, backend, "ip6tables -S PROMISC")?);
+            ensure!(
+                iptables(guest, backend, "-S PROMISC")? == "-P PROMISC ACCEPT\n",
+                "{backend}: the other family's rules"
+            );
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn other_tables_have_no_such_chain() {
+    in_guest(|guest| {
+        for backend in BACKENDS {
+            for table in ["mangle", "raw", "nat"] {
+                let output = guest.run(&backend.command(&format!("-t {table} -A PROMISC -j ACCEPT")))?;
+                ensure!(output.status != 0, "{backend}: {table} has PROMISC");
+            }
+            let jump = guest.run(&backend.command("-A INPUT -j PROMISC"))?;
+            ensure!(jump.status != 0, "{backend}: a jump to a base chain");
+        }
+        Ok(())
+    });
+}

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The harness itself: it must not lose a frame, and must notice what goes wrong.
+
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+use vm_tests::frames::{Generator, Ipv4, mirrored};
+use vm_tests::guest::{MAX_FRAME, mac_of_port};
+
+use crate::support::{boot, in_guest, in_guest_briefly};
+
+#[test]
+fn tens_of_thousands_of_frames_all_arrive() {
+    in_guest_briefly(|guest| {
+        guest.open_port(0)?;
+        let frame = mirrored(&Ipv4::new([10, 0, 0, 1], [10, 0, 0, 2]).udp((1, 2), &[7; 100]));
+        // `send` fails when one is missing.
+        guest.send(0, (0..50_000).map(|_| &frame))
+    });
+}
+
+#[test]
+fn frames_of_every_size_arrive() {
+    in_guest(|guest| {
+        guest.open_port(0)?;
+        let frame = vec![2; MAX_FRAME];
+        let sizes = [1, 13, 14, 15, 59, 60, 1514, 1515, 4096, 9018, 65_535, 65_549, 65_557, MAX_FRAME];
+        for _ in 0..50 {
+            guest.send(0, sizes.iter().map(|&size| &frame[..size]))?;
+        }
+        assert!(guest.sender(0).send(&[]).is_err());
+        assert!(guest.sender(0).send(&vec![0; MAX_FRAME + 1]).is_err());
+        Ok(())
+    });
+}
+
+#[test]
+fn mangled_frames_arrive_too() {
+    in_guest_briefly(|guest| {
+        for n in 0..2 {
+            guest.open_port(n)?;
+            let seed = n as u64;
+            guest.send(n, Generator::new(seed, mac_of_port(n), vec![Ipv4Addr::new(10, 0, 0, 1)]).take(5000))?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_frame_that_the_port_filters_is_missed() {
+    in_guest_briefly(|guest| {
+        // Not promiscuous, so the device takes only what is addressed to it.
+        guest.must("ip link set dev eth0 up")?;
+        let ours = mirrored(&[]);
+        let error = format!("{:#}", guest.send(0, [ours]).unwrap_err());
+        assert_eq!(error, "1 frames were sent to eth0, but it has received 0");
+        Ok(())
+    });
+}
+
+#[test]
+fn commands_have_output_status_and_a_time_limit() {
+    in_guest_briefly(|guest| {
+        let output = guest.run("echo out; echo err >&2; exit 3")?;
+        assert_eq!((output.status, output.stdout.as_str(), output.stderr.as_str()), (3, "out\n", "err\n"));
+        assert_eq!(guest.run("kill -9 $$")?.status, 137);
+        // What it leaves in the background does not keep it from ending.
+        assert_eq!(guest.must("sleep 1000 & echo started")?, "started\n");
+        let sleep = guest.start("echo soon; sleep 1000")?;
+        let error = guest.finish_command(sleep, Duration::from_millis(200)).unwrap_err();
+        assert!(error.to_string().ends_with("said: soon\n"), "{error}");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_dead_guest_is_noticed_at_once() {
+    let mut guest = boot();
+    let start = Instant::now();
+    let error = format!("{:#}", guest.run("echo last words >/dev/console; poweroff -f").unwrap_err());
+    assert!(error.contains("last words"), "{error}");
+    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+}

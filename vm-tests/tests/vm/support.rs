@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: GPL-2.0
+//! What all tests begin and end with, and what many of them do in between.
+
+use anyhow::{Context, Result, ensure};
+use vm_tests::artifacts::Artifacts;
+use vm_tests::guest::{Config, Guest, mac_of_port};
+use vm_tests::model::{Expected, Rule};
+use vm_tests::replay::{Backend, TABLES};
+
+/// Both iptables.
+pub const BACKENDS: [Backend; 2] = [Backend::Nft, Backend::Legacy];
+
+/// Boots a guest, runs a test in it, and looks for what the test cannot see: trouble in the kernel's log, and
+/// leaks.
+pub fn in_guest(test: impl FnOnce(&mut Guest) -> Result<()>) {
+    let mut guest = boot();
+    test(&mut guest).unwrap_or_else(|error| panic!("{error:#}"));
+    guest.finish().unwrap_or_else(|error| panic!("{error:#}"));
+}
+
+/// The same without looking for leaks, which takes several seconds: for tests of commands that never get as far
+/// as the kernel.
+pub fn in_guest_briefly(test: impl FnOnce(&mut Guest) -> Result<()>) {
+    let mut guest = boot();
+    test(&mut guest).and_then(|()| guest.check_log()).unwrap_or_else(|error| panic!("{error:#}"));
+}
+
+/// A guest that nobody looks at in the end.
+pub fn boot() -> Guest {
+    let config = Artifacts::from_environment().map(Config::new);
+    config.and_then(|config| Guest::boot(&config)).unwrap_or_else(|error| panic!("{error:#}"))
+}
+
+/// Runs the patched iptables, which must succeed.
+pub fn iptables(guest: &mut Guest, backend: Backend, rule: &str) -> Result<String> {
+    guest.must(&backend.command(rule))
+}
+
+/// The text of a table's file.
+pub fn table(guest: &mut Guest, name: &str) -> Result<String> {
+    guest.read_text(&format!("{TABLES}/{name}"))
+}
+
+/// Counts frames with both back ends at once, each in a table of its own. `options` is what follows
+/// `--traffic`, without a name. Gives the table's text, which must be the same in both.
+pub fn count<F: AsRef<[u8]>>(guest: &mut Guest, options: &str, frames: &[F]) -> Result<String> {
+    for backend in BACKENDS {
+        iptables(guest, backend, &format!("-A PROMISC -m traffic --traffic {options} --name {backend}"))?;
+    }
+    guest.open_port(0)?;
+    guest.send(0, frames)?;
+    let [nft, legacy] = [table(guest, "nft")?, table(guest, "legacy")?];
+    ensure!(nft == legacy, "nft counts\n{nft}and legacy counts\n{legacy}");
+    Ok(nft)
+}
+
+/// What the model says of frames that arrive at port 0.
+pub fn expected<F: AsRef<[u8]>>(rule: &Rule, frames: &[F]) -> Expected {
+    Expected::of(rule, mac_of_port(0), frames)
+}
+
+/// Fails with the first line in which two tables differ.
+pub fn same_table(name: &str, got: &str, want: &str) -> Result<()> {
+    for (number, (got, want)) in got.lines().zip(want.lines()).enumerate() {
+        ensure!(got == want, "{name}, line {}: the kernel says\n{got}\nthe model says\n{want}", number + 1);
+    }
+    let (lines, wanted) = (got.lines().count(), want.lines().count());
+    ensure!(lines == wanted, "{name}: the kernel has {lines} lines, the model {wanted}");
+    ensure!(got == want, "{name}: line endings differ");
+    Ok(())
+}
+
+/// The packet and byte counters of a chain's rules, as the back end saves them.
+pub fn counters(guest: &mut Guest, backend: Backend, chain: &str) -> Result<Vec<(u64, u64)>> {
+    counters_of(guest, &format!("iptables-{backend}"), chain)
+}
+
+/// As [`counters`], of the IPv6 rules.
+pub fn counters6(guest: &mut Guest, backend: Backend, chain: &str) -> Result<Vec<(u64, u64)>> {
+    counters_of(guest, &format!("ip6tables-{backend}"), chain)
+}
+
+fn counters_of(guest: &mut Guest, tool: &str, chain: &str) -> Result<Vec<(u64, u64)>> {
+    let saved = guest.must(&format!("/usr/local/sbin/{tool}-save -c -t filter"))?;
+    let rules = saved.lines().filter_map(|line| {
+        let (counters, rule) = line.strip_prefix('[')?.split_once("] -A ")?;
+        (rule.split(' ').next() == Some(chain)).then_some(counters)
+    });
+    rules
+        .map(|counters| {
+            let (packets, bytes) = counters.split_once(':').context("counters")?;
+            Ok((packets.parse()?, bytes.parse()?))
+        })
+        .collect()
+}
+
+/// How many frames port `n` has dropped because they were for another host.
+pub fn otherhost_dropped(guest: &mut Guest, n: usize) -> Result<u64> {
+    let text = guest.must(&format!("ip -j -s -s link show dev eth{n}"))?;
+    let links: serde_json::Value = serde_json::from_str(&text)?;
+    let counters = links.pointer("/0/stats64/rx").with_context(|| format!("no counters in {text}"))?;
+    // A zero is not printed.
+    Ok(counters["otherhost"].as_u64().unwrap_or(0))
+}
