@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: GPL-2.0
+//! `build-kernel`: the patched kernel in one configuration, with what out-of-tree modules need.
+
+use std::{
+    fmt, fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result};
+use clap::{Args, ValueEnum};
+use git2::Oid;
+
+use crate::{
+    buildroot::BuildRoot,
+    commands::setup,
+    kconfig::Wishes,
+    sandbox::{Sandbox, jobs},
+    stamp::{Recipe, Stamp, withdraw, write_atomically},
+    tree::Tree,
+    ui::Step,
+    workshop::{Workshop, remove_tree},
+};
+
+/// What makes the build independent of who makes it, where and when; and `LOCALVERSION`, which keeps
+/// the kernel's scripts from appending a `+` to the release that the fragments name.
+pub const FIXED: [&str; 5] = [
+    "KBUILD_BUILD_TIMESTAMP=Thu Jan  1 00:00:00 UTC 2026",
+    "KBUILD_BUILD_USER=xt_traffic",
+    "KBUILD_BUILD_HOST=build-root",
+    "KBUILD_BUILD_VERSION=1",
+    "LOCALVERSION=",
+];
+
+/// How many lines make prints for a whole build, until a build has counted them.
+const LINES: u64 = 2200;
+
+/// A kernel configuration: a fragment in `kernel-patches/config/`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Config {
+    /// With everything that finds bugs at run time; the tests boot it.
+    Debug,
+    /// With nothing that slows it down.
+    Lean,
+}
+
+impl fmt::Display for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Debug => "debug",
+            Self::Lean => "lean",
+        })
+    }
+}
+
+/// Which kernel.
+#[derive(Args, Clone, Debug)]
+#[group(skip)] // flattened into others that are called so too
+pub struct Options {
+    /// The kernel's configuration
+    #[arg(long, value_enum, default_value_t = Config::Lean)]
+    pub config: Config,
+    /// The kernel series, of those in pins.toml
+    #[arg(long)]
+    pub series: Option<String>,
+}
+
+/// A built kernel.
+pub struct Kernel {
+    /// Its checked-out source.
+    pub source: PathBuf,
+    /// The folder of its objects, with the `bzImage`.
+    pub objects: PathBuf,
+    /// What it was made from.
+    pub stamp: Stamp,
+    /// `kernel-SERIES-CONFIG`
+    pub name: String,
+}
+
+impl Kernel {
+    /// The bootable image.
+    pub fn image(&self) -> PathBuf {
+        self.objects.join("arch/x86/boot/bzImage")
+    }
+}
+
+/// The command.
+pub fn run(ws: &Workshop, options: &Options) -> Result<()> {
+    let _lock = setup::prepare(ws)?;
+    let root = BuildRoot::ready(ws)?;
+    let kernel = build(ws, &root, options)?;
+    eprintln!("{}", kernel.image().display());
+    Ok(())
+}
+
+/// Builds the kernel when what it is made from has changed.
+pub fn build(ws: &Workshop, root: &BuildRoot, options: &Options) -> Result<Kernel> {
+    let series = options.series.as_ref().unwrap_or(&ws.pins().kernel.default);
+    let tree = Tree::kernel(ws, series)?;
+    let tip = tree.tip()?;
+    build_at(ws, root, &tree, tip, options.config, "build")
+}
+
+/// Builds the kernel of one commit in the checkout `checkout`, whose objects are kept apart from those
+/// of other checkouts.
+pub fn build_at(
+    ws: &Workshop,
+    root: &BuildRoot,
+    tree: &Tree,
+    commit: Oid,
+    config: Config,
+    checkout: &str,
+) -> Result<Kernel> {
+    let fragments = fragments(ws, config);
+    let name = format!("{}-{config}", tree.name());
+    let objects = ws.cache().join(checkout).join(&name);
+    let mut recipe = Recipe::new("kernel 1")
+        .text("root", root.stamp().as_str())
+        .text("commit", &commit.to_string())
+        .list("fixed", &FIXED);
+    for fragment in &fragments {
+        recipe = recipe.file(fragment)?;
+    }
+    let build = Build { ws, root, tree, commit, config, fragments, name: name.clone(), objects: objects.clone() };
+    let stamp = recipe.stamp();
+    let stamp_file = ws.cache().join(checkout).join(format!("{name}.stamp"));
+    let source = tree.checkout(ws, checkout, commit)?;
+    if !stamp.is_in(&stamp_file) {
+        withdraw(&stamp_file)?;
+        build.make(&source)?;
+        stamp.write(&stamp_file)?;
+    }
+    Ok(Kernel { source, objects, stamp, name })
+}
+
+fn fragments(ws: &Workshop, config: Config) -> Vec<PathBuf> {
+    let folder = ws.repo().join("kernel-patches/config");
+    vec![folder.join("base.config"), folder.join(format!("{config}.config"))]
+}
+
+struct Build<'a> {
+    ws: &'a Workshop,
+    root: &'a BuildRoot,
+    tree: &'a Tree,
+    commit: Oid,
+    config: Config,
+    fragments: Vec<PathBuf>,
+    name: String,
+    objects: PathBuf,
+}
+
+impl Build<'_> {
+    fn make(&self, source: &Path) -> Result<()> {
+        let (ws, name) = (self.ws, &self.name);
+        let mut step = ws.step(name, format!("building {name}"))?;
+        self.forget_other_roots()?;
+        let sandbox = self.root.sandbox().read(source, "src").write(&self.objects, "build").read(ws.repo(), "repo");
+        self.configure(&mut step, &sandbox)?;
+
+        let count_file = self.objects.join(".lines");
+        let lines = fs::read_to_string(&count_file).ok();
+        let lines = lines.and_then(|text| text.trim().parse().ok());
+        step.set_total(lines.unwrap_or(LINES));
+        let fresh = !self.objects.join("vmlinux").exists();
+        let jobs = jobs();
+        let mut words = vec!["make", "-C", "/src", "O=/build", &jobs];
+        words.extend(FIXED);
+        words.extend(["bzImage", "modules"]);
+        // Kbuild's short lines: two blanks, then the kind of step in capitals.
+        let is_step = |line: &str| {
+            let kind = line.strip_prefix("  ").unwrap_or_default();
+            kind.starts_with(|c: char| c.is_ascii_uppercase())
+        };
+        step.run_counting(sandbox.command("src", &words), is_step)?;
+        if fresh {
+            write_atomically(&count_file, step.position().to_string().as_bytes())?;
+        }
+        step.finish();
+        Ok(())
+    }
+
+    /// Objects that another build root has made are of no use, and could be mistaken for good ones.
+    fn forget_other_roots(&self) -> Result<()> {
+        let mark = self.objects.join(".build-root");
+        if !self.root.stamp().is_in(&mark) {
+            remove_tree(&self.objects)?;
+            fs::create_dir_all(&self.objects).with_context(|| format!("cannot make {}", self.objects.display()))?;
+            self.root.stamp().write(&mark)?;
+        }
+        Ok(())
+    }
+
+    /// Makes `.config`, unless nothing that it depends on has changed: make rebuilds much when it
+    /// is new.
+    fn configure(&self, step: &mut Step, sandbox: &Sandbox) -> Result<()> {
+        let mut recipe = Recipe::new("kernel configuration 1").text("base", &self.tree.base().to_string());
+        for fragment in &self.fragments {
+            recipe = recipe.file(fragment)?;
+        }
+        for (path, oid) in self.tree.changed(self.commit)? {
+            let path = path.to_string_lossy();
+            if path.contains("Kconfig") {
+                recipe = recipe.text(&path, &oid.to_string());
+            }
+        }
+        let stamp = recipe.stamp();
+        let stamp_file = self.objects.join(".configured");
+        if stamp.is_in(&stamp_file) {
+            return Ok(());
+        }
+        withdraw(&stamp_file)?;
+        let make = |target| {
+            let mut words = vec!["make", "-C", "/src", "O=/build"];
+            words.extend(FIXED);
+            words.push(target);
+            sandbox.command("src", &words)
+        };
+        step.run(make("tinyconfig"))?;
+        let fragment = format!("/repo/kernel-patches/config/{}.config", self.config);
+        let merge = [
+            "/src/scripts/kconfig/merge_config.sh",
+            "-m",
+            "-O",
+            "/build",
+            "/build/.config",
+            "/repo/kernel-patches/config/base.config",
+            &fragment,
+        ];
+        step.run(sandbox.command("build", &merge))?;
+        step.run(make("olddefconfig"))?;
+        Wishes::read(&self.fragments)?.check(&self.objects.join(".config"))?;
+        stamp.write(&stamp_file)
+    }
+}

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: GPL-2.0
+//! `demo`: the whole system at work on a recorded capture, for a person to read.
+
+use std::fmt::Write;
+
+use anyhow::{Context, Result};
+use vm_tests::replay::{self, Backend};
+
+use crate::{commands::build_kernel::Options, vm_image, workshop::Workshop};
+
+/// The capture, which the repository's recording script has made.
+const CAPTURE: &str = "vm-tests/captures/web.pcap";
+/// The table's name.
+const NAME: &str = "demo";
+
+/// The command.
+pub fn run(ws: &Workshop, options: &Options) -> Result<()> {
+    let capture = ws.repo().join(CAPTURE);
+    anyhow::ensure!(capture.exists(), "{} is missing", capture.display());
+    let rule = format!("-A PROMISC -m traffic --traffic --net 0.0.0.0/0 --name {NAME}");
+    let tables = replay::replay(&replay::Options {
+        artifacts: vm_image::artifacts(ws, options)?,
+        backend: Backend::Nft,
+        rules: vec![rule.clone()],
+        captures: vec![capture],
+    })?;
+    let table = tables.iter().find(|table| table.name == NAME);
+    let table = table.with_context(|| format!("the guest has no table {NAME}"))?;
+    let text = String::from_utf8_lossy(&table.text);
+    println!("In the guest, with the frames of {CAPTURE} arriving at its mirror port:\n");
+    println!("  # iptables {rule}");
+    println!("  # cat /proc/net/xt_traffic/{NAME}\n");
+    print!("{}", aligned(&text));
+    println!("\n{}", sentence(&text));
+    Ok(())
+}
+
+/// The table with its columns aligned, and a line that says which of each pair is out and which in.
+fn aligned(table: &str) -> String {
+    let mut rows: Vec<Vec<&str>> = table.lines().map(|line| line.split('\t').collect()).collect();
+    let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
+    let directions = (0..columns).map(|column| match column {
+        0 => "",
+        odd if odd % 2 == 1 => "out",
+        _ => "in",
+    });
+    rows.insert(rows.len().min(1), directions.collect());
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column));
+        cells.map(|cell: &&str| cell.len()).max().unwrap_or_default()
+    };
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut text = String::new();
+    for row in &rows {
+        let mut line = String::new();
+        for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
+            let done = match column {
+                0 => write!(line, "  {cell:<width$}"),
+                _ => write!(line, "  {cell:>width$}"),
+            };
+            done.expect("writing to a String cannot fail");
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// What is seen, in words.
+fn sentence(table: &str) -> String {
+    let rows = table.lines().skip(1).filter_map(|line| {
+        let mut cells = line.split('\t');
+        let address = cells.next()?;
+        let (out, into): (u64, u64) = (cells.next()?.parse().ok()?, cells.next()?.parse().ok()?);
+        Some((address, out, into))
+    });
+    let rows: Vec<_> = rows.collect();
+    let sent: u64 = rows.iter().map(|(_, out, _)| out).sum();
+    let count = rows.len();
+    match rows.iter().max_by_key(|(_, out, _)| *out) {
+        Some((address, out, _)) => format!(
+            "None of these packets was addressed to the guest, and it counted every one: {count} addresses \
+             sent {sent} bytes in all, {address} the most of them ({out} bytes)."
+        ),
+        None => "The guest has counted nothing.".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TABLE: &str = "IP\t\tTOTAL\t\tTCP\n10.0.0.1\t1234\t5\t1234\t5\n10.0.0.20\t5\t1234\t5\t1234\n";
+
+    #[test]
+    fn columns_line_up_under_their_directions() {
+        assert_eq!(
+            aligned(TABLE),
+            "  IP               TOTAL         TCP\n\
+             \x20             out     in   out    in\n"
+                .to_owned()
+                + "  10.0.0.1   1234      5  1234     5\n  10.0.0.20     5   1234     5  1234\n"
+        );
+    }
+
+    #[test]
+    fn the_sentence_has_the_sums() {
+        let sentence = sentence(TABLE);
+        assert!(sentence.contains("2 addresses sent 1239 bytes"), "{sentence}");
+        assert!(sentence.contains("10.0.0.1 the most"), "{sentence}");
+    }
+}

@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The subcommands, one file each.
+
+pub mod build;
+pub mod build_iptables;
+pub mod build_kernel;
+pub mod build_libxt;
+pub mod build_module;
+pub mod cache;
+pub mod demo;
+pub mod patches;
+pub mod replay;
+pub mod setup;
+pub mod shell;
+pub mod test;
+pub mod vm_test;

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: GPL-2.0
+//! `patches apply`: a tree to edit, which is never overwritten while it holds unexported work.
+
+use std::{fs, path::Path};
+
+use anyhow::{Context, Result, bail};
+use git2::{Oid, Repository, ResetType};
+
+use super::{AGREED, BRANCH, has_uncommitted, tip_of};
+use crate::{tree::Tree, workshop::Workshop};
+
+pub fn run(ws: &Workshop, tree: &Tree, folder: &Path) -> Result<()> {
+    let commits = tree.commits()?;
+    let tip = commits.last().map_or(tree.base(), |(_, oid)| *oid);
+    let empty = fs::read_dir(folder).map_or(true, |mut entries| entries.next().is_none());
+    if empty {
+        create(ws, tree, folder, tip)?;
+    } else {
+        update(folder, tip)?;
+    }
+    eprintln!("{}: {} patches as commits on the branch series, from base", folder.display(), commits.len());
+    eprintln!("edit the commits there, then run `cargo xtask patches export`");
+    Ok(())
+}
+
+fn create(ws: &Workshop, tree: &Tree, folder: &Path, tip: Oid) -> Result<()> {
+    let step = ws.step("edit-tree", format!("checking out {}", folder.display()))?;
+    let problem = || format!("cannot make {}", folder.display());
+    let parent = folder.parent().with_context(problem)?;
+    fs::create_dir_all(parent).with_context(problem)?;
+    let new = tempfile::Builder::new().prefix(".new-").tempdir_in(parent).with_context(problem)?;
+    let repo = tree.make_edit_tree(&step, new.path(), tip).with_context(problem)?;
+    repo.reference(AGREED, tip, true, "patches apply")?;
+    // tempfile's 0700 is for secrets.
+    fs::set_permissions(new.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .and_then(|()| fs::rename(new.keep(), folder))
+        .with_context(problem)?;
+    step.finish();
+    Ok(())
+}
+
+fn update(folder: &Path, tip: Oid) -> Result<()> {
+    let repo =
+        Repository::open(folder).with_context(|| format!("{} is not a tree of `patches apply`", folder.display()))?;
+    let current = tip_of(&repo, BRANCH)?;
+    let on_branch = repo.head().is_ok_and(|head| head.name() == Some(BRANCH));
+    let shown = folder.display();
+    if !on_branch {
+        bail!("{shown}: the branch series is not checked out (a rebase in progress?)");
+    }
+    if has_uncommitted(&repo)? {
+        bail!("{shown} has changes that are not committed");
+    }
+    if current == tip {
+        return Ok(());
+    }
+    if current != tip_of(&repo, AGREED)? {
+        bail!("{shown} has commits that are not exported: run `patches export`, or remove it");
+    }
+    let commit = repo.find_commit(tip)?;
+    repo.reset(commit.as_object(), ResetType::Hard, None).with_context(|| format!("cannot update {shown}"))?;
+    repo.reference(AGREED, tip, true, "patches apply")?;
+    Ok(())
+}

@@ -1,0 +1,287 @@
+// SPDX-License-Identifier: GPL-2.0
+//! `patches export`: commits as patch files, in the one form that the repository keeps them in.
+//!
+//! The build root's git writes them, so that they do not depend on the host's git or its settings.
+//! The files are tried before they replace anything: applied to the base they must give the tree,
+//! authors and messages of the branch.
+
+use std::{fs, path::Path, process::Command};
+
+use anyhow::{Context, Result, bail, ensure};
+use git2::{Commit, Oid, Repository, Sort};
+
+use super::{AGREED, BRANCH, has_uncommitted, tip_of};
+use crate::{
+    buildroot::BuildRoot,
+    series::{self, Patch},
+    stamp::{withdraw, write_atomically},
+    tree::Tree,
+    workshop::Workshop,
+};
+
+pub fn run(ws: &Workshop, tree: &Tree, folder: &Path) -> Result<()> {
+    let edited =
+        Repository::open(folder).with_context(|| format!("{}: run `patches apply` first", folder.display()))?;
+    if has_uncommitted(&edited)? {
+        eprintln!("warning: changes that are not committed are not exported");
+    }
+    let tip = tip_of(&edited, BRANCH)?;
+    let commits = line(&edited, tree.base(), tip)?;
+    lend(&edited, tree.repo(), tree.base(), tip)?;
+
+    let root = BuildRoot::ready(ws)?;
+    let out = ws.temporary()?;
+    let sandbox = root.sandbox().read(tree.repo().path(), "src").write(out.path(), "out");
+    let mut step = ws.step("export", "writing the patches")?;
+    let command = |words: &[&str]| sandbox.command("out", words);
+    if !commits.is_empty() {
+        step.run(format_patch(command, "/src", "/out", tree.base(), tip))?;
+    }
+    step.finish();
+    verify(tree.repo(), out.path(), tree.base(), &commits)?;
+    let changes = replace(out.path(), tree.patches())?;
+    edited.reference(AGREED, tip, true, "patches export")?;
+    for change in &changes {
+        eprintln!("{change}");
+    }
+    let (count, patches) = (commits.len(), tree.patches().display());
+    let changes = changes.len();
+    eprintln!("{patches}: {count} patches, {changes} files changed");
+    Ok(())
+}
+
+/// The commits from `base` to `tip`, oldest first; an error unless they are one line.
+fn line(repo: &Repository, base: Oid, tip: Oid) -> Result<Vec<Oid>> {
+    let mut walk = repo.revwalk()?;
+    walk.push(tip)?;
+    walk.hide(base)?;
+    walk.set_sorting(Sort::TOPOLOGICAL | Sort::REVERSE)?;
+    let commits = walk.collect::<Result<Vec<_>, _>>()?;
+    let mut parent = base;
+    for oid in &commits {
+        let commit = repo.find_commit(*oid)?;
+        let straight = commit.parent_count() == 1 && commit.parent_id(0)? == parent;
+        ensure!(straight, "the branch series is not one line of commits on base (at {oid})");
+        parent = *oid;
+    }
+    ensure!(parent == tip, "the branch series is not on top of base");
+    Ok(commits)
+}
+
+/// Copies the objects of `base..tip` into another repository.
+fn lend(from: &Repository, to: &Repository, base: Oid, tip: Oid) -> Result<()> {
+    if tip == base {
+        return Ok(());
+    }
+    let mut walk = from.revwalk()?;
+    walk.push(tip)?;
+    walk.hide(base)?;
+    let mut builder = from.packbuilder()?;
+    builder.insert_walk(&mut walk)?;
+    let odb = to.odb()?;
+    let mut writer = odb.packwriter()?;
+    let mut trouble = None;
+    builder.foreach(|bytes| match std::io::Write::write_all(&mut writer, bytes) {
+        Ok(()) => true,
+        Err(error) => {
+            trouble = Some(error);
+            false
+        }
+    })?;
+    if let Some(error) = trouble {
+        return Err(error).context("cannot copy the commits");
+    }
+    writer.commit()?;
+    Ok(())
+}
+
+/// The command that writes `base..tip` of the bare repository `git` to the folder `out`.
+fn format_patch(command: impl Fn(&[&str]) -> Command, git: &str, out: &str, base: Oid, tip: Oid) -> Command {
+    let (dir, range) = (format!("--git-dir={git}"), format!("{base}..{tip}"));
+    // Attributes choose how hunks are named, and a bare repository has no files to read them from.
+    let attributes = format!("--attr-source={tip}");
+    command(&[
+        "git",
+        &dir,
+        &attributes,
+        "format-patch",
+        "--quiet",
+        "--zero-commit",
+        "--no-signature",
+        "--abbrev=12",
+        "--output-directory",
+        out,
+        &range,
+    ])
+}
+
+/// An error unless the files in `folder` give back the commits that they were made from.
+fn verify(repo: &Repository, folder: &Path, base: Oid, commits: &[Oid]) -> Result<()> {
+    let files = series::files(folder)?;
+    ensure!(files.len() == commits.len(), "git has written {} patches", files.len());
+    let mut parent = base;
+    for (file, oid) in files.iter().zip(commits) {
+        let patch = Patch::read(file)?;
+        parent = patch.apply(repo, parent)?;
+        let (made, wanted) = (repo.find_commit(parent)?, repo.find_commit(*oid)?);
+        if let Some(what) = difference(&made, &wanted) {
+            bail!("{} does not keep the {what} of commit {oid}", patch.name());
+        }
+    }
+    Ok(())
+}
+
+fn difference(made: &Commit<'_>, wanted: &Commit<'_>) -> Option<&'static str> {
+    let person = |commit: &Commit<'_>| commit.author().to_string();
+    let text = |commit: &Commit<'_>| commit.message().unwrap_or_default().trim_end().to_owned();
+    if made.tree_id() != wanted.tree_id() {
+        Some("content")
+    } else if person(made) != person(wanted) || made.author().when() != wanted.author().when() {
+        Some("author or date")
+    } else if text(made) != text(wanted) {
+        Some("message")
+    } else {
+        None
+    }
+}
+
+/// Makes the patch files in `to` those of `from`, writing only what differs. Gives a line for each change.
+fn replace(from: &Path, to: &Path) -> Result<Vec<String>> {
+    let mut changes = Vec::new();
+    let mut names = Vec::new();
+    for file in series::files(from)? {
+        let name = series::name(&file);
+        let new = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        let target = to.join(&name);
+        if fs::read(&target).ok().as_ref() != Some(&new) {
+            write_atomically(&target, &new)?;
+            changes.push(format!("    written  {name}"));
+        }
+        names.push(name);
+    }
+    for file in series::files(to)? {
+        let name = series::name(&file);
+        if !names.contains(&name) {
+            withdraw(&file)?;
+            changes.push(format!("    removed  {name}"));
+        }
+    }
+    Ok(changes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use git2::{Signature, Time};
+    use std::path::PathBuf;
+
+    /// A repository with a base and the branch series on it, a repository that has only the base, and a
+    /// folder for patches.
+    struct Fixture {
+        folder: tempfile::TempDir,
+        edited: Repository,
+        pinned: Repository,
+        base: Oid,
+    }
+
+    fn commit(repo: &Repository, parent: Option<Oid>, message: &str, text: &str) -> Oid {
+        let mut index = git2::Index::new().unwrap();
+        let blob = repo.blob(text.as_bytes()).unwrap();
+        index.add(&crate::tree::index_entry(b"net/a.c", blob, 0o100_644)).unwrap();
+        let tree = repo.find_tree(index.write_tree_to(repo).unwrap()).unwrap();
+        let who = Signature::new("Åsa Test", "asa@example.org", &Time::new(1_800_000_000, 60)).unwrap();
+        let parents: Vec<_> = parent.iter().map(|oid| repo.find_commit(*oid).unwrap()).collect();
+        let parents: Vec<_> = parents.iter().collect();
+        repo.commit(None, &who, &who, message, &tree, &parents).unwrap()
+    }
+
+    const TEXT: &str = "int a;\n\nint f(void)\n{\n\treturn 1;\n}\n";
+
+    impl Fixture {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let edited = Repository::init_bare(folder.path().join("edited")).unwrap();
+            let pinned = Repository::init_bare(folder.path().join("pinned")).unwrap();
+            let base = commit(&edited, None, "base\n", TEXT);
+            assert_eq!(commit(&pinned, None, "base\n", TEXT), base);
+            Self { folder, edited, pinned, base }
+        }
+
+        /// What the command does, with the host's git in place of the build root's.
+        fn export(&self, tip: Oid) -> Result<PathBuf> {
+            let out = self.folder.path().join(tip.to_string());
+            let commits = line(&self.edited, self.base, tip)?;
+            lend(&self.edited, &self.pinned, self.base, tip)?;
+            let host = |words: &[&str]| {
+                let mut command = Command::new(words[0]);
+                command.args(&words[1..]).env("GIT_CONFIG_GLOBAL", "/dev/null");
+                command
+            };
+            let git = self.pinned.path().to_str().unwrap();
+            let mut command = format_patch(host, git, out.to_str().unwrap(), self.base, tip);
+            assert!(command.status().unwrap().success());
+            verify(&self.pinned, &out, self.base, &commits)?;
+            Ok(out)
+        }
+    }
+
+    #[test]
+    fn a_series_survives_the_round_trip() {
+        let fixture = Fixture::new();
+        let message = "net: return two\n\nBecause – of this.\n\nSigned-off-by: Åsa Test <asa@example.org>\n";
+        let one = commit(&fixture.edited, Some(fixture.base), message, &TEXT.replace('1', "2"));
+        let long = "net: a subject that goes on for much longer than one line of a mail may be, by far\n";
+        let two = commit(&fixture.edited, Some(one), long, &TEXT.replace('1', "3"));
+        let out = fixture.export(two).unwrap();
+
+        // The commits that the files give, exported, are the same files.
+        let files = series::files(&out).unwrap();
+        assert_eq!(files.len(), 2);
+        let mut tip = fixture.base;
+        for file in &files {
+            tip = Patch::read(file).unwrap().apply(&fixture.pinned, tip).unwrap();
+        }
+        let home = fixture.folder.path().join("patches");
+        assert_eq!(replace(&out, &home).unwrap().len(), 2);
+        lend(&fixture.pinned, &fixture.edited, fixture.base, tip).unwrap();
+        let again = fixture.export(tip).unwrap();
+        assert_eq!(replace(&again, &home).unwrap(), [""; 0]);
+    }
+
+    #[test]
+    fn only_what_changed_is_written_and_what_went_is_removed() {
+        let fixture = Fixture::new();
+        let one = commit(&fixture.edited, Some(fixture.base), "one\n", &TEXT.replace('1', "2"));
+        let two = commit(&fixture.edited, Some(one), "two\n", &TEXT.replace('1', "3"));
+        let home = fixture.folder.path().join("patches");
+        replace(&fixture.export(two).unwrap(), &home).unwrap();
+        let other = commit(&fixture.edited, Some(one), "zwei\n", &TEXT.replace('1', "3"));
+        let changes = replace(&fixture.export(other).unwrap(), &home).unwrap();
+        assert_eq!(changes, ["    written  0002-zwei.patch", "    removed  0002-two.patch"]);
+    }
+
+    #[test]
+    fn a_branch_that_is_no_line_on_the_base_is_refused() {
+        let fixture = Fixture::new();
+        let stranger = commit(&fixture.edited, None, "elsewhere\n", "x");
+        assert!(fixture.export(stranger).is_err());
+        let repo = &fixture.edited;
+        let one = commit(repo, Some(fixture.base), "one\n", &TEXT.replace('1', "2"));
+        let side = commit(repo, Some(fixture.base), "side\n", &TEXT.replace('1', "3"));
+        let (one, side) = (repo.find_commit(one).unwrap(), repo.find_commit(side).unwrap());
+        let who = one.author();
+        let tree = one.tree().unwrap();
+        let merge = repo.commit(None, &who, &who, "merge\n", &tree, &[&one, &side]).unwrap();
+        let error = fixture.export(merge).unwrap_err().to_string();
+        assert!(error.contains("not one line"), "{error}");
+    }
+
+    #[test]
+    fn a_message_that_mail_cannot_carry_is_refused() {
+        let fixture = Fixture::new();
+        let message = "one\n\nbefore\n---\nafter\n";
+        let one = commit(&fixture.edited, Some(fixture.base), message, &TEXT.replace('1', "2"));
+        let error = fixture.export(one).unwrap_err().to_string();
+        assert!(error.contains("message of commit"), "{error}");
+    }
+}
