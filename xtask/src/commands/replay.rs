@@ -48,11 +48,19 @@ pub fn run(ws: &Workshop, options: &Options) -> Result<()> {
     for capture in &options.captures {
         File::open(capture).with_context(|| format!("cannot read {}", capture.display()))?;
     }
-    let tables = replay::replay(&replay::Options {
+    let options = replay::Options {
         artifacts: vm_image::artifacts(ws, &options.kernel)?,
         backend: options.backend.into(),
         rules: options.rules.clone(),
         captures: options.captures.clone(),
+    };
+    let step = ws.step("replay", "replaying")?;
+    let tables = replay::replay_with_progress(&options, |sent, all| {
+        if sent == 0 {
+            step.set_total(all as u64);
+        }
+        step.set_position(sent as u64);
     })?;
+    step.finish();
     replay::print(&tables, std::io::stdout().lock())
 }

@@ -41,8 +41,8 @@ pub fn run(ws: &Workshop, options: &Options) -> Result<()> {
     };
     let sh = Shell::new()?;
     sh.change_dir(ws.repo());
-    // Without KVM a guest keeps one processor busy.
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).to_string();
+    // Without KVM a guest keeps one processor busy, but at the end of its test it waits for kmemleak.
+    let threads = (2 * std::thread::available_parallelism().map_or(1, usize::from)).to_string();
     let (filter, arguments) = (&options.filter, &options.arguments);
     let mut tests = cmd!(sh, "cargo test --quiet --package vm-tests --test * -- {filter...} {arguments...}")
         .env("XT_TRAFFIC_VM", &folder);
