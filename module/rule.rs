@@ -41,7 +41,7 @@ impl Match for Rule {
     #[inline]
     fn matches(&self, packet: &Packet<'_>) -> bool {
         match Header::from_ipv4(packet.linear()) {
-            Some(header) => self.table.count(&header, packet.wire_len()),
+            Some(header) => self.table.count(&header, || packet.wire_len()),
             None => false,
         }
     }

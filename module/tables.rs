@@ -138,9 +138,10 @@ pub(crate) struct TableRef {
 }
 
 impl TableRef {
-    /// Counts a packet of `bytes` bytes, unless it is none that the table is about.
+    /// Counts a packet of `bytes()` bytes, unless it is none that the table is about: then nobody
+    /// asks for its length.
     #[inline]
-    pub(crate) fn count(&self, header: &Header<u32>, bytes: u64) -> bool {
+    pub(crate) fn count(&self, header: &Header<u32>, bytes: impl FnOnce() -> u64) -> bool {
         self.table.count(header, bytes)
     }
 }
@@ -170,11 +171,11 @@ impl TrafficTable {
     }
 
     #[inline]
-    fn count(&self, header: &Header<u32>, bytes: u64) -> bool {
+    fn count(&self, header: &Header<u32>, bytes: impl FnOnce() -> u64) -> bool {
         let Some(ends) = self.network.ends(header.source, header.destination) else {
             return false;
         };
-        let protocol = header.protocol;
+        let (protocol, bytes) = (header.protocol, bytes());
         let counted = self.cpus.with_local(|table| {
             if ends.source {
                 table.add(header.source, protocol, Direction::Out, bytes);
