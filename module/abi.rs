@@ -17,6 +17,10 @@ pub const NAME_SIZE: usize = 32;
 
 /// `--traffic`: count bytes per address.
 pub const COUNT_TRAFFIC: u8 = 1 << 0;
+/// `--ipconn`: count connections per address.
+pub const COUNT_IPCONN: u8 = 1 << 1;
+/// `--portconn`: count connections per port.
+pub const COUNT_PORTCONN: u8 = 1 << 2;
 
 /// Any packet with an end inside the network is counted.
 pub const INTERNAL_ANY: u8 = 0;
@@ -24,6 +28,9 @@ pub const INTERNAL_ANY: u8 = 0;
 pub const INTERNAL_EXCLUDE: u8 = 1;
 /// `! --nointernal`: only packets with both ends inside are counted.
 pub const INTERNAL_ONLY: u8 = 2;
+
+/// The largest hash size: 2^24.
+pub const MAX_HASH_SIZE: u32 = 1 << 24;
 
 /// `struct xt_traffic_mtinfo`: the parameters of one rule.
 #[repr(C)]
@@ -40,8 +47,13 @@ pub struct XtTrafficMtinfo {
     pub count: u8,
     /// One of `INTERNAL_*`.
     pub internal: u8,
+    /// `--clearonread`: 1 if what a read returns is cleared, else 0.
+    pub clear_on_read: u8,
     /// Zero.
-    pub reserved: [u8; 6],
+    pub reserved: u8,
+    /// `--hashsize`, at most [`MAX_HASH_SIZE`], in host byte order; 0 if it is to follow from the
+    /// size of the network.
+    pub hash_size: u32,
 }
 
 /// What lies in a rule: the parameters, then room for the kernel.

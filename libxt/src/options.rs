@@ -144,7 +144,9 @@ mod tests {
             name: [0; abi::NAME_SIZE],
             count: 0,
             internal: abi::INTERNAL_ANY,
-            reserved: [0; 6],
+            clear_on_read: 0,
+            reserved: 0,
+            hash_size: 0,
         }
     }
 

@@ -91,7 +91,7 @@ impl Params {
         if info.count != abi::COUNT_TRAFFIC {
             return Err(Refusal::Count);
         }
-        if info.reserved != [0; 6] {
+        if (info.clear_on_read, info.reserved, info.hash_size) != (0, 0, 0) {
             return Err(Refusal::Reserved);
         }
         let internal = match info.internal {
@@ -131,7 +131,9 @@ mod tests {
             name: name("RSN"),
             count: abi::COUNT_TRAFFIC,
             internal: abi::INTERNAL_EXCLUDE,
-            reserved: [0; 6],
+            clear_on_read: 0,
+            reserved: 0,
+            hash_size: 0,
         };
         info.netbase[..4].copy_from_slice(&[193, 11, 176, 0]);
         info.netmask[..4].copy_from_slice(&[255, 255, 240, 0]);
@@ -171,7 +173,7 @@ mod tests {
         assert_eq!(refused(|i| i.count = 0), Refusal::Count);
         assert_eq!(refused(|i| i.count = 0x81), Refusal::Count);
         assert_eq!(refused(|i| i.internal = 3), Refusal::Internal);
-        assert_eq!(refused(|i| i.reserved[5] = 1), Refusal::Reserved);
+        assert_eq!(refused(|i| i.reserved = 1), Refusal::Reserved);
         assert_eq!(refused(|i| i.netbase[3] = 1), Refusal::Network);
         assert_eq!(refused(|i| i.netmask[1] = 0xf0), Refusal::Network);
         assert_eq!(refused(|i| i.netmask[15] = 1), Refusal::Network);
