@@ -4,29 +4,43 @@
 
 use crate::{
     abi::{self, XtTrafficMtinfo},
-    accounting::{packet::Header, params::Params},
+    accounting::params::Params,
     glue::{
         log,
         netns::{Net, PerNetSlot},
-        packet::Packet,
-        xt_match::{Family, Match},
+        packet::SkBuff,
+        xt_match::{Match, NfProto},
     },
-    tables::{TableRef, Tables},
+    named::{Listable, TableRef, Tables},
 };
 use kernel::prelude::*;
 
-/// A rule with `-m traffic`.
-pub(crate) struct Rule {
-    table: TableRef,
+/// A rule with `-m traffic`, of one family.
+pub(crate) struct Rule<A: Listable> {
+    table: TableRef<A>,
 }
 
-impl Match for Rule {
+/// A family that there can be rules for.
+pub(crate) trait HasRules: Listable {
+    /// Its name in netfilter.
+    const NFPROTO: NfProto;
+}
+
+impl HasRules for u32 {
+    const NFPROTO: NfProto = NfProto::Ipv4;
+}
+
+impl HasRules for u128 {
+    const NFPROTO: NfProto = NfProto::Ipv6;
+}
+
+impl<A: HasRules> Match for Rule<A> {
     const NAME: &'static core::ffi::CStr = abi::MATCH_NAME;
     const REVISION: u8 = abi::REVISION;
-    const FAMILY: Family = Family::Ipv4;
+    const FAMILY: NfProto = A::NFPROTO;
 
     fn new(net: &Net, info: &XtTrafficMtinfo) -> Result<KBox<Self>> {
-        let params = Params::from_ipv4(info).map_err(|refusal| {
+        let params = Params::<A>::from_info(info).map_err(|refusal| {
             if log::permitted() {
                 pr_info!("rule refused: {refusal}\n");
             }
@@ -39,10 +53,7 @@ impl Match for Rule {
 
     /// Counts the packet. It matches exactly when something was counted.
     #[inline]
-    fn matches(&self, packet: &Packet<'_>) -> bool {
-        match Header::from_ipv4(packet.linear()) {
-            Some(header) => self.table.count(&header, || packet.wire_len()),
-            None => false,
-        }
+    fn matches(&self, packet: &SkBuff<'_>) -> bool {
+        A::header(packet).is_some_and(|header| self.table.count(packet, &header))
     }
 }

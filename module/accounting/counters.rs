@@ -4,29 +4,39 @@
 
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// The protocols that have a column pair of their own in the traffic file.
+/// The protocols that are told apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
     /// Protocol 6.
     Tcp,
     /// Protocol 17.
     Udp,
-    /// Everything else, ICMP included.
+    /// Protocol 1 in IPv4, 58 in IPv6.
+    Icmp,
+    /// Everything else.
     Other,
 }
 
-impl Protocol {
-    /// How many there are.
-    pub const COUNT: usize = 3;
+/// Column pairs of a file of bytes: TCP, UDP, OTHER.
+pub const BYTE_COLUMNS: usize = 3;
+/// Column pairs of a file of connections: TCP, UDP, ICMP, OTHER.
+pub const CONNECTION_COLUMNS: usize = 4;
 
-    /// The column of an IP protocol number.
+impl Protocol {
+    /// Its pair among the bytes. ICMP is OTHER there.
     #[inline]
-    pub const fn from_number(number: u8) -> Self {
-        match number {
-            6 => Self::Tcp,
-            17 => Self::Udp,
-            _ => Self::Other,
+    pub const fn byte_column(self) -> usize {
+        match self {
+            Self::Tcp => 0,
+            Self::Udp => 1,
+            Self::Icmp | Self::Other => 2,
         }
+    }
+
+    /// Its pair among the connections.
+    #[inline]
+    pub const fn connection_column(self) -> usize {
+        self as usize
     }
 }
 
@@ -39,53 +49,96 @@ pub enum Direction {
     In,
 }
 
-/// Bytes out and in, per protocol.
+/// Pairs of what went out and in.
 ///
 /// One context writes at a time: the CPU that owns the row, with bottom halves off. So adding is
 /// a load and a store, not an atomic read-modify-write, and costs what a plain addition costs.
-/// Readers on other CPUs see each counter whole, never torn.
-#[derive(Debug, Default)]
-pub struct Counters([AtomicU64; Protocol::COUNT * 2]);
+/// Readers on other CPUs see each counter whole, never torn. Counters wrap around at 2^64.
+#[derive(Debug)]
+pub struct Counters<const PAIRS: usize>([[AtomicU64; 2]; PAIRS]);
 
-impl Counters {
-    /// Adds `bytes` of one packet. Counters wrap around at 2^64.
-    #[inline]
-    pub fn add(&self, protocol: Protocol, direction: Direction, bytes: u64) {
-        let cell = &self.0[protocol as usize * 2 + direction as usize];
-        cell.store(cell.load(Relaxed).wrapping_add(bytes), Relaxed);
-    }
-
-    /// The counters as they are now.
-    pub fn read(&self) -> Totals {
-        Totals(core::array::from_fn(|i| self.0[i].load(Relaxed)))
+impl<const PAIRS: usize> Default for Counters<PAIRS> {
+    fn default() -> Self {
+        Self(core::array::from_fn(|_| Default::default()))
     }
 }
 
-/// The sum of the counters that several CPUs keep for one address.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Totals([u64; Protocol::COUNT * 2]);
+impl<const PAIRS: usize> Counters<PAIRS> {
+    /// Adds to one counter.
+    #[inline]
+    pub fn add(&self, column: usize, direction: Direction, amount: u64) {
+        add_to(&self.0[column][direction as usize], amount);
+    }
 
-impl Totals {
-    /// Takes in the counters of another CPU.
-    pub fn merge(&mut self, other: Self) {
-        for (sum, value) in self.0.iter_mut().zip(other.0) {
-            *sum = sum.wrapping_add(value);
+    /// Adds to all counters.
+    pub fn add_all(&self, totals: &Totals<PAIRS>) {
+        self.each(totals, add_to);
+    }
+
+    /// Takes away what was added before.
+    pub fn subtract_all(&self, totals: &Totals<PAIRS>) {
+        self.each(totals, |cell, amount| add_to(cell, amount.wrapping_neg()));
+    }
+
+    /// The counters as they are now.
+    pub fn read(&self) -> Totals<PAIRS> {
+        Totals(core::array::from_fn(|i| [self.0[i][0].load(Relaxed), self.0[i][1].load(Relaxed)]))
+    }
+
+    fn each(&self, totals: &Totals<PAIRS>, change: impl Fn(&AtomicU64, u64)) {
+        for (cell, amount) in self.0.iter().flatten().zip(totals.0.iter().flatten()) {
+            change(cell, *amount);
         }
+    }
+}
+
+#[inline]
+fn add_to(cell: &AtomicU64, amount: u64) {
+    cell.store(cell.load(Relaxed).wrapping_add(amount), Relaxed);
+}
+
+/// The sum of counters that are kept in several places for one owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Totals<const PAIRS: usize>([[u64; 2]; PAIRS]);
+
+impl<const PAIRS: usize> Default for Totals<PAIRS> {
+    fn default() -> Self {
+        Self([[0; 2]; PAIRS])
+    }
+}
+
+impl<const PAIRS: usize> Totals<PAIRS> {
+    /// Takes in counters of another place.
+    pub fn merge(&mut self, other: Self) {
+        self.each(other, u64::wrapping_add);
+    }
+
+    /// What is left of these after what has been taken already.
+    #[must_use]
+    pub fn without(mut self, taken: Self) -> Self {
+        self.each(taken, u64::wrapping_sub);
+        self
     }
 
     /// Is there nothing to report?
     pub fn is_zero(&self) -> bool {
-        self.0.iter().all(|value| *value == 0)
+        self.0.iter().flatten().all(|value| *value == 0)
     }
 
     /// The pairs (out, in) in the order of the columns, without TOTAL.
     pub fn pairs(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
-        self.0.chunks_exact(2).map(|pair| (pair[0], pair[1]))
+        self.0.iter().map(|[sent, received]| (*sent, *received))
     }
 
     /// The pair TOTAL, the sum of the others.
     pub fn total(&self) -> (u64, u64) {
         self.pairs().fold((0, 0), |sum, pair| (sum.0.wrapping_add(pair.0), sum.1.wrapping_add(pair.1)))
+    }
+
+    fn each(&mut self, other: Self, combine: fn(u64, u64) -> u64) {
+        for (value, other) in self.0.iter_mut().flatten().zip(other.0.iter().flatten()) {
+            *value = combine(*value, *other);
+        }
     }
 }
 
@@ -95,19 +148,40 @@ mod tests {
 
     #[test]
     fn each_cell_is_its_own() {
-        let counters = Counters::default();
-        counters.add(Protocol::Tcp, Direction::Out, 1);
-        counters.add(Protocol::Tcp, Direction::In, 2);
-        counters.add(Protocol::Udp, Direction::Out, 4);
-        counters.add(Protocol::Udp, Direction::In, 8);
-        counters.add(Protocol::Other, Direction::Out, 16);
-        counters.add(Protocol::Other, Direction::In, 32);
+        let counters = Counters::<4>::default();
+        let protocols = [Protocol::Tcp, Protocol::Udp, Protocol::Icmp, Protocol::Other];
+        for (n, protocol) in protocols.into_iter().enumerate() {
+            counters.add(protocol.connection_column(), Direction::Out, 1 << (2 * n));
+            counters.add(protocol.connection_column(), Direction::In, 2 << (2 * n));
+        }
         let mut totals = counters.read();
-        assert!(totals.pairs().eq([(1, 2), (4, 8), (16, 32)]));
-        assert_eq!(totals.total(), (21, 42));
+        assert!(totals.pairs().eq([(1, 2), (4, 8), (16, 32), (64, 128)]));
+        assert_eq!(totals.total(), (85, 170));
         totals.merge(counters.read());
-        assert!(totals.pairs().eq([(2, 4), (8, 16), (32, 64)]));
+        assert!(totals.pairs().eq([(2, 4), (8, 16), (32, 64), (128, 256)]));
         assert!(!totals.is_zero());
-        assert!(Counters::default().read().is_zero());
+        assert!(Counters::<3>::default().read().is_zero());
+    }
+
+    #[test]
+    fn icmp_is_other_among_the_bytes() {
+        assert_eq!(Protocol::Icmp.byte_column(), Protocol::Other.byte_column());
+        assert_ne!(Protocol::Icmp.connection_column(), Protocol::Other.connection_column());
+        assert!(Protocol::Other.byte_column() < BYTE_COLUMNS);
+        assert!(Protocol::Other.connection_column() < CONNECTION_COLUMNS);
+    }
+
+    #[test]
+    fn what_is_taken_can_be_given_back() {
+        let (counters, taken) = (Counters::<3>::default(), Counters::<3>::default());
+        counters.add(1, Direction::In, 7);
+        taken.add_all(&counters.read());
+        assert!(counters.read().without(taken.read()).is_zero());
+        counters.add(1, Direction::In, 3);
+        assert_eq!(counters.read().without(taken.read()).total(), (0, 3));
+        let mut seven = Totals::default();
+        seven.merge(taken.read());
+        taken.subtract_all(&seven);
+        assert_eq!(counters.read().without(taken.read()).total(), (0, 10));
     }
 }

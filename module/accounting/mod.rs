@@ -5,16 +5,28 @@
 //! Nothing here knows of the kernel. It is safe code on `core` alone, and builds as a crate
 //! of its own for the host, where its tests run.
 //!
-//! A packet goes through [`packet`] (who sends how much to whom), [`network`] (which of the two
-//! is accounted for) and [`table`] (their rows). [`report`] turns tables into the text of the
-//! files. [`slots`] says what memory the tables need from their surroundings.
+//! On the way of a packet: [`packet`] and [`ipv6`] (who sends to whom, by which protocol),
+//! [`network`] (which of the two is accounted for), [`transport`] and [`flows`] (does it start a
+//! connection), and [`ledger`], which puts it all into the rows of a [`table`].
+//!
+//! On the way to a reader: [`report`] (the text of a row) and [`delivery`] (who has got which
+//! lines), and [`stats`] (what tables say about themselves). [`params`] is what a rule asks for; [`slots`] says what memory tables need from their
+//! surroundings.
 
 #![forbid(unsafe_code)]
 
 pub mod counters;
+pub mod delivery;
+pub mod flows;
+pub mod hash;
+pub mod ipv6;
+pub mod key;
+pub mod ledger;
 pub mod network;
 pub mod packet;
 pub mod params;
 pub mod report;
 pub mod slots;
+pub mod stats;
 pub mod table;
+pub mod transport;

@@ -2,8 +2,7 @@
 
 //! The network that a rule accounts for.
 
-use super::report::Label;
-use super::table::Address;
+use super::key::Address;
 use core::fmt;
 
 /// What to do with packets that have both ends inside the network.
@@ -36,14 +35,9 @@ pub struct Ends {
     pub destination: bool,
 }
 
-impl<A: Label> fmt::Display for Network<A> {
+impl<A: Address> fmt::Display for Network<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.base.label(), self.mask.count_ones())?;
-        f.write_str(match self.internal {
-            Internal::Any => "",
-            Internal::Exclude => " --nointernal",
-            Internal::Only => " ! --nointernal",
-        })
+        write!(f, "{}/{}", self.base.label(), self.mask.count_ones())
     }
 }
 
@@ -58,6 +52,11 @@ impl<A: Address> Network<A> {
     pub fn size(&self) -> u128 {
         let host_bits = A::BITS - self.mask.count_ones();
         1u128.checked_shl(host_bits).unwrap_or(u128::MAX)
+    }
+
+    /// What happens inside it.
+    pub fn internal(&self) -> Internal {
+        self.internal
     }
 
     #[inline]
@@ -84,6 +83,7 @@ mod tests {
     extern crate std;
 
     use super::*;
+    use std::string::ToString;
 
     const INSIDE: u32 = 0x0a00_0001;
     const INSIDE_TOO: u32 = 0x0a00_00fe;
@@ -122,11 +122,12 @@ mod tests {
 
     #[test]
     fn says_what_it_is() {
-        use std::string::ToString;
-        let text = |mask, internal| Network::new(0u32, mask, internal).unwrap().to_string();
-        assert_eq!(text(0, Internal::Any), "0.0.0.0/0");
-        assert_eq!(text(0xffff_f000, Internal::Exclude), "0.0.0.0/20 --nointernal");
-        assert_eq!(text(u32::MAX, Internal::Only), "0.0.0.0/32 ! --nointernal");
+        let text = |mask| Network::new(0u32, mask, Internal::Any).unwrap().to_string();
+        assert_eq!(text(0), "0.0.0.0/0");
+        assert_eq!(text(0xffff_f000), "0.0.0.0/20");
+        assert_eq!(text(u32::MAX), "0.0.0.0/32");
+        let six = Network::new(0x2001_0db8u128 << 96, u128::MAX << 96, Internal::Any).unwrap();
+        assert_eq!(six.to_string(), "2001:db8::/32");
     }
 
     #[test]
@@ -134,6 +135,9 @@ mod tests {
         let size = |mask| Network::new(0u32, mask, Internal::Any).unwrap().size();
         assert_eq!(size(0), 1 << 32);
         assert_eq!(size(u32::MAX), 1);
+        let six = |mask| Network::new(0u128, mask, Internal::Any).unwrap().size();
+        assert_eq!(six(u128::MAX << 64), 1 << 64);
+        assert_eq!(six(0), u128::MAX, "one less than there are");
     }
 
     #[test]

@@ -2,12 +2,16 @@
 
 //! A rule's parameters, checked.
 
-use super::network::{Internal, Network};
+use super::{
+    key::Address,
+    network::{Internal, Network},
+    table::Size,
+};
 use crate::abi::{self, XtTrafficMtinfo};
 use core::fmt;
 
 /// The name of a table and of its file: 1 to 31 of `[A-Za-z0-9_-]`.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Name {
     bytes: [u8; abi::NAME_SIZE],
     length: usize,
@@ -42,19 +46,103 @@ impl fmt::Display for Name {
     }
 }
 
-/// What a rule asks for. Two rules with equal parameters share a table.
+/// What is to be counted: at least one of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Params {
+pub struct Counts {
+    /// Bytes per address.
+    pub traffic: bool,
+    /// Connections per address.
+    pub ipconn: bool,
+    /// Connections per port.
+    pub portconn: bool,
+}
+
+impl Counts {
+    fn from_bits(bits: u8) -> Option<Self> {
+        const ALL: u8 = abi::COUNT_TRAFFIC | abi::COUNT_IPCONN | abi::COUNT_PORTCONN;
+        let has = |bit| bits & bit != 0;
+        let counts = Self {
+            traffic: has(abi::COUNT_TRAFFIC),
+            ipconn: has(abi::COUNT_IPCONN),
+            portconn: has(abi::COUNT_PORTCONN),
+        };
+        (bits != 0 && bits & !ALL == 0).then_some(counts)
+    }
+
+    /// Are connections to be counted?
+    pub fn connections(self) -> bool {
+        self.ipconn || self.portconn
+    }
+}
+
+/// How large the table's parts may get on each CPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Rows of addresses.
+    pub addresses: Size,
+    /// Sets of recent flows.
+    pub flow_sets: u32,
+}
+
+impl Sizes {
+    /// Rows of addresses at most, if no larger hash is asked for.
+    const ROWS: u32 = 1 << 20;
+    /// The hash size of all larger networks, if none is asked for.
+    const DEFAULT_BUCKETS: u32 = 1 << 16;
+
+    fn new(network_size: u128, hash_size: u32) -> Self {
+        let addresses = u32::try_from(network_size).unwrap_or(u32::MAX);
+        let buckets = match hash_size {
+            0 => addresses.min(Self::DEFAULT_BUCKETS),
+            given => given.next_power_of_two(),
+        };
+        Self {
+            addresses: Size { rows: addresses.min(Self::ROWS.max(buckets)), buckets },
+            flow_sets: buckets.clamp(1 << 13, 1 << 18),
+        }
+    }
+
+    /// The size of one table for all addresses that `cpus` CPUs together can have rows for.
+    pub fn delivered(&self, cpus: usize) -> Size {
+        let cpus = u32::try_from(cpus).unwrap_or(u32::MAX);
+        let rows = self.addresses.rows.saturating_mul(cpus);
+        Size { rows, ..self.addresses }
+    }
+}
+
+/// What a rule asks for. Rules of one family with equal parameters share a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Params<A> {
     /// The table's name.
     pub name: Name,
+    /// What to count.
+    pub counts: Counts,
     /// The network to account for.
-    pub network: Network<u32>,
+    pub network: Network<A>,
+    /// How large the table may get.
+    pub sizes: Sizes,
+    /// Is what a read returns cleared?
+    pub clear_on_read: bool,
 }
 
 /// As the options of a rule.
-impl fmt::Display for Params {
+impl<A: Address> fmt::Display for Params<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "--traffic --net {}", self.network)
+        let Self { counts, network, sizes, .. } = self;
+        let option = |wanted, name| if wanted { name } else { "" };
+        f.write_str(option(counts.traffic, "--traffic "))?;
+        f.write_str(option(counts.ipconn, "--ipconn "))?;
+        f.write_str(option(counts.portconn, "--portconn "))?;
+        write!(f, "--net {network}")?;
+        if *sizes != Sizes::new(network.size(), 0) {
+            write!(f, " --hashsize {}", sizes.addresses.buckets)?;
+        }
+        f.write_str(option(self.clear_on_read, " --clearonread"))?;
+        f.write_str(match network.internal() {
+            Internal::Any => "",
+            Internal::Exclude => " --nointernal",
+            Internal::Only => " ! --nointernal",
+        })
     }
 }
 
@@ -69,6 +157,10 @@ pub enum Refusal {
     Internal,
     /// The mask has holes, or the base has host bits, or the unused bytes are not zero.
     Network,
+    /// Neither clear-on-read nor not.
+    ClearOnRead,
+    /// More buckets than there may be.
+    HashSize,
     /// Bytes that have no meaning yet are not zero.
     Reserved,
 }
@@ -80,43 +172,72 @@ impl fmt::Display for Refusal {
             Self::Count => "nothing to count, or something unknown",
             Self::Internal => "bad value for internal traffic",
             Self::Network => "bad network: a mask with holes, or host bits in the base",
+            Self::ClearOnRead => "bad value for clear-on-read",
+            Self::HashSize => "hash size too large",
             Self::Reserved => "reserved bytes are not zero",
         })
     }
 }
 
-impl Params {
-    /// Checks what user space sent for an IPv4 rule. Nothing of it is trusted.
-    pub fn from_ipv4(info: &XtTrafficMtinfo) -> Result<Self, Refusal> {
-        if info.count != abi::COUNT_TRAFFIC {
-            return Err(Refusal::Count);
-        }
-        if (info.clear_on_read, info.reserved, info.hash_size) != (0, 0, 0) {
-            return Err(Refusal::Reserved);
-        }
+impl<A: Parameter> Params<A> {
+    /// Checks what user space sent for a rule. Nothing of it is trusted.
+    pub fn from_info(info: &XtTrafficMtinfo) -> Result<Self, Refusal> {
+        let counts = Counts::from_bits(info.count).ok_or(Refusal::Count)?;
         let internal = match info.internal {
             abi::INTERNAL_ANY => Internal::Any,
             abi::INTERNAL_EXCLUDE => Internal::Exclude,
             abi::INTERNAL_ONLY => Internal::Only,
             _ => return Err(Refusal::Internal),
         };
-        let base = ipv4_of(&info.netbase).ok_or(Refusal::Network)?;
-        let mask = ipv4_of(&info.netmask).ok_or(Refusal::Network)?;
+        let clear_on_read = match info.clear_on_read {
+            0 => false,
+            1 => true,
+            _ => return Err(Refusal::ClearOnRead),
+        };
+        if info.hash_size > abi::MAX_HASH_SIZE {
+            return Err(Refusal::HashSize);
+        }
+        if info.reserved != 0 {
+            return Err(Refusal::Reserved);
+        }
+        let base = A::from_field(&info.netbase).ok_or(Refusal::Network)?;
+        let mask = A::from_field(&info.netmask).ok_or(Refusal::Network)?;
+        let network = Network::new(base, mask, internal).ok_or(Refusal::Network)?;
         Ok(Self {
             name: Name::from_padded(info.name).ok_or(Refusal::Name)?,
-            network: Network::new(base, mask, internal).ok_or(Refusal::Network)?,
+            counts,
+            network,
+            sizes: Sizes::new(network.size(), info.hash_size),
+            clear_on_read,
         })
     }
 }
 
-fn ipv4_of(bytes: &[u8; 16]) -> Option<u32> {
-    let (address, rest) = bytes.split_first_chunk()?;
-    rest.iter().all(|byte| *byte == 0).then_some(u32::from_be_bytes(*address))
+/// An address as it stands in a rule's parameters.
+pub trait Parameter: Address {
+    /// Reads it. `None` if bytes that it has no use for are not zero.
+    fn from_field(bytes: &[u8; 16]) -> Option<Self>;
+}
+
+impl Parameter for u32 {
+    fn from_field(bytes: &[u8; 16]) -> Option<Self> {
+        let (address, rest) = bytes.split_first_chunk()?;
+        rest.iter().all(|byte| *byte == 0).then_some(Self::from_be_bytes(*address))
+    }
+}
+
+impl Parameter for u128 {
+    fn from_field(bytes: &[u8; 16]) -> Option<Self> {
+        Some(Self::from_be_bytes(*bytes))
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
+
     use super::*;
+    use std::string::ToString;
 
     fn name(text: &str) -> [u8; abi::NAME_SIZE] {
         let mut bytes = [0; abi::NAME_SIZE];
@@ -142,10 +263,56 @@ mod tests {
 
     #[test]
     fn takes_a_good_rule() {
-        let params = Params::from_ipv4(&info()).unwrap();
+        let params = Params::<u32>::from_info(&info()).unwrap();
         assert_eq!(params.name.as_str(), "RSN");
         let network = Network::new(0xc10b_b000, 0xffff_f000, Internal::Exclude);
         assert_eq!(Some(params.network), network);
+        assert_eq!(params.counts, Counts { traffic: true, ipconn: false, portconn: false });
+        assert!(!params.clear_on_read);
+    }
+
+    #[test]
+    fn takes_an_ipv6_rule() {
+        let mut info = info();
+        info.netbase = 0x2001_0db8_0000_0000_0000_0000_0000_0000u128.to_be_bytes();
+        info.netmask = (u128::MAX << 80).to_be_bytes();
+        let params = Params::<u128>::from_info(&info).unwrap();
+        assert_eq!(params.to_string(), "--traffic --net 2001:db8::/48 --nointernal");
+        assert_eq!(Params::<u32>::from_info(&info), Err(Refusal::Network));
+    }
+
+    #[test]
+    fn says_what_it_is() {
+        let text = |change: fn(&mut XtTrafficMtinfo)| {
+            let mut info = info();
+            change(&mut info);
+            Params::<u32>::from_info(&info).unwrap().to_string()
+        };
+        let net = "--net 193.11.176.0/20";
+        assert_eq!(text(|_| ()), std::format!("--traffic {net} --nointernal"));
+        assert_eq!(text(|i| i.count = 6), std::format!("--ipconn --portconn {net} --nointernal"));
+        assert_eq!(text(|i| i.internal = 2), std::format!("--traffic {net} ! --nointernal"));
+        assert_eq!(text(|i| i.hash_size = 4096), std::format!("--traffic {net} --nointernal"));
+        let all = text(|i| (i.count, i.internal, i.clear_on_read, i.hash_size) = (7, 0, 1, 8));
+        assert_eq!(all, std::format!("--traffic --ipconn --portconn {net} --hashsize 8 --clearonread"));
+    }
+
+    #[test]
+    fn sizes() {
+        let size = |network_size, hash_size| {
+            let Size { rows, buckets } = Sizes::new(network_size, hash_size).addresses;
+            (rows, buckets)
+        };
+        assert_eq!(size(1, 0), (1, 1));
+        assert_eq!(size(256, 0), (256, 256));
+        assert_eq!(size(1 << 24, 0), (1 << 20, 1 << 16));
+        assert_eq!(size(u128::MAX, 0), (1 << 20, 1 << 16));
+        assert_eq!(size(1 << 32, 1), (1 << 20, 1));
+        assert_eq!(size(1 << 32, 5), (1 << 20, 8));
+        assert_eq!(size(1 << 32, 1 << 24), (1 << 24, 1 << 24));
+        assert_eq!(size(256, 1 << 24), (256, 1 << 24));
+        let flow_sets = |hash_size| Sizes::new(u128::MAX, hash_size).flow_sets;
+        assert_eq!([1, 0, 1 << 24].map(flow_sets), [1 << 13, 1 << 16, 1 << 18]);
     }
 
     #[test]
@@ -168,11 +335,14 @@ mod tests {
         let refused = |change: fn(&mut XtTrafficMtinfo)| {
             let mut info = info();
             change(&mut info);
-            Params::from_ipv4(&info).unwrap_err()
+            Params::<u32>::from_info(&info).unwrap_err()
         };
         assert_eq!(refused(|i| i.count = 0), Refusal::Count);
         assert_eq!(refused(|i| i.count = 0x81), Refusal::Count);
         assert_eq!(refused(|i| i.internal = 3), Refusal::Internal);
+        assert_eq!(refused(|i| i.count = 8), Refusal::Count);
+        assert_eq!(refused(|i| i.clear_on_read = 2), Refusal::ClearOnRead);
+        assert_eq!(refused(|i| i.hash_size = (1 << 24) + 1), Refusal::HashSize);
         assert_eq!(refused(|i| i.reserved = 1), Refusal::Reserved);
         assert_eq!(refused(|i| i.netbase[3] = 1), Refusal::Network);
         assert_eq!(refused(|i| i.netmask[1] = 0xf0), Refusal::Network);

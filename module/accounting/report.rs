@@ -3,68 +3,71 @@
 //! The text of the files.
 //!
 //! Lines end in a newline, cells are separated by one tab, and each pair of counters is *out*,
-//! then *in*. TOTAL is the sum of the pairs after it. Rows are in ascending order of address;
-//! those with only zeros are left out.
+//! then *in*. TOTAL is the sum of the pairs after it. Rows are in ascending order; those with only
+//! zeros are left out.
 
-use super::counters::Totals;
-use super::table::{Address, Memory, Table};
-use core::fmt::{self, Display, Write};
-use core::net::Ipv4Addr;
+use super::{
+    counters::Totals,
+    key::{Key, Owner},
+    slots::Memory,
+    table::Table,
+};
+use core::fmt::{self, Write};
 
-/// The first line of a traffic file, with each word over its pair.
+/// The first line of a file of bytes per address, with each word over its pair.
 pub const TRAFFIC_HEADER: &str = "IP\t\tTOTAL\t\tTCP\t\tUDP\t\tOTHER\n";
 
-/// The label of the row of all addresses that have none of their own.
-pub const OTHERS: &str = "*";
+/// The first line of a file of connections per address.
+pub const IPCONN_HEADER: &str = "IP\t\tTOTAL\t\tTCP\t\tUDP\t\tICMP\t\tOTHER\n";
 
-/// How an address looks in its row.
-pub trait Label: Address {
-    /// The label of this address.
-    fn label(self) -> impl Display;
-}
+/// The first line of a file of connections per port.
+pub const PORTCONN_HEADER: &str = "PORT\t\tTOTAL\t\tTCP\t\tUDP\t\tICMP\t\tOTHER\n";
 
-impl Label for u32 {
-    fn label(self) -> impl Display {
-        Ipv4Addr::from(self)
-    }
-}
+/// The longest line: an IPv6 address and ten numbers of 64 bits take 250 bytes.
+pub const LONGEST_LINE: usize = 256;
 
 /// Writes a row, or nothing if all its counters are zero.
-pub fn write_row(out: &mut impl Write, label: impl Display, totals: &Totals) -> fmt::Result {
+pub fn write_row<K: Key, const PAIRS: usize>(
+    out: &mut impl Write,
+    owner: Owner<K>,
+    totals: &Totals<PAIRS>,
+) -> fmt::Result {
     if totals.is_zero() {
         return Ok(());
     }
-    write!(out, "{label}")?;
+    write!(out, "{owner}")?;
     for (sent, received) in core::iter::once(totals.total()).chain(totals.pairs()) {
         write!(out, "\t{sent}\t{received}")?;
     }
     out.write_char('\n')
 }
 
-/// Where a CPU keeps the counters of an address. Entries sort by address.
+/// Where a CPU keeps the counters of a key. Entries sort by key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Entry<A> {
-    address: A,
+pub struct Entry<K> {
+    key: K,
     cpu: u32,
     row: u32,
 }
 
 /// The rows that `table`, the one of `cpu`, has at this moment.
-pub fn entries<A: Address, M: Memory>(cpu: u32, table: &Table<M>) -> impl Iterator<Item = Entry<A>> + '_ {
-    (0..table.rows()).filter_map(move |row| Some(Entry { address: table.address(row)?, cpu, row }))
+pub fn entries<K: Key, const PAIRS: usize, M: Memory>(
+    cpu: u32,
+    table: &Table<K, PAIRS, M>,
+) -> impl Iterator<Item = Entry<K>> + '_ {
+    (0..table.rows()).filter_map(move |row| Some(Entry { key: table.key(row)?, cpu, row }))
 }
 
-/// A run of entries for one address.
+/// A run of entries for one key.
 #[derive(Clone, Copy, Debug)]
-pub struct Run<'a, A>(&'a [Entry<A>]);
+pub struct Run<'a, K>(&'a [Entry<K>]);
 
-impl<'a, A: Address> Run<'a, A> {
-    /// The run at the start of sorted entries, and the entries after it.
-    pub fn split_first(entries: &'a [Entry<A>]) -> Option<(Self, &'a [Entry<A>])> {
-        let address = entries.first()?.address;
-        let end = entries.partition_point(|entry| entry.address <= address);
-        let (run, rest) = entries.split_at(end);
-        Some((Self(run), rest))
+impl<'a, K: Key> Run<'a, K> {
+    /// The run at the start of sorted entries.
+    pub fn first(entries: &'a [Entry<K>]) -> Option<Self> {
+        let key = entries.first()?.key;
+        let end = entries.iter().position(|entry| entry.key != key).unwrap_or(entries.len());
+        Some(Self(&entries[..end]))
     }
 
     /// How many entries it spans, at least one.
@@ -72,13 +75,19 @@ impl<'a, A: Address> Run<'a, A> {
         self.0.len()
     }
 
-    /// The address that they are for.
-    pub fn address(&self) -> Option<A> {
-        Some(self.0.first()?.address)
+    /// Whose they are.
+    pub fn owner(&self) -> Owner<K> {
+        self.0.first().map_or(Owner::Others, |entry| Owner::One(entry.key))
     }
 
     /// The sum of their counters as they are now. `table` gives the table of a CPU.
-    pub fn totals<'t, M: Memory + 't>(&self, table: impl Fn(u32) -> Option<&'t Table<M>>) -> Totals {
+    pub fn totals<'t, const PAIRS: usize, M: Memory + 't>(
+        &self,
+        table: impl Fn(u32) -> Option<&'t Table<K, PAIRS, M>>,
+    ) -> Totals<PAIRS>
+    where
+        K: 't,
+    {
         let mut sum = Totals::default();
         for entry in self.0 {
             if let Some(table) = table(entry.cpu) {
@@ -93,56 +102,88 @@ impl<'a, A: Address> Run<'a, A> {
 mod tests {
     extern crate std;
 
-    use super::super::counters::{Direction::*, Protocol::*};
-    use super::super::table::tests::table;
+    use super::super::{
+        counters::{
+            Counters,
+            Direction::{In, Out},
+        },
+        table::tests::table,
+    };
     use super::*;
-    use std::{string::String, vec::Vec};
+    use std::{
+        string::{String, ToString},
+        vec::Vec,
+    };
+
+    const TCP: usize = 0;
+    const UDP: usize = 1;
+    const OTHER: usize = 2;
 
     #[test]
     fn the_row_of_the_description() {
         let mut out = String::new();
         let table = table(1);
-        table.add(0xc10b_b109, Tcp, In, 4418);
-        table.add(0xc10b_b109, Udp, In, 76);
-        table.add(0xc10b_b109, Other, In, 167_227);
-        write_row(&mut out, 0xc10b_b109u32.label(), &table.totals(0)).unwrap();
+        table.add(0xc10b_b109, TCP, In, 4418);
+        table.add(0xc10b_b109, UDP, In, 76);
+        table.add(0xc10b_b109, OTHER, In, 167_227);
+        write_row(&mut out, Owner::One(0xc10b_b109u32), &table.totals(0)).unwrap();
         assert_eq!(out, "193.11.177.9\t0\t171721\t0\t4418\t0\t76\t0\t167227\n");
     }
 
     #[test]
     fn zeros_are_left_out() {
         let mut out = String::new();
-        write_row(&mut out, OTHERS, &Totals::default()).unwrap();
+        write_row(&mut out, Owner::<u32>::Others, &Totals::<4>::default()).unwrap();
         assert_eq!(out, "");
     }
 
     #[test]
     fn the_words_are_over_their_pairs() {
+        let words = |header: &str| header.trim_end().split('\t').map(String::from).collect::<Vec<_>>();
+        assert_eq!(words(TRAFFIC_HEADER), ["IP", "", "TOTAL", "", "TCP", "", "UDP", "", "OTHER"]);
+        let connections = ["", "TOTAL", "", "TCP", "", "UDP", "", "ICMP", "", "OTHER"];
+        assert_eq!(words(IPCONN_HEADER)[0], "IP");
+        assert_eq!(words(PORTCONN_HEADER)[0], "PORT");
+        assert_eq!(words(IPCONN_HEADER)[1..], connections);
+        assert_eq!(words(PORTCONN_HEADER)[1..], connections);
+
         let mut row = String::new();
-        let table = table(1);
-        table.add(1u32, Tcp, Out, 1);
-        write_row(&mut row, 1u32.label(), &table.totals(0)).unwrap();
-        let words: Vec<_> = TRAFFIC_HEADER.trim_end().split('\t').collect();
-        let cells: Vec<_> = row.trim_end().split('\t').collect();
-        assert_eq!(words, ["IP", "", "TOTAL", "", "TCP", "", "UDP", "", "OTHER"]);
-        assert_eq!(cells, ["0.0.0.1", "1", "0", "1", "0", "0", "0", "0", "0"]);
+        let counters = Counters::<4>::default();
+        counters.add(0, Out, 1);
+        write_row(&mut row, Owner::One(1u32), &counters.read()).unwrap();
+        assert_eq!(words(&row), ["0.0.0.1", "1", "0", "1", "0", "0", "0", "0", "0", "0", "0"]);
     }
 
     #[test]
-    fn cpus_are_merged_in_order_of_address() {
+    fn the_longest_line_fits() {
+        let counters = Counters::<4>::default();
+        // The sum of these wraps around to a number of 20 digits, too.
+        for column in 0..4 {
+            counters.add(column, Out, u64::MAX - 4);
+            counters.add(column, In, u64::MAX - 4);
+        }
+        let mut row = String::new();
+        write_row(&mut row, Owner::One(u128::MAX), &counters.read()).unwrap();
+        assert_eq!(row.len(), 39 + 10 * 21 + 1);
+        assert!(row.len() <= LONGEST_LINE && TRAFFIC_HEADER.len() <= LONGEST_LINE);
+    }
+
+    #[test]
+    fn cpus_are_merged_in_ascending_order() {
         let tables = [table(9), table(9)];
         for (cpu, address, bytes) in [(0, 30u32, 1), (0, 10, 2), (1, 20, 4), (1, 30, 8), (0, 9, 16)] {
-            tables[cpu].add(address, Udp, Out, bytes);
+            tables[cpu].add(address, UDP, Out, bytes);
         }
         let mut all: Vec<Entry<u32>> = (0..2).flat_map(|cpu| entries(cpu as u32, &tables[cpu])).collect();
         all.sort_unstable();
         let mut rest = &all[..];
         let mut rows = Vec::new();
-        while let Some((run, after)) = Run::split_first(rest) {
+        while let Some(run) = Run::first(rest) {
             let totals = run.totals(|cpu| tables.get(cpu as usize));
-            rows.push((run.address().unwrap(), run.span(), totals.total().0));
-            rest = after;
+            rows.push((run.owner().to_string(), run.span(), totals.total().0));
+            rest = &rest[run.span()..];
         }
-        assert_eq!(rows, [(9, 1, 16), (10, 1, 2), (20, 1, 4), (30, 2, 9)]);
+        let row = |address: &str, span, bytes| (String::from(address), span, bytes);
+        assert_eq!(rows, [row("0.0.0.9", 1, 16), row("0.0.0.10", 1, 2), row("0.0.0.20", 1, 4), row("0.0.0.30", 2, 9)]);
     }
 }

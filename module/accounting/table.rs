@@ -3,142 +3,127 @@
 //! The rows that one CPU keeps.
 //!
 //! Every CPU has its own rows and its own index to find them, so counting needs no lock and
-//! writes no cache line that another CPU writes. A row is one cache line. Whoever reads the
-//! counts sums up the rows that the CPUs have for an address.
+//! writes no cache line that another CPU writes. Whoever reads the counts sums up the rows that
+//! the CPUs have for a key.
 //!
-//! The index is a linear hash table: it starts with one bucket and gets another with every new
-//! row, by splitting the bucket whose turn it is. So there is no moment at which everything
-//! moves, and memory follows the number of addresses, page by page.
+//! The index is a linear hash table: when there are as many rows as buckets, each new row brings
+//! another bucket, by splitting the bucket whose turn it is. So there is no moment at which
+//! everything moves, and memory follows the number of rows, page by page.
 
-use super::counters::{Counters, Direction, Protocol, Totals};
-use super::slots::Slots;
-use core::ops::BitAnd;
-use core::sync::atomic::{
-    AtomicU32, AtomicU64,
-    Ordering::{Acquire, Relaxed, Release},
+use super::{
+    counters::{Counters, Direction, Totals},
+    hash::Seed,
+    key::{hash_of, Key, Owner},
+    slots::{Memory, Slots},
+};
+use core::{
+    marker::PhantomData,
+    sync::atomic::{
+        AtomicU32, AtomicU64,
+        Ordering::{Acquire, Relaxed, Release},
+    },
 };
 
-/// An address that can be counted for.
-pub trait Address: Copy + Ord + BitAnd<Output = Self> {
-    /// Bits in an address.
-    const BITS: u32;
-    /// Length of the run of ones at the most significant end.
-    fn leading_ones(self) -> u32;
-    /// How many ones there are.
-    fn count_ones(self) -> u32;
-    /// The address in a row's key.
-    fn to_key(self) -> [u64; 2];
-    /// The inverse of `to_key`.
-    fn from_key(key: [u64; 2]) -> Self;
-}
-
-impl Address for u32 {
-    const BITS: u32 = u32::BITS;
-
-    fn leading_ones(self) -> u32 {
-        u32::leading_ones(self)
-    }
-
-    fn count_ones(self) -> u32 {
-        u32::count_ones(self)
-    }
-
-    #[inline]
-    fn to_key(self) -> [u64; 2] {
-        [u64::from(self), 0]
-    }
-
-    #[inline]
-    fn from_key([low, _]: [u64; 2]) -> Self {
-        low as u32
-    }
-}
-
-/// One address and its counters: a cache line.
+/// A key and its counters, in cache lines of their own: one for bytes, two for connections.
 ///
 /// The key is written before the row is published and never changes after that.
 #[derive(Debug, Default)]
 #[repr(C, align(64))]
-pub struct Row {
+pub struct Row<const PAIRS: usize> {
     key: [AtomicU64; 2],
-    counters: Counters,
+    counters: Counters<PAIRS>,
 }
 
-const _: () = assert!(size_of::<Row>() == 64);
-
-impl Row {
+impl<const PAIRS: usize> Row<PAIRS> {
     #[inline]
-    fn is_for(&self, key: [u64; 2]) -> bool {
-        self.key[0].load(Relaxed) == key[0] && self.key[1].load(Relaxed) == key[1]
-    }
-
-    fn address<A: Address>(&self) -> A {
-        A::from_key([self.key[0].load(Relaxed), self.key[1].load(Relaxed)])
+    fn words(&self) -> [u64; 2] {
+        [self.key[0].load(Relaxed), self.key[1].load(Relaxed)]
     }
 }
 
 /// A reference to a row or to the end of a chain: 0, or the row's number plus one.
 pub type Link = AtomicU32;
 
-/// The memory of one CPU's table, of which `make` is called in the packet path.
-pub trait Memory {
-    /// The rows, in the order in which their addresses came.
-    type Rows: Slots<Row>;
-    /// Links between them.
-    type Links: Slots<Link>;
+/// How large a table may get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size {
+    /// Rows at most.
+    pub rows: u32,
+    /// Buckets that are there from the start, though without memory: at least one.
+    pub buckets: u32,
 }
 
-/// The rows of one CPU.
-pub struct Table<M: Memory> {
-    /// Makes the hash unpredictable for those who choose the addresses.
-    seed: u64,
+/// The rows of one CPU. Keys are of type `K`, rows have `PAIRS` pairs of counters.
+pub struct Table<K, const PAIRS: usize, M: Memory> {
+    seed: Seed,
     /// How many rows are there. Rows below this number are complete.
     length: AtomicU32,
-    /// How many buckets are there, at least one. The first row brings the memory of the first.
+    /// How many buckets are there, at least one. Their memory comes with the first row in them.
     buckets: AtomicU32,
-    rows: M::Rows,
+    rows: M::Slots<Row<PAIRS>>,
     /// The first row in a bucket.
-    heads: M::Links,
+    heads: M::Slots<Link>,
     /// The next row in the bucket of a row.
-    nexts: M::Links,
-    /// For addresses that could not get a row.
-    others: Counters,
-    /// How many new addresses go without a row before memory is asked for again.
+    nexts: M::Slots<Link>,
+    /// For keys that could not get a row.
+    others: Counters<PAIRS>,
+    /// How often something was counted there.
+    overflows: AtomicU64,
+    /// How many new keys go without a row before memory is asked for again.
     waiting: AtomicU32,
+    _keys: PhantomData<fn(K) -> K>,
 }
 
-/// How many new addresses don't ask for memory after it was short. A flood of them would else make
+/// How many new keys don't ask for memory after it was short. A flood of them would else make
 /// every packet pay for an allocation that fails.
 const WAIT: u32 = 1024;
 
-impl<M: Memory> Table<M> {
-    /// An empty table. The memory is its alone and has no slots yet.
-    pub fn new(seed: u64, rows: M::Rows, heads: M::Links, nexts: M::Links) -> Self {
-        Self {
+impl<K: Key, const PAIRS: usize, M: Memory> Table<K, PAIRS, M> {
+    /// An empty table.
+    pub fn new(seed: Seed, size: Size, memory: &M) -> Result<Self, M::Error> {
+        let buckets = size.buckets.max(1);
+        Ok(Self {
             seed,
             length: AtomicU32::new(0),
-            buckets: AtomicU32::new(1),
-            rows,
-            heads,
-            nexts,
+            buckets: AtomicU32::new(buckets),
+            rows: memory.slots(size.rows)?,
+            heads: memory.slots(size.rows.max(buckets))?,
+            nexts: memory.slots(size.rows)?,
             others: Counters::default(),
+            overflows: AtomicU64::new(0),
             waiting: AtomicU32::new(0),
+            _keys: PhantomData,
+        })
+    }
+
+    /// Adds to the row of `key`.
+    ///
+    /// One context at a time calls this. A key for which there is no memory is counted among the
+    /// others.
+    #[inline]
+    pub fn add(&self, key: K, column: usize, direction: Direction, amount: u64) {
+        let counters = self.row(key).unwrap_or_else(|| self.overflow());
+        counters.add(column, direction, amount);
+    }
+
+    /// The counters of an owner, made if there are none. `None` if there is no room for a row.
+    ///
+    /// One context at a time calls this.
+    pub fn counters(&self, owner: Owner<K>) -> Option<&Counters<PAIRS>> {
+        match owner {
+            Owner::One(key) => self.row(key),
+            Owner::Others => Some(&self.others),
         }
     }
 
-    /// Adds the bytes of a packet to the row of `address`.
+    /// What was counted for an owner, zero if it has no row.
     ///
-    /// One context at a time calls this. An address for which there is no memory is counted
-    /// among the [`others`](Self::others).
-    #[inline]
-    pub fn add<A: Address>(&self, address: A, protocol: Protocol, direction: Direction, bytes: u64) {
-        let key = address.to_key();
-        let hash = self.hash(key);
-        let counters = match self.find(key, hash) {
-            Some(row) => &row.counters,
-            None => self.insert(key, hash).map_or(&self.others, |row| &row.counters),
-        };
-        counters.add(protocol, direction, bytes);
+    /// No row may come into being at the same time.
+    pub fn totals_of(&self, owner: Owner<K>) -> Totals<PAIRS> {
+        match owner {
+            Owner::One(key) => self.find(key.to_words(), self.hash(key)).map_or_else(Totals::default, Counters::read),
+            Owner::Others => self.others.read(),
+        }
     }
 
     /// How many rows there are; they have the numbers below that.
@@ -146,31 +131,49 @@ impl<M: Memory> Table<M> {
         self.length.load(Acquire)
     }
 
-    /// The address in row `number`.
-    pub fn address<A: Address>(&self, number: u32) -> Option<A> {
-        Some(self.rows.get(number)?.address())
+    /// The key of row `number`.
+    pub fn key(&self, number: u32) -> Option<K> {
+        Some(K::from_words(self.rows.get(number)?.words()))
     }
 
     /// The counters in row `number`, zero if there is no such row.
-    pub fn totals(&self, number: u32) -> Totals {
+    pub fn totals(&self, number: u32) -> Totals<PAIRS> {
         self.rows.get(number).map_or_else(Totals::default, |row| row.counters.read())
     }
 
-    /// What was counted for addresses without a row.
-    pub fn others(&self) -> Totals {
+    /// What was counted for keys without a row.
+    pub fn others(&self) -> Totals<PAIRS> {
         self.others.read()
     }
 
-    /// Multiplies the key with the seed and folds the product: each bit of the result depends on
-    /// all of the key.
+    /// How often something was counted for a key without a row.
+    pub fn overflows(&self) -> u64 {
+        self.overflows.load(Relaxed)
+    }
+
+    /// Bytes of memory that the rows and the index take.
+    pub fn memory(&self) -> usize {
+        self.rows.memory() + self.heads.memory() + self.nexts.memory()
+    }
+
     #[inline]
-    fn hash(&self, [low, high]: [u64; 2]) -> u32 {
-        const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
-        let fold = |a: u64, b: u64| {
-            let product = u128::from(a) * u128::from(b);
-            product as u64 ^ (product >> 64) as u64
-        };
-        fold(fold(low ^ self.seed, ODD) ^ high, self.seed | 1) as u32
+    fn row(&self, key: K) -> Option<&Counters<PAIRS>> {
+        let (words, hash) = (key.to_words(), self.hash(key));
+        match self.find(words, hash) {
+            None => self.insert(words, hash),
+            found => found,
+        }
+    }
+
+    #[cold]
+    fn overflow(&self) -> &Counters<PAIRS> {
+        self.overflows.store(self.overflows.load(Relaxed) + 1, Relaxed);
+        &self.others
+    }
+
+    #[inline]
+    fn hash(&self, key: K) -> u32 {
+        hash_of(self.seed, key) as u32
     }
 
     /// The bucket of `hash` among `buckets`, of which there is at least one.
@@ -189,14 +192,14 @@ impl<M: Memory> Table<M> {
     }
 
     #[inline]
-    fn find(&self, key: [u64; 2], hash: u32) -> Option<&Row> {
+    fn find(&self, key: [u64; 2], hash: u32) -> Option<&Counters<PAIRS>> {
         let bucket = Self::bucket(hash, self.buckets.load(Relaxed));
         let mut link = self.heads.get(bucket)?.load(Relaxed);
         loop {
             let number = link.checked_sub(1)?;
             let row = self.rows.get(number)?;
-            if row.is_for(key) {
-                return Some(row);
+            if row.words() == key {
+                return Some(&row.counters);
             }
             link = self.nexts.get(number)?.load(Relaxed);
         }
@@ -205,37 +208,32 @@ impl<M: Memory> Table<M> {
     /// Makes a row for a key that has none, or says that there is no room.
     #[cold]
     #[inline(never)]
-    fn insert(&self, key: [u64; 2], hash: u32) -> Option<&Row> {
+    fn insert(&self, key: [u64; 2], hash: u32) -> Option<&Counters<PAIRS>> {
         if let Some(left) = self.waiting.load(Relaxed).checked_sub(1) {
             self.waiting.store(left, Relaxed);
             return None;
         }
-        let number = self.length.load(Relaxed);
-        let Some((row, next)) = self.make_row(number) else {
+        let row = self.make_row(key, hash);
+        if row.is_none() {
             self.waiting.store(WAIT, Relaxed);
-            return None;
-        };
-        let bucket = Self::bucket(hash, self.buckets.load(Relaxed));
-        let head = self.heads.get(bucket)?;
+        }
+        row
+    }
+
+    fn make_row(&self, key: [u64; 2], hash: u32) -> Option<&Counters<PAIRS>> {
+        let number = self.length.load(Relaxed);
+        let (row, next) = (self.rows.make(number)?, self.nexts.make(number)?);
+        if number >= self.buckets.load(Relaxed) {
+            self.split();
+        }
+        let head = self.heads.make(Self::bucket(hash, self.buckets.load(Relaxed)))?;
         row.key[0].store(key[0], Relaxed);
         row.key[1].store(key[1], Relaxed);
         next.store(head.load(Relaxed), Relaxed);
         head.store(number + 1, Relaxed);
         // Readers that see the new length see the key.
         self.length.store(number + 1, Release);
-        Some(row)
-    }
-
-    /// The memory of row `number`, the next one, and a bucket more to find it in.
-    fn make_row(&self, number: u32) -> Option<(&Row, &Link)> {
-        let slots = (self.rows.make(number)?, self.nexts.make(number)?);
-        match number {
-            0 => {
-                self.heads.make(0)?;
-            }
-            _ => self.split(),
-        }
-        Some(slots)
+        Some(&row.counters)
     }
 
     /// Adds a bucket and moves to it what belongs there. Without memory for it the chains just
@@ -257,8 +255,8 @@ impl<M: Memory> Table<M> {
                 break;
             };
             let after = next.load(Relaxed);
-            let key = [row.key[0].load(Relaxed), row.key[1].load(Relaxed)];
-            let side = if Self::bucket(self.hash(key), new + 1) == new { &mut give } else { &mut keep };
+            let hash = self.hash(K::from_words(row.words()));
+            let side = if Self::bucket(hash, new + 1) == new { &mut give } else { &mut keep };
             next.store(*side, Relaxed);
             *side = link;
             link = after;
@@ -272,31 +270,47 @@ impl<M: Memory> Table<M> {
 pub mod tests {
     extern crate std;
 
-    use super::super::slots::host::HeapSlots;
     use super::*;
+    use crate::host::Heap;
     use std::collections::BTreeMap;
 
-    /// Memory on the heap.
-    pub struct Heap;
-
-    impl Memory for Heap {
-        type Rows = HeapSlots<Row>;
-        type Links = HeapSlots<Link>;
-    }
+    const COLUMN: usize = 0;
 
     /// A table with room for `rows` addresses.
-    pub fn table(rows: u32) -> Table<Heap> {
-        let links = || HeapSlots::new(rows);
-        Table::new(0x0123_4567_89ab_cdef, HeapSlots::new(rows), links(), links())
+    pub fn table(rows: u32) -> Table<u32, 3, Heap> {
+        sized(Size { rows, buckets: 1 })
     }
 
-    fn count(table: &Table<Heap>, address: u32, bytes: u64) {
-        table.add(address, Protocol::Tcp, Direction::Out, bytes);
+    fn sized(size: Size) -> Table<u32, 3, Heap> {
+        let Ok(table) = Table::new(Seed::new(0x0123_4567_89ab_cdef), size, &Heap::ENDLESS);
+        table
     }
 
-    fn contents(table: &Table<Heap>) -> BTreeMap<u32, u64> {
-        let row = |n| (table.address(n).unwrap(), table.totals(n).total().0);
+    fn count(table: &Table<u32, 3, Heap>, address: u32, bytes: u64) {
+        table.add(address, COLUMN, Direction::Out, bytes);
+    }
+
+    fn contents(table: &Table<u32, 3, Heap>) -> BTreeMap<u32, u64> {
+        let row = |n| (table.key(n).unwrap(), table.totals(n).total().0);
         (0..table.rows()).map(row).collect()
+    }
+
+    fn longest_chain(table: &Table<u32, 3, Heap>) -> u32 {
+        let length = |bucket| {
+            let mut link = table.heads.get(bucket).map_or(0, |head| head.load(Relaxed));
+            let mut length = 0;
+            while let Some(number) = link.checked_sub(1) {
+                link = table.nexts.get(number).unwrap().load(Relaxed);
+                length += 1;
+            }
+            length
+        };
+        (0..table.buckets.load(Relaxed)).map(length).max().unwrap()
+    }
+
+    #[test]
+    fn rows_are_whole_cache_lines() {
+        assert_eq!([size_of::<Row<3>>(), size_of::<Row<4>>()], [64, 128]);
     }
 
     #[test]
@@ -308,39 +322,36 @@ pub mod tests {
             count(&table, 0, 1);
         }
         assert_eq!(contents(&table), BTreeMap::from([(0, 3), (7, 300)]));
+        assert_eq!(table.totals_of(Owner::One(7)).total(), (300, 0));
+        assert!(table.totals_of(Owner::One(8)).is_zero());
+        assert_eq!(table.rows(), 2);
     }
 
     #[test]
     fn many_addresses_in_any_order() {
-        let table = table(20_000);
-        let mut expected = BTreeMap::new();
-        let mut state = 1u64;
-        for _ in 0..60_000 {
-            state = state.wrapping_mul(6364136223846793005).wrapping_add(1);
-            let address = (state >> 40) as u32 % 15_000 * 0x0001_0001;
-            *expected.entry(address).or_default() += state >> 50;
-            count(&table, address, state >> 50);
+        for buckets in [1, 2, 3, 256, 1000, 1 << 15] {
+            let table = sized(Size { rows: 20_000, buckets });
+            let mut expected = BTreeMap::new();
+            let mut state = 1u64;
+            for _ in 0..60_000 {
+                state = state.wrapping_mul(6364136223846793005).wrapping_add(1);
+                let address = (state >> 40) as u32 % 15_000 * 0x0001_0001;
+                *expected.entry(address).or_default() += state >> 50;
+                count(&table, address, state >> 50);
+            }
+            assert_eq!(contents(&table), expected);
+            assert!(table.others().is_zero());
+            assert_eq!(table.overflows(), 0);
         }
-        assert_eq!(contents(&table), expected);
-        assert!(table.others().is_zero());
     }
 
     #[test]
     fn chains_stay_short() {
-        let table = table(1 << 16);
-        (0..1 << 16).for_each(|n| count(&table, 0x0a00_0000 | n, 1));
-        let longest = (0..1 << 16)
-            .map(|bucket| {
-                let mut link = table.heads.get(bucket).unwrap().load(Relaxed);
-                let mut length = 0;
-                while let Some(number) = link.checked_sub(1) {
-                    link = table.nexts.get(number).unwrap().load(Relaxed);
-                    length += 1;
-                }
-                length
-            })
-            .max();
-        assert!(longest < Some(12), "{longest:?}");
+        for buckets in [1, 1000, 1 << 16] {
+            let table = sized(Size { rows: 1 << 16, buckets });
+            (0..1 << 16).for_each(|n| count(&table, 0x0a00_0000 | n, 1));
+            assert!(longest_chain(&table) < 12, "{}", longest_chain(&table));
+        }
     }
 
     #[test]
@@ -351,6 +362,8 @@ pub mod tests {
         assert_eq!(table.rows(), 64);
         assert!(contents(&table).values().all(|bytes| *bytes == 20));
         assert_eq!(table.others().total(), (20 * (1000 - 64), 0));
+        assert_eq!(table.overflows(), 2 * (1000 - 64));
+        assert_eq!(table.totals_of(Owner::Others), table.others());
     }
 
     #[test]
@@ -371,10 +384,23 @@ pub mod tests {
     }
 
     #[test]
+    fn buckets_take_no_memory_before_there_are_rows() {
+        let table = sized(Size { rows: 1 << 20, buckets: 1 << 24 });
+        assert_eq!(table.memory(), 0);
+        count(&table, 1, 1);
+        assert!(table.memory() < 16 << 10, "{}", table.memory());
+    }
+
+    #[test]
     fn a_table_without_index_memory_still_counts() {
-        let table = Table::<Heap>::new(1, HeapSlots::new(100), HeapSlots::new(1), HeapSlots::new(100));
-        (0..100).for_each(|address| count(&table, address, 1));
-        assert_eq!(table.rows(), 100);
-        assert_eq!(contents(&table).values().sum::<u64>(), 100);
+        // The index may not grow beyond its first page.
+        let memory = Heap { most: 64 };
+        let Ok(mut table) = Table::<u32, 3, _>::new(Seed::new(1), Size { rows: 64, buckets: 1 }, &memory);
+        let Ok(rows) = Heap::ENDLESS.slots(1000);
+        let Ok(nexts) = Heap::ENDLESS.slots(1000);
+        (table.rows, table.nexts) = (rows, nexts);
+        (0..1000).for_each(|address| count(&table, address, 1));
+        assert_eq!((table.rows(), table.buckets.load(Relaxed)), (1000, 64));
+        assert_eq!(contents(&table).values().sum::<u64>(), 1000);
     }
 }

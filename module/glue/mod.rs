@@ -6,11 +6,13 @@
 //! ([`paged`]), state per network namespace ([`netns`]), files ([`procfs`]), packets ([`packet`])
 //! and the registration of a match ([`xt_match`]).
 
+pub(crate) mod clock;
 pub(crate) mod log;
 pub(crate) mod memcg;
 pub(crate) mod netns;
 pub(crate) mod packet;
 pub(crate) mod paged;
+pub(crate) mod params;
 pub(crate) mod percpu;
 pub(crate) mod procfs;
 pub(crate) mod random;

@@ -4,12 +4,13 @@
 //!
 //! C header: `include/linux/skbuff.h`
 
-use kernel::bindings;
+use crate::accounting::packet::Packet;
+use kernel::{bindings, ffi::c_int};
 
 /// A packet at a hook of IPv4 or IPv6: its data start with the network header.
-pub(crate) struct Packet<'a>(&'a bindings::sk_buff);
+pub(crate) struct SkBuff<'a>(&'a bindings::sk_buff);
 
-impl<'a> Packet<'a> {
+impl<'a> SkBuff<'a> {
     /// Wraps what a hook was given.
     ///
     /// # Safety
@@ -22,28 +23,14 @@ impl<'a> Packet<'a> {
         Self(unsafe { &*skb })
     }
 
-    /// The linear part of the packet. It starts with the network header and holds all of it.
-    #[inline]
-    pub(crate) fn linear(&self) -> &'a [u8] {
-        let length = self.0.len.saturating_sub(self.0.data_len) as usize;
-        // SAFETY: The linear part of a valid skb is `len - data_len` bytes at `data`, and they
-        // don't change for 'a.
-        unsafe { core::slice::from_raw_parts(self.0.data, length) }
-    }
-
-    /// Bytes at the IP layer on the wire.
-    ///
-    /// IP receive has trimmed the packet to the length in its header. What GRO has merged, or GSO
-    /// is still to split, counts as its segments: each has the headers of the first.
-    #[inline]
-    pub(crate) fn wire_len(&self) -> u64 {
-        let length = u64::from(self.0.len);
-        // SAFETY: The skb is valid, and so is the shared info that it points to.
-        let shinfo = unsafe { &*bindings::skb_shinfo(self.0) };
-        match shinfo.gso_size {
-            0 => length,
-            _ => self.segments_len(length, shinfo),
-        }
+    /// Copies bytes that are not in the linear part, or not all of them.
+    #[cold]
+    fn copy<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        let mut bytes = [0; N];
+        let offset = c_int::try_from(offset).ok()?;
+        // SAFETY: The skb is valid, and `bytes` has room for N bytes. Fails if they are not there.
+        let status = unsafe { bindings::skb_copy_bits(self.0, offset, bytes.as_mut_ptr().cast(), N as c_int) };
+        (status == 0).then_some(bytes)
     }
 
     #[cold]
@@ -78,6 +65,42 @@ impl<'a> Packet<'a> {
             _ => 0,
         };
         (u64::try_from(headers).unwrap_or(0) + transport).min(self.linear().len() as u64)
+    }
+}
+
+impl Packet for SkBuff<'_> {
+    #[inline]
+    fn linear(&self) -> &[u8] {
+        let length = self.0.len.saturating_sub(self.0.data_len) as usize;
+        // SAFETY: The linear part of a valid skb is `len - data_len` bytes at `data`, and they
+        // don't change while `self` lives.
+        unsafe { core::slice::from_raw_parts(self.0.data, length) }
+    }
+
+    #[inline]
+    fn length(&self) -> usize {
+        self.0.len as usize
+    }
+
+    #[inline]
+    fn array<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        match self.linear().get(offset..).and_then(<[u8]>::first_chunk) {
+            Some(bytes) => Some(*bytes),
+            None => self.copy(offset),
+        }
+    }
+
+    /// IP receive has trimmed the packet to the length in its header. What GRO has merged, or GSO
+    /// is still to split, counts as its segments: each has the headers of the first.
+    #[inline]
+    fn wire_len(&self) -> u64 {
+        let length = u64::from(self.0.len);
+        // SAFETY: The skb is valid, and so is the shared info that it points to.
+        let shinfo = unsafe { &*bindings::skb_shinfo(self.0) };
+        match shinfo.gso_size {
+            0 => length,
+            _ => self.segments_len(length, shinfo),
+        }
     }
 }
 

@@ -3,11 +3,7 @@
 //! Arrays that grow page by page, in any context.
 
 use super::memcg::Memcg;
-use crate::accounting::{
-    counters::Counters,
-    slots::Slots,
-    table::{Link, Memory, Row},
-};
+use crate::accounting::slots::{Memory, Slot, Slots};
 use core::{
     marker::PhantomData,
     mem::MaybeUninit,
@@ -20,19 +16,6 @@ use kernel::{
     prelude::*,
     sync::Arc,
 };
-
-/// Types whose all-zero bytes are their `Default`, and that own nothing.
-///
-/// # Safety
-///
-/// All bytes zero must be a valid value, and dropping a value must do nothing.
-pub(crate) unsafe trait ZeroIsDefault: Sync {}
-
-// SAFETY: An integer.
-unsafe impl ZeroIsDefault for Link {}
-// SAFETY: Nothing but integers, as the size shows.
-unsafe impl ZeroIsDefault for Row {}
-const _: () = assert!(size_of::<Row>() == 16 + size_of::<Counters>());
 
 /// `__GFP_ACCOUNT`: charge the active memory cgroup.
 fn account() -> Flags {
@@ -49,47 +32,47 @@ struct Page([MaybeUninit<u8>; PAGE_SIZE]);
 ///
 /// A pointer in `directory` is null or comes from `KBox<Page>::into_raw`; the page is filled with
 /// valid slots. It changes only from null, so a page lives as long as the array.
-pub(crate) struct PagedSlots<T: ZeroIsDefault> {
+pub(crate) struct PagedSlots<T: Slot> {
     directory: KVVec<AtomicPtr<Page>>,
     limit: u32,
-    payer: Arc<Memcg>,
+    pages: Pages,
     _slots: PhantomData<T>,
 }
 
-impl<T: ZeroIsDefault> PagedSlots<T> {
+impl<T: Slot> PagedSlots<T> {
     const PER_PAGE: u32 = {
         assert!(PAGE_SIZE % size_of::<T>() == 0 && align_of::<T>() <= PAGE_SIZE);
+        assert!(!core::mem::needs_drop::<T>());
         (PAGE_SIZE / size_of::<T>()) as u32
     };
 
-    /// An empty array. Its pages will be charged to `payer`.
-    pub(crate) fn new(limit: u32, payer: Arc<Memcg>) -> Result<Self> {
+    fn new(limit: u32, pages: Pages) -> Result<Self> {
         // Whole cache lines, so that nobody else's data share one with a small directory.
-        let pages = (limit.div_ceil(Self::PER_PAGE) as usize).next_multiple_of(8);
-        let mut directory = KVVec::with_capacity(pages, GFP_KERNEL_ACCOUNT)?;
-        for _ in 0..pages {
+        let length = (limit.div_ceil(Self::PER_PAGE) as usize).next_multiple_of(8);
+        let mut directory = KVVec::with_capacity(length, GFP_KERNEL_ACCOUNT)?;
+        for _ in 0..length {
             directory.push(AtomicPtr::default(), GFP_KERNEL_ACCOUNT)?;
         }
-        Ok(Self { directory, limit, payer, _slots: PhantomData })
+        Ok(Self { directory, limit, pages, _slots: PhantomData })
     }
 
-    /// A page of zeros, or nothing when memory is short or the payer has used up its share.
+    /// A page full of slots, or nothing when memory is short or the payer has used up its share.
     #[cold]
     fn new_page(&self) -> Option<NonNull<Page>> {
-        let _charge = self.payer.charge();
-        // Not GFP_ATOMIC: that may exceed the payer's limit and take the last reserves. Addresses
-        // that find no memory are still counted, together.
-        let flags = flags::GFP_NOWAIT | flags::__GFP_ZERO | flags::__GFP_NOWARN | account();
-        let page = KBox::<Page>::new_uninit(flags).ok()?;
-        NonNull::new(KBox::into_raw(page).cast())
+        let page = self.pages.allocate()?;
+        for index in 0..Self::PER_PAGE as usize {
+            // SAFETY: The page has place for so many, and nobody else has seen it.
+            unsafe { page.cast::<T>().add(index).write(T::default()) };
+        }
+        Some(page)
     }
 }
 
-impl<T: ZeroIsDefault> Slots<T> for PagedSlots<T> {
+impl<T: Slot> Slots<T> for PagedSlots<T> {
     #[inline]
     fn get(&self, index: u32) -> Option<&T> {
         let page = self.directory.get((index / Self::PER_PAGE) as usize)?;
-        // Pairs with the release in `make`: what is in the page is seen as zeroed.
+        // Pairs with the release in `make`: what is in the page is seen as it was made.
         let page = NonNull::new(page.load(Ordering::Acquire))?;
         // SAFETY: By the type's invariant the page is filled with slots, and `index` modulo their
         // number is one of them. The page lives as long as `self`.
@@ -103,8 +86,7 @@ impl<T: ZeroIsDefault> Slots<T> for PagedSlots<T> {
         let page = self.directory.get((index / Self::PER_PAGE) as usize)?;
         if page.load(Ordering::Relaxed).is_null() {
             let new = self.new_page()?.as_ptr();
-            // INVARIANT: The page is full of zeros, which are slots by `ZeroIsDefault`, and
-            // nothing but null is replaced.
+            // INVARIANT: The page is full of slots, and nothing but null is replaced.
             let published = page.compare_exchange(core::ptr::null_mut(), new, Ordering::Release, Ordering::Relaxed);
             if published.is_err() {
                 // SAFETY: From `into_raw`, and nobody else has seen it.
@@ -113,24 +95,62 @@ impl<T: ZeroIsDefault> Slots<T> for PagedSlots<T> {
         }
         self.get(index)
     }
+
+    fn memory(&self) -> usize {
+        let pages = self.directory.iter().filter(|page| !page.load(Ordering::Relaxed).is_null());
+        pages.count() * PAGE_SIZE + self.directory.len() * size_of::<AtomicPtr<Page>>()
+    }
 }
 
-impl<T: ZeroIsDefault> Drop for PagedSlots<T> {
+impl<T: Slot> Drop for PagedSlots<T> {
     fn drop(&mut self) {
         for page in &mut self.directory {
             if let Some(page) = NonNull::new(*page.get_mut()) {
-                // SAFETY: By the type's invariant. Slots need no drop (`ZeroIsDefault`), and
-                // nobody has a reference to one since `self` is borrowed mutably.
+                // SAFETY: By the type's invariant. Slots need no drop (see `PER_PAGE`), and nobody
+                // has a reference to one since `self` is borrowed mutably.
                 drop(unsafe { KBox::from_raw(page.as_ptr()) });
             }
         }
     }
 }
 
-/// The memory of one CPU's table.
-pub(crate) struct KernelMemory;
+/// Where the pages come from, and who pays.
+#[derive(Clone)]
+struct Pages {
+    payer: Arc<Memcg>,
+    flags: Flags,
+}
+
+impl Pages {
+    fn allocate(&self) -> Option<NonNull<Page>> {
+        let _charge = self.payer.charge();
+        let page = KBox::<Page>::new_uninit(self.flags | account()).ok()?;
+        NonNull::new(KBox::into_raw(page).cast())
+    }
+}
+
+/// The kernel's memory, charged to whoever made the table.
+pub(crate) struct KernelMemory(Pages);
+
+impl KernelMemory {
+    /// Memory for arrays that grow in the packet path.
+    pub(crate) fn for_packets(payer: Arc<Memcg>) -> Self {
+        // Not GFP_ATOMIC: that may exceed the payer's limit and take the last reserves. What finds
+        // no memory is still counted, together with others.
+        Self(Pages { payer, flags: flags::GFP_NOWAIT | flags::__GFP_NOWARN })
+    }
+
+    /// Memory for arrays that grow where sleeping is allowed.
+    pub(crate) fn for_readers(payer: Arc<Memcg>) -> Self {
+        Self(Pages { payer, flags: GFP_KERNEL })
+    }
+}
 
 impl Memory for KernelMemory {
-    type Rows = PagedSlots<Row>;
-    type Links = PagedSlots<Link>;
+    type Slots<T: Slot> = PagedSlots<T>;
+    type Error = Error;
+
+    fn slots<T: Slot>(&self, limit: u32) -> Result<PagedSlots<T>> {
+        PagedSlots::new(limit, self.0.clone())
+    }
 }

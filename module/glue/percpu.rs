@@ -34,18 +34,25 @@ impl<T> PerCpu<T> {
         Ok(Self(all))
     }
 
-    /// Calls `f` with this CPU's `T`, with bottom halves off.
+    /// Calls `f` with this CPU's number and `T`, with bottom halves off.
     ///
     /// A hook may run in softirq or, for packets that a task of this machine sends, in process
     /// context. With bottom halves off neither is preempted by the other, nor moved to another
     /// CPU. Hooks never run in hard interrupts.
     #[inline]
-    pub(crate) fn with_local<R>(&self, f: impl FnOnce(&T) -> R) -> Option<R> {
+    pub(crate) fn with_local<R>(&self, f: impl FnOnce(u32, &T) -> R) -> Option<R> {
         let _guard = BhGuard::new();
-        self.0.get(CpuId::current().as_u32() as usize).map(|own| f(&own.0))
+        let cpu = CpuId::current().as_u32();
+        self.get(cpu).map(|own| f(cpu, own))
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
     }
 
     /// The `T` of a CPU.
+    #[inline]
     pub(crate) fn get(&self, cpu: u32) -> Option<&T> {
         self.0.get(cpu as usize).map(|own| &own.0)
     }

@@ -2,17 +2,23 @@
 
 //! Files under /proc/net that list something.
 //!
-//! C headers: `include/linux/proc_fs.h`, `include/linux/seq_file.h`
+//! Not with `seq_file`: that makes many lines ahead of what it hands out, and does not tell which of
+//! them arrived. [`Reader`] does.
+//!
+//! C header: `include/linux/proc_fs.h`
 
-use super::netns::Net;
-use core::{fmt, marker::PhantomData, ptr::NonNull};
+use super::{netns::Net, params::Access};
+use crate::accounting::delivery::{Lines, Reader, Sink, Trouble};
+use core::{marker::PhantomData, ptr::NonNull};
 use kernel::{
     bindings,
-    error::{from_result, to_result},
-    ffi::{c_int, c_void},
+    error::from_result,
+    ffi::c_int,
+    iov::IovIterDest,
+    new_mutex,
     prelude::*,
     str::CStr,
-    sync::Arc,
+    sync::{Arc, Mutex},
 };
 
 /// A folder in /proc/net of one namespace. It goes away when it is dropped.
@@ -20,47 +26,50 @@ use kernel::{
 /// # Invariants
 ///
 /// The entry is ours, and all files in it hold a reference to this.
-pub(crate) struct Dir(NonNull<bindings::proc_dir_entry>);
+pub(crate) struct Dir {
+    entry: NonNull<bindings::proc_dir_entry>,
+    /// The user namespace that the network namespace belongs to.
+    users: NonNull<bindings::user_namespace>,
+}
 
-// SAFETY: procfs locks its entries; they belong to no thread.
+// SAFETY: procfs locks its entries; they belong to no thread. User namespaces are reference counted.
 unsafe impl Send for Dir {}
 // SAFETY: As above.
 unsafe impl Sync for Dir {}
 
 impl Dir {
-    /// Makes the folder `name`.
+    /// Makes the folder `name`. It must be dropped before the namespace goes away.
     pub(crate) fn new(net: &Net, name: &CStr) -> Result<Arc<Self>> {
         let net = net.as_ptr();
+        // SAFETY: The namespace is valid.
+        let users = NonNull::new(unsafe { (*net).user_ns }).ok_or(EINVAL)?;
         // SAFETY: The namespace is valid and has its /proc/net. What `proc_net_mkdir` does.
         let entry = unsafe { bindings::_proc_mkdir(name.as_char_ptr(), 0, (*net).proc_net, net.cast(), true) };
         // INVARIANT: It was made just now.
         let entry = NonNull::new(entry).ok_or(ENOMEM)?;
-        Ok(Arc::new(Self(entry), GFP_KERNEL_ACCOUNT)?)
+        Ok(Arc::new(Self { entry, users }, GFP_KERNEL_ACCOUNT)?)
     }
 }
 
 impl Drop for Dir {
     fn drop(&mut self) {
         // SAFETY: By the type's invariant; there are no files in it any more.
-        unsafe { bindings::proc_remove(self.0.as_ptr()) };
+        unsafe { bindings::proc_remove(self.entry.as_ptr()) };
     }
 }
 
-/// The content of a file: lines that are made while they are read.
-pub(crate) trait Lines: Send + Sync + 'static {
-    /// What a reader keeps from the beginning to the end: which lines there are.
-    type Snapshot: Send;
+/// What a file can hold.
+pub(crate) trait Content: Lines<Error = Error, Snapshot: Send, Claim: Send> + Send + Sync + 'static {}
 
-    /// Called when reading begins. May sleep.
-    fn snapshot(&self) -> Result<Self::Snapshot>;
+impl<L: Lines<Error = Error, Snapshot: Send, Claim: Send> + Send + Sync + 'static> Content for L {}
 
-    /// How many positions there are.
-    fn positions(&self, snapshot: &Self::Snapshot) -> usize;
-
-    /// Writes the lines at `position`, and says how many positions they take, at least one.
-    ///
-    /// It is called again for the same position if the reader's buffer was too small.
-    fn show(&self, snapshot: &Self::Snapshot, position: usize, out: &mut impl fmt::Write) -> Result<usize, fmt::Error>;
+impl From<Trouble> for Error {
+    fn from(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::Fault => EFAULT,
+            Trouble::LongLine => EINVAL,
+        }
+    }
 }
 
 /// A file in a [`Dir`]. It goes away when it is dropped; readers that have it open then get an
@@ -68,42 +77,60 @@ pub(crate) trait Lines: Send + Sync + 'static {
 ///
 /// # Invariants
 ///
-/// The entry is ours, and its data points to `_lines`.
-pub(crate) struct File<L: Lines> {
+/// The entry is ours, and its data points to `content`, which is [`Content`]: any thread may use it.
+pub(crate) struct File<L> {
     entry: NonNull<bindings::proc_dir_entry>,
-    _lines: Arc<L>,
+    content: Arc<L>,
     _dir: Arc<Dir>,
 }
 
-// SAFETY: procfs locks its entries; they belong to no thread.
-unsafe impl<L: Lines> Send for File<L> {}
+// SAFETY: procfs locks its entries; they belong to no thread, and neither does the content by the
+// type's invariant.
+unsafe impl<L> Send for File<L> {}
 // SAFETY: As above.
-unsafe impl<L: Lines> Sync for File<L> {}
+unsafe impl<L> Sync for File<L> {}
 
-impl<L: Lines> File<L> {
-    /// Makes the file `name`, readable by root.
-    pub(crate) fn new(dir: Arc<Dir>, name: &CStr, lines: Arc<L>) -> Result<Self> {
+impl<L: Content> File<L> {
+    /// Makes the file `name`, for those to read who are meant to.
+    pub(crate) fn new(dir: Arc<Dir>, name: &CStr, content: Arc<L>) -> Result<Self> {
+        let access = Access::current();
         // SAFETY: The folder lives as long as the file; the operations are static; the data live
         // until the file is removed.
         let entry = unsafe {
             bindings::proc_create_data(
                 name.as_char_ptr(),
-                0o440,
-                dir.0.as_ptr(),
+                access.mode,
+                dir.entry.as_ptr(),
                 Open::<L>::PROC_OPS,
-                Arc::as_ptr(&lines).cast_mut().cast(),
+                Arc::as_ptr(&content).cast_mut().cast(),
             )
         };
-        Ok(Self {
-            // INVARIANT: It was made just now, with this data.
-            entry: NonNull::new(entry).ok_or(ENOMEM)?,
-            _lines: lines,
-            _dir: dir,
-        })
+        // INVARIANT: It was made just now, with this data, which is `Content`.
+        let file = Self { entry: NonNull::new(entry).ok_or(ENOMEM)?, content, _dir: dir };
+        file.set_owner(access);
+        Ok(file)
+    }
+
+    /// Leaves the file to the root of the namespace if the owner is nobody there.
+    fn set_owner(&self, Access { uid, gid, .. }: Access) {
+        // SAFETY: The user namespace outlives the network namespace, and the folder doesn't.
+        let (uid, gid) = unsafe {
+            let users = self._dir.users.as_ptr();
+            (bindings::make_kuid(users, uid), bindings::make_kgid(users, gid))
+        };
+        if uid.val != u32::MAX && gid.val != u32::MAX {
+            // SAFETY: By the type's invariant.
+            unsafe { bindings::proc_set_user(self.entry.as_ptr(), uid, gid) };
+        }
+    }
+
+    /// What it holds.
+    pub(crate) fn content(&self) -> &L {
+        &self.content
     }
 }
 
-impl<L: Lines> Drop for File<L> {
+impl<L> Drop for File<L> {
     fn drop(&mut self) {
         // SAFETY: By the type's invariant. This waits for readers inside the file and releases it
         // for those that have it open, so the data are not used any more when it returns.
@@ -112,128 +139,112 @@ impl<L: Lines> Drop for File<L> {
 }
 
 /// What an open file holds.
-struct Open<L: Lines> {
+#[pin_data(PinnedDrop)]
+struct Open<L: Content> {
     /// Data of the procfs entry, valid while procfs calls us.
     lines: NonNull<L>,
-    snapshot: Option<L::Snapshot>,
-    /// Where the line that is shown next ends.
-    next: usize,
+    /// Threads can share an open file.
+    #[pin]
+    reader: Mutex<Reader<L>>,
     _lines: PhantomData<L>,
 }
 
-impl<L: Lines> Open<L> {
+impl<L: Content> Open<L> {
     const PROC_OPS: &'static bindings::proc_ops = &bindings::proc_ops {
         proc_open: Some(Self::open),
-        proc_read_iter: Some(bindings::seq_read_iter),
-        proc_lseek: Some(bindings::seq_lseek),
+        proc_read_iter: Some(Self::read_iter),
+        proc_lseek: Some(Self::lseek),
         proc_release: Some(Self::release),
         // SAFETY: No flags, and no other operations.
         ..unsafe { core::mem::zeroed() }
     };
 
-    const SEQ_OPS: &'static bindings::seq_operations = &bindings::seq_operations {
-        start: Some(Self::start),
-        next: Some(Self::next),
-        stop: Some(Self::stop),
-        show: Some(Self::show),
-    };
+    fn lines(&self) -> &L {
+        // SAFETY: `self` is used only by functions that procfs calls.
+        unsafe { self.lines.as_ref() }
+    }
 
     unsafe extern "C" fn open(inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
         from_result(|| {
             // SAFETY: The inode belongs to an entry that was made with `PROC_OPS` and data.
             let data = unsafe { (*inode).i_private };
-            let open =
-                Self { lines: NonNull::new(data.cast()).ok_or(ENOENT)?, snapshot: None, next: 0, _lines: PhantomData };
-            let open = KBox::new(open, GFP_KERNEL_ACCOUNT)?;
-            // SAFETY: The file is being opened, and the operations are static.
-            to_result(unsafe { bindings::seq_open(file, Self::SEQ_OPS) })?;
-            // SAFETY: `seq_open` has put a `seq_file` there.
-            unsafe {
-                let seq = (*file).private_data.cast::<bindings::seq_file>();
-                (*seq).private = KBox::into_raw(open).cast();
-            }
+            let lines = NonNull::new(data.cast()).ok_or(ENOENT)?;
+            let open = KBox::pin_init(
+                pin_init!(Self {
+                    lines,
+                    reader <- new_mutex!(Reader::default(), "xt_traffic::procfs::Open::reader"),
+                    _lines: PhantomData,
+                }),
+                GFP_KERNEL_ACCOUNT,
+            )?;
+            // SAFETY: The file is being opened. The pointer goes back into a pinned box in `release`.
+            unsafe { (*file).private_data = KBox::into_raw(Pin::into_inner_unchecked(open)).cast() };
             Ok(0)
         })
     }
 
-    unsafe extern "C" fn release(inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
+    unsafe extern "C" fn release(_inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
         // SAFETY: The file was opened by `open`, and is released once.
-        unsafe {
-            let seq = (*file).private_data.cast::<bindings::seq_file>();
-            drop(KBox::from_raw((*seq).private.cast::<Self>()));
-            bindings::seq_release(inode, file)
-        }
+        drop(unsafe { Pin::new_unchecked(KBox::from_raw((*file).private_data.cast::<Self>())) });
+        0
     }
 
     /// # Safety
     ///
-    /// `seq` must be the one that procfs passes to an operation of a file opened by `open`, and
-    /// the result must not outlive the call: the seq_file's lock is held so long.
-    unsafe fn of<'a>(seq: *mut bindings::seq_file) -> (&'a mut Self, &'a L) {
-        // SAFETY: `open` has put a `Self` there, of which only the holder of the lock takes
-        // references. Its lines are valid while procfs calls.
-        unsafe {
-            let open = &mut *(*seq).private.cast::<Self>();
-            let lines = open.lines.as_ref();
-            (open, lines)
-        }
+    /// `file` must be one that procfs passes to an operation after `open`, and the result must not
+    /// outlive the call.
+    unsafe fn of<'a>(file: *mut bindings::file) -> &'a Self {
+        // SAFETY: `open` has put a `Self` there.
+        unsafe { &*(*file).private_data.cast::<Self>() }
     }
 
-    /// The token for `position`: not null, and not an error pointer, which there would have to be
-    /// 2^64 - 4096 positions for.
-    fn token(&self, lines: &L, position: i64) -> *mut c_void {
-        let count = self.snapshot.as_ref().map_or(0, |s| lines.positions(s));
-        match usize::try_from(position) {
-            Ok(position) if position < count => (position + 1) as *mut c_void,
-            _ => core::ptr::null_mut(),
-        }
-    }
-
-    unsafe extern "C" fn start(seq: *mut bindings::seq_file, pos: *mut i64) -> *mut c_void {
-        // SAFETY: Called by seq_file.
-        let (open, lines) = unsafe { Self::of(seq) };
-        // SAFETY: `pos` is valid during the call.
-        let position = unsafe { *pos };
-        if position == 0 || open.snapshot.is_none() {
-            match lines.snapshot() {
-                Ok(snapshot) => open.snapshot = Some(snapshot),
-                Err(error) => return error.to_ptr(),
-            }
-        }
-        open.token(lines, position)
-    }
-
-    unsafe extern "C" fn next(seq: *mut bindings::seq_file, _token: *mut c_void, pos: *mut i64) -> *mut c_void {
-        // SAFETY: Called by seq_file.
-        let (open, lines) = unsafe { Self::of(seq) };
-        // SAFETY: `pos` is valid during the call.
-        unsafe { *pos = open.next as i64 };
-        open.token(lines, open.next as i64)
-    }
-
-    unsafe extern "C" fn stop(_seq: *mut bindings::seq_file, _token: *mut c_void) {}
-
-    unsafe extern "C" fn show(seq: *mut bindings::seq_file, token: *mut c_void) -> c_int {
+    unsafe extern "C" fn read_iter(iocb: *mut bindings::kiocb, iter: *mut bindings::iov_iter) -> isize {
         from_result(|| {
-            // SAFETY: Called by seq_file.
-            let (open, lines) = unsafe { Self::of(seq) };
-            let position = (token as usize).wrapping_sub(1);
-            let snapshot = open.snapshot.as_ref().ok_or(EINVAL)?;
-            // A full buffer is no error here: seq_file sees it and calls again.
-            let span = lines.show(snapshot, position, &mut SeqWriter(seq)).map_err(|_| EINVAL)?;
-            open.next = position.saturating_add(span);
-            Ok(0)
+            // SAFETY: Called by procfs, with a file that is read from and a place for what is read.
+            let (open, position, iter) =
+                unsafe { (Self::of((*iocb).ki_filp), &mut (*iocb).ki_pos, IovIterDest::from_raw(iter)) };
+            let offset = u64::try_from(*position).map_err(|_| EINVAL)?;
+            let count = open.reader.lock().read(open.lines(), offset, &mut Destination(iter))?;
+            *position += count as i64;
+            Ok(count as isize)
         })
+    }
+
+    /// As with `seq_lseek`, there is no end to seek from.
+    unsafe extern "C" fn lseek(file: *mut bindings::file, offset: i64, whence: c_int) -> i64 {
+        // SAFETY: The file is valid, and its position is locked if it is shared.
+        let position = unsafe { &mut (*file).f_pos };
+        let base = match whence as u32 {
+            bindings::SEEK_SET => 0,
+            bindings::SEEK_CUR => *position,
+            _ => return EINVAL.to_errno().into(),
+        };
+        match base.checked_add(offset) {
+            Some(target) if target >= 0 => {
+                *position = target;
+                target
+            }
+            _ => EINVAL.to_errno().into(),
+        }
     }
 }
 
-/// Writes to the buffer of a seq_file that is in `show`.
-struct SeqWriter(*mut bindings::seq_file);
+#[pinned_drop]
+impl<L: Content> PinnedDrop for Open<L> {
+    fn drop(self: Pin<&mut Self>) {
+        self.reader.lock().close(self.lines());
+    }
+}
 
-impl fmt::Write for SeqWriter {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        // SAFETY: The seq_file is in `show` as long as the writer lives.
-        unsafe { bindings::seq_write(self.0, text.as_ptr().cast(), text.len()) };
-        Ok(())
+/// The memory of a reader.
+struct Destination<'a, 'data>(&'a mut IovIterDest<'data>);
+
+impl Sink for Destination<'_, '_> {
+    fn space(&self) -> usize {
+        self.0.len()
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> usize {
+        self.0.copy_to_iter(bytes)
     }
 }

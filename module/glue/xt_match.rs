@@ -4,7 +4,7 @@
 //!
 //! C header: `include/linux/netfilter/x_tables.h`
 
-use super::{netns::Net, packet::Packet};
+use super::{netns::Net, packet::SkBuff};
 use crate::abi::{RuleInfo, XtTrafficMtinfo};
 use core::{marker::PhantomData, ptr};
 use kernel::{
@@ -18,9 +18,11 @@ use kernel::{
 /// A family that a match can be for.
 #[derive(Clone, Copy)]
 #[repr(u16)]
-pub(crate) enum Family {
+pub(crate) enum NfProto {
     /// iptables.
     Ipv4 = bindings::NFPROTO_IPV4 as u16,
+    /// ip6tables.
+    Ipv6 = bindings::NFPROTO_IPV6 as u16,
 }
 
 /// A rule's use of a match: made when the rule is inserted, dropped when it is gone and no packet
@@ -31,13 +33,13 @@ pub(crate) trait Match: Send + Sync + Sized + 'static {
     /// The revision of the parameters' layout.
     const REVISION: u8;
     /// The family that it is for.
-    const FAMILY: Family;
+    const FAMILY: NfProto;
 
     /// Checks the parameters of a new rule in `net`. May sleep.
     fn new(net: &Net, info: &XtTrafficMtinfo) -> Result<KBox<Self>>;
 
     /// Does `packet` match? Called in the packet path.
-    fn matches(&self, packet: &Packet<'_>) -> bool;
+    fn matches(&self, packet: &SkBuff<'_>) -> bool;
 }
 
 /// A registered match.
@@ -84,7 +86,7 @@ impl<M: Match> Registration<M> {
         unsafe {
             let info = (*par).__bindgen_anon_2.matchinfo.cast::<RuleInfo>();
             let rule = <KBox<M> as ForeignOwnable>::borrow((*info).kernel as *mut _);
-            rule.matches(&Packet::from_raw(skb))
+            rule.matches(&SkBuff::from_raw(skb))
         }
     }
 

@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What rows are for: addresses and ports.
+
+use super::hash::{Hash, Seed};
+use core::{
+    fmt::{self, Display},
+    net::{Ipv4Addr, Ipv6Addr},
+    ops::BitAnd,
+};
+
+/// Something that has a row of its own. Rows come in the order of their keys.
+pub trait Key: Copy + Ord + Send + Sync + 'static {
+    /// The key as it is stored in a row.
+    fn to_words(self) -> [u64; 2];
+
+    /// The inverse of `to_words`.
+    fn from_words(words: [u64; 2]) -> Self;
+
+    /// Takes the key into a hash.
+    fn hash(self, hash: Hash) -> Hash;
+
+    /// The first cell of its row.
+    fn label(self) -> impl Display;
+}
+
+/// An address of one family.
+pub trait Address: Key + BitAnd<Output = Self> {
+    /// Bits in an address.
+    const BITS: u32;
+    /// Length of the run of ones at the most significant end.
+    fn leading_ones(self) -> u32;
+    /// How many ones there are.
+    fn count_ones(self) -> u32;
+}
+
+/// A port.
+impl Key for u16 {
+    #[inline]
+    fn to_words(self) -> [u64; 2] {
+        [u64::from(self), 0]
+    }
+
+    #[inline]
+    fn from_words([low, _]: [u64; 2]) -> Self {
+        low as u16
+    }
+
+    #[inline]
+    fn hash(self, hash: Hash) -> Hash {
+        hash.word(u64::from(self))
+    }
+
+    fn label(self) -> impl Display {
+        self
+    }
+}
+
+/// An IPv4 address.
+impl Key for u32 {
+    #[inline]
+    fn to_words(self) -> [u64; 2] {
+        [u64::from(self), 0]
+    }
+
+    #[inline]
+    fn from_words([low, _]: [u64; 2]) -> Self {
+        low as u32
+    }
+
+    #[inline]
+    fn hash(self, hash: Hash) -> Hash {
+        hash.word(u64::from(self))
+    }
+
+    fn label(self) -> impl Display {
+        Ipv4Addr::from(self)
+    }
+}
+
+impl Address for u32 {
+    const BITS: u32 = u32::BITS;
+
+    fn leading_ones(self) -> u32 {
+        u32::leading_ones(self)
+    }
+
+    fn count_ones(self) -> u32 {
+        u32::count_ones(self)
+    }
+}
+
+/// An IPv6 address. Its label is in the form of RFC 5952.
+impl Key for u128 {
+    #[inline]
+    fn to_words(self) -> [u64; 2] {
+        [self as u64, (self >> 64) as u64]
+    }
+
+    #[inline]
+    fn from_words([low, high]: [u64; 2]) -> Self {
+        u128::from(high) << 64 | u128::from(low)
+    }
+
+    #[inline]
+    fn hash(self, hash: Hash) -> Hash {
+        let [low, high] = self.to_words();
+        hash.word(low).word(high)
+    }
+
+    fn label(self) -> impl Display {
+        Ipv6Addr::from(self)
+    }
+}
+
+impl Address for u128 {
+    const BITS: u32 = u128::BITS;
+
+    fn leading_ones(self) -> u32 {
+        u128::leading_ones(self)
+    }
+
+    fn count_ones(self) -> u32 {
+        u128::count_ones(self)
+    }
+}
+
+/// Whom a row is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner<K> {
+    /// One address or port.
+    One(K),
+    /// All that have no row of their own.
+    Others,
+}
+
+impl<K: Key> Display for Owner<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::One(key) => key.label().fmt(f),
+            Self::Others => f.write_str("*"),
+        }
+    }
+}
+
+/// The hash of a key alone.
+#[inline]
+pub fn hash_of<K: Key>(seed: Seed, key: K) -> u64 {
+    key.hash(seed.hash()).finish()
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use super::*;
+    use std::string::ToString;
+
+    fn label(text: &str) -> std::string::String {
+        Owner::One(u128::from(text.parse::<Ipv6Addr>().unwrap())).to_string()
+    }
+
+    #[test]
+    fn keys_come_back() {
+        for key in [0, 1, u128::MAX, 1 << 64, 0x2001_0db8 << 96 | 5] {
+            assert_eq!(u128::from_words(key.to_words()), key);
+        }
+        assert_eq!(u32::from_words(0xfedc_ba98u32.to_words()), 0xfedc_ba98);
+        assert_eq!(u16::from_words(0xfedcu16.to_words()), 0xfedc);
+    }
+
+    #[test]
+    fn labels() {
+        assert_eq!(Owner::One(0xc10b_b109u32).to_string(), "193.11.177.9");
+        assert_eq!(Owner::One(53u16).to_string(), "53");
+        assert_eq!(Owner::<u16>::Others.to_string(), "*");
+    }
+
+    /// The rules of RFC 5952, sections 4 and 5.
+    #[test]
+    fn ipv6_labels_are_canonical() {
+        for canonical in [
+            "::",
+            "::1",
+            "2001:db8::1",
+            "2001:db8:0:1:1:1:1:1",
+            "2001:db8::1:0:0:1",
+            "2001:0:0:1::1",
+            "fe80::aaaa:bbbb",
+            "1::",
+            "::ffff:192.0.2.1",
+        ] {
+            assert_eq!(label(canonical), canonical);
+        }
+        assert_eq!(label("2001:DB8:0:0:0:0:2:1"), "2001:db8::2:1");
+    }
+
+    #[test]
+    fn both_halves_of_an_address_are_hashed() {
+        let hash = |key: u128| hash_of(Seed::new(1), key);
+        assert_ne!(hash(1), hash(1 << 64));
+        assert_ne!(hash(1), hash(2));
+    }
+}

@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What one CPU counts for a table.
+
+use super::{
+    counters::{Direction, BYTE_COLUMNS, CONNECTION_COLUMNS},
+    flows::{Flow, Flows, Recent, Ticks},
+    hash::Seed,
+    network::Ends,
+    packet::{Family, Header, Packet},
+    params::{Counts, Sizes},
+    slots::Memory,
+    table::{Size, Table},
+    transport::Opening,
+};
+
+/// Bytes per address.
+pub type Traffic<A, M> = Table<A, BYTE_COLUMNS, M>;
+/// Connections per address or per port.
+pub type Connections<K, M> = Table<K, CONNECTION_COLUMNS, M>;
+
+/// Rows of ports: there are no more ports than that.
+pub const PORTS: Size = Size { rows: 1 << 16, buckets: 1 << 8 };
+
+/// What one CPU counts for a table.
+pub struct Ledger<A, M: Memory> {
+    traffic: Option<Traffic<A, M>>,
+    ipconn: Option<Connections<A, M>>,
+    portconn: Option<Connections<u16, M>>,
+    recent: Option<Recent<M>>,
+}
+
+impl<A: Family, M: Memory> Ledger<A, M> {
+    /// An empty one for what is to be counted. `flows` are those of the table.
+    pub fn new(counts: Counts, sizes: Sizes, seed: Seed, flows: &Flows, memory: &M) -> Result<Self, M::Error> {
+        let wanted = |wanted: bool, size| wanted.then_some(size);
+        Ok(Self {
+            traffic: wanted(counts.traffic, sizes.addresses).map(|size| Table::new(seed, size, memory)).transpose()?,
+            ipconn: wanted(counts.ipconn, sizes.addresses).map(|size| Table::new(seed, size, memory)).transpose()?,
+            portconn: wanted(counts.portconn, PORTS).map(|size| Table::new(seed, size, memory)).transpose()?,
+            recent: counts.connections().then(|| Recent::new(flows, memory)).transpose()?,
+        })
+    }
+
+    /// The rows of bytes, if they are counted.
+    pub fn traffic(&self) -> Option<&Traffic<A, M>> {
+        self.traffic.as_ref()
+    }
+
+    /// The rows of connections per address, if they are counted.
+    pub fn ipconn(&self) -> Option<&Connections<A, M>> {
+        self.ipconn.as_ref()
+    }
+
+    /// The rows of connections per port, if they are counted.
+    pub fn portconn(&self) -> Option<&Connections<u16, M>> {
+        self.portconn.as_ref()
+    }
+
+    /// The memory of recent flows, if connections are counted.
+    pub fn recent(&self) -> Option<&Recent<M>> {
+        self.recent.as_ref()
+    }
+
+    /// Does this CPU know the flow? Any CPU may ask.
+    pub fn knows(&self, flow: Flow, now: Ticks) -> bool {
+        self.recent.as_ref().is_some_and(|recent| recent.knows(flow, now))
+    }
+}
+
+/// The ledger of this CPU, and what has to be known to write in it.
+pub struct Clerk<'a, A, M: Memory, E> {
+    /// Where it is written.
+    pub ledger: &'a Ledger<A, M>,
+    /// The flows of the table.
+    pub flows: &'a Flows,
+    /// Now.
+    pub now: Ticks,
+    /// Says whether another CPU knows a flow.
+    pub elsewhere: E,
+}
+
+impl<A: Family, M: Memory, E: Fn(Flow) -> bool> Clerk<'_, A, M, E> {
+    /// Counts a packet at those of its ends that are to be counted. Was there anything to count?
+    ///
+    /// One context at a time calls this for one ledger.
+    #[inline]
+    pub fn count(&self, packet: &impl Packet, header: &Header<A>, ends: Ends) -> bool {
+        let bytes = self.count_bytes(packet, header, ends);
+        let connection = self.count_connection(packet, header, ends);
+        bytes | connection
+    }
+
+    #[inline]
+    fn count_bytes(&self, packet: &impl Packet, header: &Header<A>, ends: Ends) -> bool {
+        let Some(traffic) = &self.ledger.traffic else {
+            return false;
+        };
+        let (column, bytes) = (A::protocol(header.protocol).byte_column(), packet.wire_len());
+        if ends.source {
+            traffic.add(header.source, column, Direction::Out, bytes);
+        }
+        if ends.destination {
+            traffic.add(header.destination, column, Direction::In, bytes);
+        }
+        true
+    }
+
+    #[inline]
+    fn count_connection(&self, packet: &impl Packet, header: &Header<A>, ends: Ends) -> bool {
+        let Some(recent) = &self.ledger.recent else {
+            return false;
+        };
+        let Some(opening) = Opening::of(packet, header) else {
+            return false;
+        };
+        let is_first = match self.flows.flow(header, &opening) {
+            Some(flow) => recent.is_first(flow, self.now, || (self.elsewhere)(flow)),
+            None => true,
+        };
+        if is_first {
+            self.add_connection(header, &opening, ends);
+        }
+        is_first
+    }
+
+    #[cold]
+    fn add_connection(&self, header: &Header<A>, opening: &Opening, ends: Ends) {
+        let (column, port) = (opening.protocol().connection_column(), opening.port());
+        let initiator = ends.source.then_some((header.source, Direction::Out));
+        let target = ends.destination.then_some((header.destination, Direction::In));
+        for (address, direction) in [initiator, target].into_iter().flatten() {
+            if let Some(ipconn) = &self.ledger.ipconn {
+                ipconn.add(address, column, direction, 1);
+            }
+            if let Some(portconn) = &self.ledger.portconn {
+                portconn.add(port, column, direction, 1);
+            }
+        }
+    }
+}

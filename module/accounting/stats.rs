@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What tables say about themselves.
+//!
+//! The file `.stats` has a line `key value` for each number: first those of the whole namespace, then those
+//! of each table and file, with its name before the key.
+
+use super::{flows::Recent, key::Key, params::Name, slots::Memory, table::Table};
+use core::fmt::{self, Write};
+
+/// How much there is of the rows of one file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RowStats {
+    /// Rows of all CPUs: an address has one on each that has seen it.
+    pub rows: u64,
+    /// Bytes of memory.
+    pub memory: usize,
+    /// How often something was counted in the row `*`.
+    pub overflows: u64,
+}
+
+impl RowStats {
+    /// Takes in the rows of a CPU.
+    pub fn add<K: Key, const PAIRS: usize, M: Memory>(&mut self, table: &Table<K, PAIRS, M>) {
+        self.merge(Self { rows: table.rows().into(), memory: table.memory(), overflows: table.overflows() });
+    }
+
+    fn merge(&mut self, other: Self) {
+        self.rows += other.rows;
+        self.memory += other.memory;
+        self.overflows += other.overflows;
+    }
+}
+
+/// How much there is of recent flows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FlowStats {
+    /// Bytes of memory.
+    pub memory: usize,
+    /// How often a flow was forgotten that was alive.
+    pub forgotten: u64,
+}
+
+impl FlowStats {
+    /// Takes in the memory of a CPU.
+    pub fn add<M: Memory>(&mut self, recent: &Recent<M>) {
+        self.memory += recent.memory();
+        self.forgotten += recent.forgotten();
+    }
+}
+
+/// The files of a table, by what comes after its name, in the order of [`TableStats::files`].
+const FILES: [&str; 3] = ["", ".ipconn", ".portconn"];
+
+/// All about one table. Tables sort by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TableStats {
+    /// Its name.
+    pub name: Name,
+    /// Its files: traffic, ipconn, portconn.
+    pub files: [Option<RowStats>; 3],
+    /// The flows, if it counts connections.
+    pub flows: Option<FlowStats>,
+}
+
+/// Writes the text of `.stats`.
+pub fn write(out: &mut impl Write, tables: &[TableStats]) -> fmt::Result {
+    write_sums(out, tables)?;
+    tables.iter().try_for_each(|table| write_table(out, table))
+}
+
+fn write_sums(out: &mut impl Write, tables: &[TableStats]) -> fmt::Result {
+    let (mut rows, mut flows) = (RowStats::default(), FlowStats::default());
+    for table in tables {
+        table.files.iter().flatten().for_each(|file| rows.merge(*file));
+        let FlowStats { memory, forgotten } = table.flows.unwrap_or_default();
+        flows.memory += memory;
+        flows.forgotten += forgotten;
+    }
+    writeln!(out, "tables {}", tables.len())?;
+    writeln!(out, "rows {}", rows.rows)?;
+    writeln!(out, "memory {}", rows.memory + flows.memory)?;
+    writeln!(out, "overflows {}", rows.overflows)?;
+    writeln!(out, "forgotten_flows {}", flows.forgotten)
+}
+
+fn write_table(out: &mut impl Write, table: &TableStats) -> fmt::Result {
+    let name = &table.name;
+    for (file, stats) in FILES.iter().zip(&table.files) {
+        if let Some(RowStats { rows, memory, overflows }) = stats {
+            writeln!(out, "{name}{file}.rows {rows}")?;
+            writeln!(out, "{name}{file}.memory {memory}")?;
+            writeln!(out, "{name}{file}.overflows {overflows}")?;
+        }
+    }
+    if let Some(FlowStats { memory, forgotten }) = table.flows {
+        writeln!(out, "{name}.flows.memory {memory}")?;
+        writeln!(out, "{name}.flows.forgotten {forgotten}")?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use super::*;
+    use std::string::String;
+
+    fn name(text: &str) -> Name {
+        let mut bytes = [0; crate::abi::NAME_SIZE];
+        bytes[..text.len()].copy_from_slice(text.as_bytes());
+        Name::from_padded(bytes).unwrap()
+    }
+
+    #[test]
+    fn nothing_is_nothing() {
+        let mut text = String::new();
+        write(&mut text, &[]).unwrap();
+        assert_eq!(text, "tables 0\nrows 0\nmemory 0\noverflows 0\nforgotten_flows 0\n");
+    }
+
+    #[test]
+    fn sums_and_parts() {
+        let rows = |rows| RowStats { rows, memory: 100 * rows as usize, overflows: 10 * rows };
+        let flows = FlowStats { memory: 7, forgotten: 3 };
+        let tables = [
+            TableStats { name: name("A"), files: [Some(rows(1)), None, None], flows: None },
+            TableStats { name: name("b"), files: [None, Some(rows(2)), Some(rows(4))], flows: Some(flows) },
+        ];
+        let mut text = String::new();
+        write(&mut text, &tables).unwrap();
+        assert_eq!(
+            text,
+            "tables 2\nrows 7\nmemory 707\noverflows 70\nforgotten_flows 3\n\
+             A.rows 1\nA.memory 100\nA.overflows 10\n\
+             b.ipconn.rows 2\nb.ipconn.memory 200\nb.ipconn.overflows 20\n\
+             b.portconn.rows 4\nb.portconn.memory 400\nb.portconn.overflows 40\n\
+             b.flows.memory 7\nb.flows.forgotten 3\n"
+        );
+    }
+}

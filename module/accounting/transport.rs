@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a packet means for connections, as far as it alone can tell.
+
+use super::{
+    counters::Protocol,
+    packet::{Family, Header, Packet, Part},
+};
+
+/// The ports of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ports {
+    /// The sender's.
+    pub source: u16,
+    /// The receiver's.
+    pub destination: u16,
+}
+
+/// A packet that can be the first of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opening {
+    /// A TCP segment that asks for one. It can be a repetition.
+    Syn {
+        /// Its ports.
+        ports: Ports,
+        /// Its sequence number, by which repetitions are known.
+        sequence: u32,
+    },
+    /// A UDP datagram, the first or one of many.
+    Datagram {
+        /// Its ports.
+        ports: Ports,
+    },
+    /// An ICMP request: always one.
+    Request,
+    /// A packet of another protocol, the first or one of many.
+    Packet {
+        /// The protocol's number.
+        protocol: u8,
+    },
+}
+
+/// Bytes of a TCP header without options.
+const TCP_SIZE: usize = 20;
+/// Bytes of a UDP header.
+const UDP_SIZE: usize = 8;
+/// Bytes of an ICMP header.
+const ICMP_SIZE: usize = 8;
+
+const FIN: u8 = 0x01;
+const SYN: u8 = 0x02;
+const RST: u8 = 0x04;
+const ACK: u8 = 0x10;
+
+impl Opening {
+    /// Looks at the transport header. `None` if the packet starts nothing and is of no account for
+    /// what has been started: a segment within a connection, an ICMP message that is no request, a later
+    /// fragment, or a header that is not whole.
+    #[inline]
+    pub fn of<A: Family>(packet: &impl Packet, header: &Header<A>) -> Option<Self> {
+        let protocol = A::protocol(header.protocol);
+        if let Protocol::Other = protocol {
+            return Some(Self::Packet { protocol: header.protocol });
+        }
+        if let Part::Later = header.part {
+            return None;
+        }
+        match protocol {
+            Protocol::Tcp => Self::of_tcp(&packet.array(header.payload)?),
+            Protocol::Udp => Some(Self::of_udp(&packet.array(header.payload)?)),
+            _ => Self::of_icmp::<A>(&packet.array(header.payload)?),
+        }
+    }
+
+    #[inline]
+    fn of_tcp(h: &[u8; TCP_SIZE]) -> Option<Self> {
+        let sequence = u32::from_be_bytes([h[4], h[5], h[6], h[7]]);
+        (h[13] & (SYN | ACK | RST | FIN) == SYN)
+            .then_some(Self::Syn { ports: Ports::of([h[0], h[1], h[2], h[3]]), sequence })
+    }
+
+    #[inline]
+    fn of_udp(h: &[u8; UDP_SIZE]) -> Self {
+        Self::Datagram { ports: Ports::of([h[0], h[1], h[2], h[3]]) }
+    }
+
+    #[inline]
+    fn of_icmp<A: Family>(h: &[u8; ICMP_SIZE]) -> Option<Self> {
+        A::is_request(h[0]).then_some(Self::Request)
+    }
+
+    /// The port that a connection with this beginning counts under.
+    #[inline]
+    pub fn port(&self) -> u16 {
+        match self {
+            Self::Syn { ports, .. } | Self::Datagram { ports } => ports.destination,
+            Self::Request | Self::Packet { .. } => 0,
+        }
+    }
+
+    /// The column that it counts in.
+    #[inline]
+    pub fn protocol(&self) -> Protocol {
+        match self {
+            Self::Syn { .. } => Protocol::Tcp,
+            Self::Datagram { .. } => Protocol::Udp,
+            Self::Request => Protocol::Icmp,
+            Self::Packet { .. } => Protocol::Other,
+        }
+    }
+}
+
+impl Ports {
+    #[inline]
+    fn of([a, b, c, d]: [u8; 4]) -> Self {
+        Self { source: u16::from_be_bytes([a, b]), destination: u16::from_be_bytes([c, d]) }
+    }
+
+    /// The ports of a packet the other way.
+    #[inline]
+    pub fn swapped(self) -> Self {
+        Self { source: self.destination, destination: self.source }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use super::*;
+    use crate::host::Bytes;
+    use std::vec::Vec;
+
+    const PORTS: Ports = Ports { source: 0x1234, destination: 0x5678 };
+
+    fn header<A: Family + From<u8>>(protocol: u8, part: Part) -> Header<A> {
+        Header { source: 1.into(), destination: 2.into(), protocol, part, payload: 4 }
+    }
+
+    /// A packet that ends with this payload.
+    fn packet(payload: &[u8]) -> Vec<u8> {
+        [&[0xff; 4], payload].concat()
+    }
+
+    fn tcp(flags: u8) -> Vec<u8> {
+        let mut segment = [0; 20];
+        segment[..8].copy_from_slice(&[0x12, 0x34, 0x56, 0x78, 0xfe, 0xdc, 0xba, 0x98]);
+        segment[13] = flags;
+        packet(&segment)
+    }
+
+    fn of_v4(packet: &[u8], protocol: u8) -> Option<Opening> {
+        Opening::of(&Bytes(packet), &header::<u32>(protocol, Part::First))
+    }
+
+    fn of_v6(packet: &[u8], protocol: u8) -> Option<Opening> {
+        Opening::of(&Bytes(packet), &header::<u128>(protocol, Part::First))
+    }
+
+    #[test]
+    fn tcp_flags() {
+        let syn = Opening::Syn { ports: PORTS, sequence: 0xfedc_ba98 };
+        for flags in 0..=255 {
+            let opens = flags & 0x17 == 0x02;
+            assert_eq!(of_v4(&tcp(flags), 6), opens.then_some(syn), "{flags:x}");
+        }
+        assert_eq!((syn.port(), syn.protocol()), (0x5678, Protocol::Tcp));
+    }
+
+    #[test]
+    fn udp_datagrams() {
+        let datagram = packet(&[0x12, 0x34, 0x56, 0x78, 0, 8, 0, 0]);
+        let opening = of_v6(&datagram, 17).unwrap();
+        assert_eq!(opening, Opening::Datagram { ports: PORTS });
+        assert_eq!((opening.port(), opening.protocol()), (0x5678, Protocol::Udp));
+    }
+
+    #[test]
+    fn icmp_requests() {
+        for kind in 0..=255 {
+            let message = packet(&[kind, 0, 0, 0, 0, 0, 0, 0]);
+            assert_eq!(of_v4(&message, 1).is_some(), [8, 13, 15, 17].contains(&kind), "{kind}");
+            assert_eq!(of_v6(&message, 58).is_some(), kind == 128, "{kind}");
+        }
+        assert_eq!((Opening::Request.port(), Opening::Request.protocol()), (0, Protocol::Icmp));
+    }
+
+    #[test]
+    fn headers_that_are_not_whole() {
+        let full = [0x02; 20];
+        for (protocol, size) in [(6, 20), (17, 8)] {
+            assert!(of_v4(&packet(&full[..size]), protocol).is_some());
+            assert_eq!(of_v4(&packet(&full[..size - 1]), protocol), None);
+        }
+        let ping = [8, 0, 0, 0, 0, 0, 0, 0];
+        assert!(of_v4(&packet(&ping), 1).is_some());
+        assert_eq!(of_v4(&packet(&ping[..7]), 1), None);
+    }
+
+    #[test]
+    fn later_fragments() {
+        let later = |protocol| Opening::of(&Bytes(&packet(&[8; 20])), &header::<u32>(protocol, Part::Later));
+        assert_eq!([later(6), later(17), later(1)], [None; 3]);
+        assert_eq!(later(47), Some(Opening::Packet { protocol: 47 }));
+    }
+
+    #[test]
+    fn other_protocols_need_no_header() {
+        let opening = of_v4(&packet(&[]), 47).unwrap();
+        assert_eq!(opening, Opening::Packet { protocol: 47 });
+        assert_eq!((opening.port(), opening.protocol()), (0, Protocol::Other));
+        assert_eq!(of_v4(&packet(&[]), 58), Some(Opening::Packet { protocol: 58 }));
+        assert_eq!(of_v6(&packet(&[]), 1), Some(Opening::Packet { protocol: 1 }));
+    }
+}

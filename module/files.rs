@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The files of a table.
+
+use crate::{
+    accounting::{
+        counters::{Totals, BYTE_COLUMNS, CONNECTION_COLUMNS},
+        delivery::{Line, Lines, Step},
+        hash::Seed,
+        key::{Key, Owner},
+        ledger::{Ledger, PORTS},
+        packet::Family,
+        params::Params,
+        report::{self, Entry, Run, IPCONN_HEADER, PORTCONN_HEADER, TRAFFIC_HEADER},
+        stats::RowStats,
+        table::{Size, Table},
+    },
+    counted::Counted,
+    glue::{
+        memcg::Memcg,
+        paged::KernelMemory,
+        procfs::{Dir, File},
+        random::random_u64,
+        sort::sort,
+    },
+};
+use core::fmt::Write;
+use kernel::{
+    alloc::KVVec,
+    fmt::Arguments,
+    new_mutex,
+    prelude::*,
+    str::CString,
+    sync::{Arc, Mutex},
+};
+
+/// The files of one table, of which at least one is there.
+pub(crate) struct Files<A: Family> {
+    traffic: Option<File<Rows<A, A, BYTE_COLUMNS>>>,
+    ipconn: Option<File<Rows<A, A, CONNECTION_COLUMNS>>>,
+    portconn: Option<File<Rows<A, u16, CONNECTION_COLUMNS>>>,
+}
+
+impl<A: Family> Files<A> {
+    /// Makes the files for what is counted.
+    pub(crate) fn new(
+        dir: &Arc<Dir>,
+        params: &Params<A>,
+        counted: &Arc<Counted<A>>,
+        payer: &Arc<Memcg>,
+    ) -> Result<Self> {
+        let Params { name, counts, sizes, clear_on_read, .. } = params;
+        let addresses = sizes.delivered(counted.cpus().len());
+        let delivered = |size| clear_on_read.then(|| (size, payer.clone()));
+        let mut files = Self { traffic: None, ipconn: None, portconn: None };
+        if counts.traffic {
+            let rows = Rows::new(counted, TRAFFIC_HEADER, Ledger::traffic, delivered(addresses))?;
+            files.traffic = Some(new_file(dir, fmt!("{name}"), rows)?);
+        }
+        if counts.ipconn {
+            let rows = Rows::new(counted, IPCONN_HEADER, Ledger::ipconn, delivered(addresses))?;
+            files.ipconn = Some(new_file(dir, fmt!("{name}.ipconn"), rows)?);
+        }
+        if counts.portconn {
+            let rows = Rows::new(counted, PORTCONN_HEADER, Ledger::portconn, delivered(PORTS))?;
+            files.portconn = Some(new_file(dir, fmt!("{name}.portconn"), rows)?);
+        }
+        Ok(files)
+    }
+
+    /// What there is to say about each of them: traffic, ipconn, portconn.
+    pub(crate) fn stats(&self) -> [Option<RowStats>; 3] {
+        [
+            self.traffic.as_ref().map(|file| file.content().stats()),
+            self.ipconn.as_ref().map(|file| file.content().stats()),
+            self.portconn.as_ref().map(|file| file.content().stats()),
+        ]
+    }
+}
+
+fn new_file<A: Family, K: Key, const PAIRS: usize>(
+    dir: &Arc<Dir>,
+    name: Arguments<'_>,
+    rows: Rows<A, K, PAIRS>,
+) -> Result<File<Rows<A, K, PAIRS>>> {
+    let name = CString::try_from_fmt(name)?;
+    File::new(dir.clone(), &name, Arc::new(rows, GFP_KERNEL_ACCOUNT)?)
+}
+
+type KernelTable<K, const PAIRS: usize> = Table<K, PAIRS, KernelMemory>;
+
+/// The rows of one file, summed up over all CPUs when they are read.
+pub(crate) struct Rows<A: Family, K, const PAIRS: usize> {
+    counted: Arc<Counted<A>>,
+    header: &'static str,
+    /// Which of a CPU's tables has them.
+    table: fn(&Ledger<A, KernelMemory>) -> Option<&KernelTable<K, PAIRS>>,
+    /// What readers have been given, if that is to be cleared. The counters of the CPUs are never
+    /// set back: only their CPU may write them.
+    delivered: Option<Pin<KBox<Mutex<KernelTable<K, PAIRS>>>>>,
+}
+
+impl<A: Family, K: Key, const PAIRS: usize> Rows<A, K, PAIRS> {
+    /// The rows of `table`, which are cleared by reading if `delivered` has a size and a payer.
+    fn new(
+        counted: &Arc<Counted<A>>,
+        header: &'static str,
+        table: fn(&Ledger<A, KernelMemory>) -> Option<&KernelTable<K, PAIRS>>,
+        delivered: Option<(Size, Arc<Memcg>)>,
+    ) -> Result<Self> {
+        let delivered = delivered.map(|(size, payer)| {
+            let table = Table::new(Seed::new(random_u64()), size, &KernelMemory::for_readers(payer))?;
+            KBox::pin_init(new_mutex!(table, "xt_traffic::Rows::delivered"), GFP_KERNEL_ACCOUNT)
+        });
+        Ok(Self { counted: counted.clone(), header, table, delivered: delivered.transpose()? })
+    }
+
+    /// The tables of all CPUs, with the CPU's number.
+    fn tables(&self) -> impl Iterator<Item = (u32, &KernelTable<K, PAIRS>)> {
+        self.counted.cpus().iter().filter_map(|(cpu, ledger)| Some((cpu, (self.table)(ledger)?)))
+    }
+
+    fn totals(&self, run: Option<Run<'_, K>>) -> Totals<PAIRS> {
+        match run {
+            Some(run) => run.totals(|cpu| self.counted.cpus().get(cpu).and_then(self.table)),
+            None => {
+                let mut sum = Totals::default();
+                self.tables().for_each(|(_, table)| sum.merge(table.others()));
+                sum
+            }
+        }
+    }
+
+    /// What there is for a reader. If reading clears, it is the reader's from now on.
+    fn take(&self, owner: Owner<K>, run: Option<Run<'_, K>>) -> Result<Totals<PAIRS>> {
+        let Some(delivered) = &self.delivered else {
+            return Ok(self.totals(run));
+        };
+        let delivered = delivered.lock();
+        let left = self.totals(run).without(delivered.totals_of(owner));
+        if !left.is_zero() {
+            delivered.counters(owner).ok_or(ENOMEM)?.add_all(&left);
+        }
+        Ok(left)
+    }
+
+    fn stats(&self) -> RowStats {
+        let mut stats = RowStats::default();
+        self.tables().for_each(|(_, table)| stats.add(table));
+        if let Some(delivered) = &self.delivered {
+            stats.memory += delivered.lock().memory();
+        }
+        stats
+    }
+}
+
+/// The header is at position 0, then come the entries, of which a run for one owner is a line, and
+/// the last position is that of the others, who have no row.
+impl<A: Family, K: Key, const PAIRS: usize> Lines for Rows<A, K, PAIRS> {
+    type Snapshot = KVVec<Entry<K>>;
+    type Claim = (Owner<K>, Totals<PAIRS>);
+    type Error = Error;
+
+    fn snapshot(&self) -> Result<Self::Snapshot> {
+        let count = self.tables().map(|(_, table)| table.rows() as usize).sum();
+        let mut entries = KVVec::with_capacity(count, GFP_KERNEL_ACCOUNT)?;
+        for (cpu, table) in self.tables() {
+            for entry in report::entries(cpu, table) {
+                entries.push(entry, GFP_KERNEL_ACCOUNT)?;
+            }
+        }
+        sort(&mut entries);
+        Ok(entries)
+    }
+
+    fn line(&self, entries: &Self::Snapshot, position: usize, out: &mut Line) -> Result<Option<Step<Self::Claim>>> {
+        let Some(first) = position.checked_sub(1) else {
+            out.write_str(self.header)?;
+            return Ok(Some(Step { next: 1, claim: None }));
+        };
+        let Some(rest) = entries.get(first..) else {
+            return Ok(None);
+        };
+        let run = Run::first(rest);
+        let (owner, span) = run.map_or((Owner::Others, 1), |run| (run.owner(), run.span()));
+        let totals = self.take(owner, run)?;
+        report::write_row(out, owner, &totals)?;
+        let claim = (self.delivered.is_some() && !totals.is_zero()).then_some((owner, totals));
+        Ok(Some(Step { next: position + span, claim }))
+    }
+
+    fn give_back(&self, (owner, totals): Self::Claim) {
+        if let Some(delivered) = &self.delivered {
+            if let Some(counters) = delivered.lock().counters(owner) {
+                counters.subtract_all(&totals);
+            }
+        }
+    }
+}
