@@ -96,7 +96,7 @@ impl<A: Family, M: Memory, E: Fn(Flow) -> bool> Clerk<'_, A, M, E> {
         let Some(traffic) = &self.ledger.traffic else {
             return false;
         };
-        let (column, bytes) = (A::protocol(header.protocol).byte_column(), packet.wire_len());
+        let (column, bytes) = (A::protocol(header.protocol).byte_column(), packet.wire_len(header.payload));
         if ends.source {
             traffic.add(header.source, column, Direction::Out, bytes);
         }

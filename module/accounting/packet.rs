@@ -16,8 +16,9 @@ pub trait Packet {
     /// `N` bytes from anywhere in the packet, if it is that long.
     fn array<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
 
-    /// Bytes at the IP layer on the wire. What an offload has merged counts as it came.
-    fn wire_len(&self) -> u64;
+    /// Bytes at the IP layer on the wire. What an offload has merged counts as it came. `payload`
+    /// is where the payload of the IP header and its extensions begins.
+    fn wire_len(&self, payload: usize) -> u64;
 }
 
 /// Which part of a datagram a packet carries.

@@ -33,9 +33,19 @@ impl<'a> SkBuff<'a> {
         (status == 0).then_some(bytes)
     }
 
+    #[inline]
+    fn shared_info(&self) -> &bindings::skb_shared_info {
+        // SAFETY: The shared info of a valid skb is where its buffer ends, and aligned.
+        unsafe { &*self.0.head.add(self.0.end as usize).cast() }
+    }
+
+    /// The length of a packet that is an aggregate, whose transport header is at `transport`.
     #[cold]
-    fn segments_len(&self, length: u64, shinfo: &bindings::skb_shared_info) -> u64 {
-        let headers = self.segment_headers(shinfo);
+    fn segments_len(&self, transport: usize) -> u64 {
+        let shinfo = self.shared_info();
+        let inserted = self.inserted_len();
+        let headers = self.segment_headers(shinfo, transport).saturating_sub(inserted);
+        let length = u64::from(self.0.len) - inserted;
         let segments = match shinfo.gso_segs {
             // A virtual machine's host may leave the counting to us (SKB_GSO_DODGY).
             0 => length.saturating_sub(headers).div_ceil(u64::from(shinfo.gso_size)),
@@ -45,26 +55,41 @@ impl<'a> SkBuff<'a> {
     }
 
     /// Bytes of the headers that every segment repeats, from the network header on.
-    fn segment_headers(&self, shinfo: &bindings::skb_shared_info) -> u64 {
+    ///
+    /// A tunnel repeats the inner ones, too. Otherwise the skb is not asked where the transport
+    /// header is: IPv6 receive lets it point behind the IPv6 header, extensions or not.
+    fn segment_headers(&self, shinfo: &bindings::skb_shared_info, transport: usize) -> u64 {
         let is = |kinds: u32| shinfo.gso_type & kinds != 0;
-        // SAFETY: The skb is valid. For GSO packets the transport headers are set, the inner one
-        // if the packet is in a tunnel. A TCP header follows in the linear part, or, when a
-        // virtual machine's host lies about the packet, at least in the memory behind it, which
-        // ends with the shared info.
-        let headers = unsafe {
-            match (is(TCP), is(TUNNEL)) {
-                (true, false) => bindings::skb_tcp_all_headers(self.0),
-                (true, true) => bindings::skb_inner_tcp_all_headers(self.0),
-                (false, false) => bindings::skb_transport_offset(self.0),
-                (false, true) => bindings::skb_inner_transport_offset(self.0),
-            }
-        };
-        let transport = match shinfo.gso_type {
+        let transport = if is(TUNNEL) { self.inner_transport() } else { transport };
+        let size = match shinfo.gso_type {
+            _ if is(TCP) => self.tcp_header_len(transport),
             _ if is(UDP) => UDP_HEADER,
             _ if is(SCTP) => SCTP_HEADER,
             _ => 0,
         };
-        (u64::try_from(headers).unwrap_or(0) + transport).min(self.linear().len() as u64)
+        (transport + size).min(self.length()) as u64
+    }
+
+    /// Where the transport header of the packet in the tunnel is.
+    fn inner_transport(&self) -> usize {
+        // SAFETY: The fields are plain data in all variants of the union.
+        let from_head = unsafe { self.0.__bindgen_anon_4.headers.as_ref() }.inner_transport_header;
+        let data = self.0.data.addr() - self.0.head.addr();
+        usize::from(from_head).saturating_sub(data)
+    }
+
+    fn tcp_header_len(&self, transport: usize) -> usize {
+        let [offset] = self.array(transport + 12).unwrap_or_default();
+        usize::from(offset >> 4) * 4
+    }
+
+    /// Bytes that were never on the wire: GRO gives IPv6 packets of more than 64 KiB a hop-by-hop
+    /// header with the length that their own header cannot hold ("BIG TCP").
+    fn inserted_len(&self) -> u64 {
+        match self.linear() {
+            [0x60..=0x6f, _, _, _, 0, 0, HOP_BY_HOP, ..] => 8,
+            _ => 0,
+        }
     }
 }
 
@@ -93,13 +118,10 @@ impl Packet for SkBuff<'_> {
     /// IP receive has trimmed the packet to the length in its header. What GRO has merged, or GSO
     /// is still to split, counts as its segments: each has the headers of the first.
     #[inline]
-    fn wire_len(&self) -> u64 {
-        let length = u64::from(self.0.len);
-        // SAFETY: The skb is valid, and so is the shared info that it points to.
-        let shinfo = unsafe { &*bindings::skb_shinfo(self.0) };
-        match shinfo.gso_size {
-            0 => length,
-            _ => self.segments_len(length, shinfo),
+    fn wire_len(&self, payload: usize) -> u64 {
+        match self.shared_info().gso_size {
+            0 => u64::from(self.0.len),
+            _ => self.segments_len(payload),
         }
     }
 }
@@ -114,7 +136,9 @@ const TUNNEL: u32 = (bindings::SKB_GSO_GRE
     | bindings::SKB_GSO_UDP_TUNNEL
     | bindings::SKB_GSO_UDP_TUNNEL_CSUM) as u32;
 
+/// The number of the hop-by-hop header (`NEXTHDR_HOP`).
+const HOP_BY_HOP: u8 = 0;
 /// Bytes of `struct udphdr`.
-const UDP_HEADER: u64 = 8;
+const UDP_HEADER: usize = 8;
 /// Bytes of the SCTP common header, `struct sctphdr`.
-const SCTP_HEADER: u64 = 12;
+const SCTP_HEADER: usize = 12;
