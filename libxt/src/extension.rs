@@ -8,66 +8,51 @@
 
 use crate::{
     abi::{self, RuleInfo, XtTrafficMtinfo},
+    address::Family,
     bindings as sys,
-    options::Invalid,
+    catalogue::{Entry, HELP, OPTIONS},
+    options::Given,
 };
 use std::{
     cell::UnsafeCell,
-    ffi::{CStr, CString, c_int, c_uint, c_void},
+    ffi::{CStr, CString, c_int, c_void},
     ptr,
 };
 
-/// What `iptables -m traffic -h` prints.
-const HELP: &str = "\
-traffic match options:
-    --traffic              Count bytes per address (TCP, UDP, OTHER)
-    --net address/length   The network to account for, or
-    --netbase address      its first address
-    --netmask mask         and its mask
-    --name name            Name of the table and of its file below
-                           /proc/net/xt_traffic: 1 to 31 of A-Z a-z 0-9 _ -
-[!] --nointernal           Leave out traffic inside the network;
-                           with !, count only that
-";
+/// The end of the list of options.
+const END: sys::xt_option_entry = sys::xt_option_entry {
+    name: ptr::null(),
+    type_: sys::xt_option_type_XTTYPE_NONE,
+    id: 0,
+    excl: 0,
+    also: 0,
+    flags: 0,
+    ptroff: 0,
+    size: 0,
+    min: 0,
+    max: 0,
+    base: 0,
+};
 
-/// The numbers of the options, and their bits in `xflags`.
-#[derive(Clone, Copy)]
-#[repr(u32)]
-enum Id {
-    Traffic,
-    Net,
-    Netbase,
-    Netmask,
-    Name,
-    Nointernal,
+/// An option in the form of libxtables. Arguments are strings to it: what is in them we know better.
+const fn entry(option: &Entry) -> sys::xt_option_entry {
+    let kind = match option.has_argument {
+        true => sys::xt_option_type_XTTYPE_STRING,
+        false => sys::xt_option_type_XTTYPE_NONE,
+    };
+    let flags = if option.invert { sys::xt_option_flags_XTOPT_INVERT } else { 0 };
+    sys::xt_option_entry { name: option.name.as_ptr(), type_: kind, id: option.id as u32, flags, ..END }
 }
 
-impl Id {
-    const fn bit(self) -> c_uint {
-        1 << self as u32
+const fn entries() -> [sys::xt_option_entry; OPTIONS.len() + 1] {
+    let mut entries = [END; OPTIONS.len() + 1];
+    let mut n = 0;
+    while n < OPTIONS.len() {
+        entries[n] = entry(&OPTIONS[n]);
+        n += 1;
     }
+    entries
 }
-
-const NONE: sys::xt_option_type = sys::xt_option_type_XTTYPE_NONE;
-const STRING: sys::xt_option_type = sys::xt_option_type_XTTYPE_STRING;
-
-const fn option(name: &'static CStr, id: Id, kind: sys::xt_option_type) -> sys::xt_option_entry {
-    sys::xt_option_entry {
-        name: name.as_ptr(),
-        type_: kind,
-        id: id as c_uint,
-        excl: 0,
-        also: 0,
-        flags: 0,
-        ptroff: 0,
-        size: 0,
-        min: 0,
-        max: 0,
-        base: 0,
-    }
-}
-
-const END: sys::xt_option_entry = sys::xt_option_entry { name: ptr::null(), ..option(c"", Id::Traffic, NONE) };
 
 /// A static that is handed to C.
 #[repr(transparent)]
@@ -76,41 +61,47 @@ struct Shared<T>(UnsafeCell<T>);
 // SAFETY: iptables has one thread.
 unsafe impl<T> Sync for Shared<T> {}
 
-static OPTIONS: Shared<[sys::xt_option_entry; 7]> = Shared(UnsafeCell::new([
-    option(c"traffic", Id::Traffic, NONE),
-    sys::xt_option_entry { excl: Id::Netbase.bit() | Id::Netmask.bit(), ..option(c"net", Id::Net, STRING) },
-    sys::xt_option_entry { also: Id::Netmask.bit(), ..option(c"netbase", Id::Netbase, STRING) },
-    sys::xt_option_entry { also: Id::Netbase.bit(), ..option(c"netmask", Id::Netmask, STRING) },
-    option(c"name", Id::Name, STRING),
-    sys::xt_option_entry { flags: sys::xt_option_flags_XTOPT_INVERT, ..option(c"nointernal", Id::Nointernal, NONE) },
-    END,
-]));
+static ENTRIES: Shared<[sys::xt_option_entry; OPTIONS.len() + 1]> = Shared(UnsafeCell::new(entries()));
 
-static MATCH: Shared<sys::xtables_match> = Shared(UnsafeCell::new(sys::xtables_match {
-    version: sys::XTABLES_VERSION.as_ptr().cast(),
-    name: abi::MATCH_NAME.as_ptr(),
-    revision: abi::REVISION,
-    family: sys::NFPROTO_IPV4 as u16,
-    size: size_of::<RuleInfo>(),
-    userspacesize: size_of::<XtTrafficMtinfo>(),
-    help: Some(help),
-    print: Some(print),
-    save: Some(save),
-    x6_parse: Some(parse),
-    x6_fcheck: Some(final_check),
-    x6_options: OPTIONS.0.get().cast(),
-    // SAFETY: What is left are integers, pointers and optional functions: zero is valid, and is
-    // what libxtables expects for absent ones.
-    ..unsafe { std::mem::zeroed() }
-}));
+/// The match as one family has it. libxtables calls the functions without saying for which family, so each has
+/// its own.
+const fn match_for<const IPV6: bool>() -> sys::xtables_match {
+    sys::xtables_match {
+        version: sys::XTABLES_VERSION.as_ptr().cast(),
+        name: abi::MATCH_NAME.as_ptr(),
+        revision: abi::REVISION,
+        family: if IPV6 { sys::NFPROTO_IPV6 } else { sys::NFPROTO_IPV4 } as u16,
+        size: size_of::<RuleInfo>(),
+        userspacesize: size_of::<XtTrafficMtinfo>(),
+        help: Some(help),
+        print: Some(print::<IPV6>),
+        save: Some(save::<IPV6>),
+        x6_parse: Some(parse::<IPV6>),
+        x6_fcheck: Some(final_check::<IPV6>),
+        x6_options: ENTRIES.0.get().cast(),
+        // SAFETY: What is left are integers, pointers and optional functions: zero is valid, and is
+        // what libxtables expects for absent ones.
+        ..unsafe { std::mem::zeroed() }
+    }
+}
+
+const fn family(ipv6: bool) -> Family {
+    if ipv6 { Family::Ipv6 } else { Family::Ipv4 }
+}
+
+static IPV4_MATCH: Shared<sys::xtables_match> = Shared(UnsafeCell::new(match_for::<false>()));
+static IPV6_MATCH: Shared<sys::xtables_match> = Shared(UnsafeCell::new(match_for::<true>()));
 
 #[used]
 #[unsafe(link_section = ".init_array")]
 static CONSTRUCTOR: extern "C" fn() = constructor;
 
 extern "C" fn constructor() {
-    // SAFETY: The match is static and registered once, when the library is loaded.
-    unsafe { sys::xtables_register_match(MATCH.0.get()) };
+    for each in [&IPV4_MATCH, &IPV6_MATCH] {
+        // SAFETY: The match is static and registered once, when the library is loaded. libxtables leaves alone
+        // the one that is not of its program's family.
+        unsafe { sys::xtables_register_match(each.0.get()) };
+    }
 }
 
 unsafe extern "C" fn help() {
@@ -120,80 +111,62 @@ unsafe extern "C" fn help() {
 /// # Safety
 ///
 /// libxtables passes a valid call, whose data are those of this match.
-unsafe extern "C" fn parse(call: *mut sys::xt_option_call) {
+unsafe extern "C" fn parse<const IPV6: bool>(call: *mut sys::xt_option_call) {
     // SAFETY: As above. `xtables_option_parse` checks what the table of options says.
     let (id, info, inverted) = unsafe {
         sys::xtables_option_parse(call);
         let info = &mut (*(*call).data.cast::<RuleInfo>()).user;
         ((*(*call).entry).id, info, (*call).invert)
     };
-    // SAFETY: As above; options of type string have an argument.
-    let value = || unsafe { CStr::from_ptr((*call).arg) }.to_string_lossy();
-    let check = |name: &str, result: Result<(), Invalid>| {
-        if let Err(why) = result {
-            let value = value();
-            fail(&format!("bad value \"{value}\" for option \"--{name}\": {why}"));
-        }
+    let Some(option) = OPTIONS.get(id as usize) else { return };
+    let value = match option.has_argument {
+        // SAFETY: As above; options of type string have an argument.
+        true => unsafe { CStr::from_ptr((*call).arg) }.to_string_lossy(),
+        false => Default::default(),
     };
-    match id {
-        id if id == Id::Traffic as c_uint => info.set_traffic(),
-        id if id == Id::Net as c_uint => check("net", info.set_net(&value())),
-        id if id == Id::Netbase as c_uint => check("netbase", info.set_netbase(&value())),
-        id if id == Id::Netmask as c_uint => check("netmask", info.set_netmask(&value())),
-        id if id == Id::Name as c_uint => check("name", info.set_name(&value())),
-        _ => info.set_nointernal(inverted),
+    if let Err(why) = info.set(family(IPV6), option.id, inverted, &value) {
+        let name = option.name.to_string_lossy();
+        // With the value as a literal: whatever is in it, this is one line.
+        fail(&format!("bad value {value:?} for option \"--{name}\": {why}"));
     }
 }
 
 /// # Safety
 ///
 /// libxtables passes a valid call, whose data are those of this match.
-unsafe extern "C" fn final_check(call: *mut sys::xt_fcheck_call) {
+unsafe extern "C" fn final_check<const IPV6: bool>(call: *mut sys::xt_fcheck_call) {
     // SAFETY: As above.
     let (flags, info) = unsafe { ((*call).xflags, &(*(*call).data.cast::<RuleInfo>()).user) };
-    let given = |id: Id| flags & id.bit() != 0;
-    // Not left to the option parser, whose message for a missing option takes two lines.
-    if !given(Id::Name) {
-        fail("option \"--name\" must be specified");
-    }
-    if !given(Id::Traffic) {
-        fail("option \"--traffic\" must be specified: it says what to count");
-    }
-    if !given(Id::Net) && !given(Id::Netbase) && !given(Id::Netmask) {
-        fail("option \"--net\", or \"--netbase\" and \"--netmask\", must be specified");
-    }
-    if given(Id::Netbase) && given(Id::Netmask) {
-        if let Err(why) = info.check_base() {
-            fail(&format!("bad value for option \"--netbase\" with this \"--netmask\": {why}"));
-        }
+    if let Err(why) = info.check(family(IPV6), Given(flags)) {
+        fail(&why.to_string());
     }
 }
 
 /// # Safety
 ///
 /// libxtables passes a rule's match whose data are those of this match.
-unsafe extern "C" fn print(_ip: *const c_void, rule: *const sys::xt_entry_match, _numeric: c_int) {
+unsafe extern "C" fn print<const IPV6: bool>(_ip: *const c_void, rule: *const sys::xt_entry_match, _numeric: c_int) {
     // SAFETY: As above.
-    let options = unsafe { options_of(rule) };
-    output(&format!(" traffic{options}"));
+    let info = unsafe { info_of(rule) };
+    output(&format!(" traffic{}", info.to_options(family(IPV6))));
 }
 
 /// # Safety
 ///
 /// As for [`print`].
-unsafe extern "C" fn save(_ip: *const c_void, rule: *const sys::xt_entry_match) {
+unsafe extern "C" fn save<const IPV6: bool>(_ip: *const c_void, rule: *const sys::xt_entry_match) {
     // SAFETY: As above.
-    output(&unsafe { options_of(rule) });
+    let info = unsafe { info_of(rule) };
+    output(&info.to_options(family(IPV6)));
 }
 
 /// # Safety
 ///
 /// As for [`print`].
-unsafe fn options_of(rule: *const sys::xt_entry_match) -> String {
+unsafe fn info_of(rule: *const sys::xt_entry_match) -> XtTrafficMtinfo {
     // SAFETY: As above. The data follow the header; they may be unaligned for our type where the rule
     // was read from nft.
-    let info = unsafe { rule.add(1).cast::<XtTrafficMtinfo>().read_unaligned() };
-    info.to_options()
+    unsafe { rule.add(1).cast::<XtTrafficMtinfo>().read_unaligned() }
 }
 
 /// Prints on the C library's standard output, which iptables uses, too.

@@ -2,11 +2,14 @@
 
 //! `libxt_traffic.so`, the iptables extension for the match `traffic`.
 //!
-//! [`options`] knows what the options mean, [`extension`] is the shell around it that libxtables
-//! calls. The layout of what goes to the kernel is in [`abi`], which the module shares.
+//! [`catalogue`] lists the options, [`options`] knows what they mean, and [`address`] knows the two families.
+//! [`extension`] is the shell around them that libxtables calls. The layout of what goes to the kernel is in
+//! [`abi`], which the module shares.
 
 #[path = "../../module/abi.rs"]
 pub mod abi;
+mod address;
+mod catalogue;
 // Its symbols come from libxtables, which is not there when the unit tests run.
 #[cfg(not(test))]
 mod extension;

@@ -2,10 +2,14 @@
 
 //! The options of a rule: text to parameters and back.
 
-use crate::abi::{self, XtTrafficMtinfo};
-use std::{fmt, fmt::Write, net::Ipv4Addr};
+use crate::{
+    abi::{self, XtTrafficMtinfo},
+    address::{Family, is_contiguous, mask_of},
+    catalogue::{Id, OPTIONS},
+};
+use std::fmt;
 
-/// Why a value is refused: what would be right.
+/// Why an option is refused: what would be right.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Invalid(String);
 
@@ -19,46 +23,107 @@ fn invalid<T>(why: impl Into<String>) -> Result<T, Invalid> {
     Err(Invalid(why.into()))
 }
 
-fn address(text: &str) -> Result<u32, Invalid> {
-    match text.parse::<Ipv4Addr>() {
-        Ok(address) => Ok(address.into()),
-        Err(_) => invalid("an IPv4 address is required, like 193.11.176.0"),
+/// What can be wrong with the text of an address.
+struct Form {
+    /// What it should be.
+    what: &'static str,
+    ipv4_example: &'static str,
+    ipv6_example: &'static str,
+}
+
+const NETWORK: Form = Form { what: "network", ipv4_example: "193.11.176.0/20", ipv6_example: "2001:db8::/32" };
+const ADDRESS: Form = Form { what: "address", ipv4_example: "193.11.176.0", ipv6_example: "2001:db8::" };
+const MASK: Form = Form { what: "mask", ipv4_example: "255.255.240.0", ipv6_example: "ffff:ffff::" };
+
+impl Form {
+    fn example(&self, family: Family) -> &'static str {
+        match family {
+            Family::Ipv4 => self.ipv4_example,
+            Family::Ipv6 => self.ipv6_example,
+        }
+    }
+
+    /// The error for a text that is not in this form; `address` is the address in it.
+    fn missed(&self, family: Family, address: &str) -> Invalid {
+        let (name, what, example) = (family.name(), self.what, self.example(family));
+        let other = family.other();
+        let hint = match other.parse(address) {
+            Some(_) => format!("; for {} use {}", other.name(), other.program()),
+            None => String::new(),
+        };
+        Invalid(format!("an {name} {what} is required, like {example}{hint}"))
+    }
+
+    fn parse(&self, family: Family, text: &str) -> Result<u128, Invalid> {
+        family.parse(text).ok_or_else(|| self.missed(family, text))
     }
 }
 
-fn is_contiguous(mask: u32) -> bool {
-    mask.leading_ones() == mask.count_ones()
+/// A number of decimal digits and nothing else: `parse` alone takes a sign, too.
+fn number(text: &str) -> Option<u32> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|_| digits)
 }
 
-fn mask_of(length: u32) -> u32 {
-    u32::MAX.checked_shl(32 - length).unwrap_or(0)
+/// The options that were given, a bit for each [`Id`], as libxtables gathers them.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Given(pub u32);
+
+impl Given {
+    fn has(self, id: Id) -> bool {
+        self.0 & (1 << id as u32) != 0
+    }
 }
 
-fn store(field: &mut [u8; 16], value: u32) {
-    *field = [0; 16];
-    field[..4].copy_from_slice(&value.to_be_bytes());
-}
+/// The first option of each pair requires the second.
+const REQUIRED_PAIRS: [(Id, Id); 2] = [(Id::Netbase, Id::Netmask), (Id::Netmask, Id::Netbase)];
+/// The options of each pair exclude each other.
+const EXCLUSIVE_PAIRS: [(Id, Id); 2] = [(Id::Net, Id::Netbase), (Id::Net, Id::Netmask)];
 
-fn load(field: &[u8; 16]) -> u32 {
-    u32::from_be_bytes([field[0], field[1], field[2], field[3]])
+/// An option as messages name it.
+fn quoted(id: Id) -> String {
+    format!("\"--{}\"", OPTIONS[id as usize].name.to_string_lossy())
 }
 
 impl XtTrafficMtinfo {
-    /// `--traffic`
-    pub fn set_traffic(&mut self) {
-        self.count |= abi::COUNT_TRAFFIC;
+    /// Takes one option of the command line.
+    pub fn set(&mut self, family: Family, id: Id, inverted: bool, value: &str) -> Result<(), Invalid> {
+        match id {
+            Id::Traffic => self.count |= abi::COUNT_TRAFFIC,
+            Id::Ipconn => self.count |= abi::COUNT_IPCONN,
+            Id::Portconn => self.count |= abi::COUNT_PORTCONN,
+            Id::Net => self.set_net(family, value)?,
+            Id::Netbase => self.netbase = ADDRESS.parse(family, value)?.to_be_bytes(),
+            Id::Netmask => self.set_netmask(family, value)?,
+            Id::Name => self.set_name(value)?,
+            Id::Hashsize => self.set_hash_size(value)?,
+            Id::Clearonread => self.clear_on_read = 1,
+            Id::Nointernal if inverted => self.internal = abi::INTERNAL_ONLY,
+            Id::Nointernal => self.internal = abi::INTERNAL_EXCLUDE,
+        }
+        Ok(())
     }
 
-    /// `[!] --nointernal`
-    pub fn set_nointernal(&mut self, inverted: bool) {
-        self.internal = match inverted {
-            false => abi::INTERNAL_EXCLUDE,
-            true => abi::INTERNAL_ONLY,
-        };
+    fn set_net(&mut self, family: Family, text: &str) -> Result<(), Invalid> {
+        let (address, length) = text.split_once('/').unwrap_or((text, ""));
+        let base = NETWORK.parse(family, address)?;
+        let length = number(length).filter(|length| *length <= family.width());
+        let mask = mask_of(length.ok_or_else(|| NETWORK.missed(family, ""))?);
+        self.netbase = base.to_be_bytes();
+        self.netmask = mask.to_be_bytes();
+        self.check_base(family)
     }
 
-    /// `--name`
-    pub fn set_name(&mut self, text: &str) -> Result<(), Invalid> {
+    fn set_netmask(&mut self, family: Family, text: &str) -> Result<(), Invalid> {
+        let mask = MASK.parse(family, text)?;
+        if !is_contiguous(mask) {
+            return invalid(format!("a mask without holes is required, like {}", MASK.example(family)));
+        }
+        self.netmask = mask.to_be_bytes();
+        Ok(())
+    }
+
+    fn set_name(&mut self, text: &str) -> Result<(), Invalid> {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
         // One byte is for the closing NUL.
         let fits = (1..abi::NAME_SIZE).contains(&text.len());
@@ -70,42 +135,43 @@ impl XtTrafficMtinfo {
         Ok(())
     }
 
-    /// `--netbase`
-    pub fn set_netbase(&mut self, text: &str) -> Result<(), Invalid> {
-        store(&mut self.netbase, address(text)?);
-        Ok(())
-    }
-
-    /// `--netmask`
-    pub fn set_netmask(&mut self, text: &str) -> Result<(), Invalid> {
-        match text.parse::<Ipv4Addr>().map(u32::from) {
-            Ok(mask) if is_contiguous(mask) => {
-                store(&mut self.netmask, mask);
+    fn set_hash_size(&mut self, text: &str) -> Result<(), Invalid> {
+        match number(text) {
+            Some(size @ 1..=abi::MAX_HASH_SIZE) => {
+                self.hash_size = size;
                 Ok(())
             }
-            Ok(_) => invalid("a mask without holes is required, like 255.255.240.0"),
-            Err(_) => invalid("a mask is required, like 255.255.240.0"),
+            _ => invalid(format!("a number from 1 to {} is required", abi::MAX_HASH_SIZE)),
         }
     }
 
-    /// `--net`
-    pub fn set_net(&mut self, text: &str) -> Result<(), Invalid> {
-        let form = || Invalid("an IPv4 network is required, like 193.11.176.0/20".into());
-        let (base, length) = text.split_once('/').ok_or_else(form)?;
-        let base = address(base).map_err(|_| form())?;
-        let digits = length.bytes().all(|byte| byte.is_ascii_digit());
-        let length = length.parse().ok().filter(|length| digits && *length <= 32);
-        let mask = mask_of(length.ok_or_else(form)?);
-        store(&mut self.netbase, base);
-        store(&mut self.netmask, mask);
-        self.check_base()
+    /// Checks what only shows when all options are known.
+    ///
+    /// Nothing of it is left to libxtables: its messages for this take two lines.
+    pub fn check(&self, family: Family, given: Given) -> Result<(), Invalid> {
+        if !given.has(Id::Name) {
+            return invalid("option \"--name\" must be specified");
+        }
+        if ![Id::Traffic, Id::Ipconn, Id::Portconn].into_iter().any(|id| given.has(id)) {
+            return invalid(
+                "option \"--traffic\", \"--ipconn\" or \"--portconn\" must be specified: they say what to count",
+            );
+        }
+        check_network_options(given)?;
+        if let Err(why) = self.check_base(family) {
+            return invalid(format!("bad value for option \"--netbase\" with this \"--netmask\": {why}"));
+        }
+        Ok(())
     }
 
-    /// Checks what only shows when all options are known.
-    pub fn check_base(&self) -> Result<(), Invalid> {
-        let (base, mask) = (load(&self.netbase), load(&self.netmask));
+    fn network(&self) -> (u128, u128) {
+        (u128::from_be_bytes(self.netbase), u128::from_be_bytes(self.netmask))
+    }
+
+    fn check_base(&self, family: Family) -> Result<(), Invalid> {
+        let (base, mask) = self.network();
         if base & !mask != 0 {
-            let network = Ipv4Addr::from(base & mask);
+            let network = family.address(base & mask);
             let length = mask.count_ones();
             return invalid(format!("host bits are set; the network is {network}/{length}"));
         }
@@ -113,17 +179,25 @@ impl XtTrafficMtinfo {
     }
 
     /// The options that make this rule, in the order of the help text, each after a blank.
-    pub fn to_options(&self) -> String {
+    pub fn to_options(&self, family: Family) -> String {
         let mut text = String::new();
-        if self.count & abi::COUNT_TRAFFIC != 0 {
-            text += " --traffic";
+        for (bit, option) in
+            [(abi::COUNT_TRAFFIC, " --traffic"), (abi::COUNT_IPCONN, " --ipconn"), (abi::COUNT_PORTCONN, " --portconn")]
+        {
+            if self.count & bit != 0 {
+                text += option;
+            }
         }
-        let base = Ipv4Addr::from(load(&self.netbase));
-        let length = load(&self.netmask).count_ones();
+        let (base, mask) = self.network();
+        text += &format!(" --net {}/{}", family.address(base), mask.count_ones());
         let name = self.name.split(|byte| *byte == 0).next().unwrap_or_default();
-        let name = String::from_utf8_lossy(name);
-        // Writing to a string does not fail.
-        let _ = write!(text, " --net {base}/{length} --name {name}");
+        text += &format!(" --name {}", String::from_utf8_lossy(name));
+        if self.hash_size != 0 {
+            text += &format!(" --hashsize {}", self.hash_size);
+        }
+        if self.clear_on_read != 0 {
+            text += " --clearonread";
+        }
         text += match self.internal {
             abi::INTERNAL_EXCLUDE => " --nointernal",
             abi::INTERNAL_ONLY => " ! --nointernal",
@@ -133,9 +207,29 @@ impl XtTrafficMtinfo {
     }
 }
 
+/// A network is there, and once.
+fn check_network_options(given: Given) -> Result<(), Invalid> {
+    for (one, other) in EXCLUSIVE_PAIRS {
+        if given.has(one) && given.has(other) {
+            return invalid(format!("option {} cannot be used together with {}", quoted(one), quoted(other)));
+        }
+    }
+    for (one, other) in REQUIRED_PAIRS {
+        if given.has(one) && !given.has(other) {
+            return invalid(format!("option {} also requires {}", quoted(one), quoted(other)));
+        }
+    }
+    if !given.has(Id::Net) && !given.has(Id::Netbase) {
+        return invalid("option \"--net\", or \"--netbase\" and \"--netmask\", must be specified");
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const FAMILIES: [Family; 2] = [Family::Ipv4, Family::Ipv6];
 
     fn empty() -> XtTrafficMtinfo {
         XtTrafficMtinfo {
@@ -150,83 +244,255 @@ mod tests {
         }
     }
 
+    /// Takes options as a command line has them, the way libxtables goes through them.
+    fn parse(family: Family, line: &str) -> Result<XtTrafficMtinfo, Invalid> {
+        let (mut info, mut given, mut inverted) = (empty(), Given::default(), false);
+        let mut words = line.split_whitespace();
+        while let Some(word) = words.next() {
+            if word == "!" {
+                inverted = true;
+                continue;
+            }
+            let name = word.strip_prefix("--").unwrap();
+            let option = OPTIONS.iter().find(|option| option.name.to_str() == Ok(name)).unwrap();
+            let value = if option.has_argument { words.next().unwrap() } else { "" };
+            info.set(family, option.id, inverted, value)?;
+            given.0 |= 1 << option.id as u32;
+            inverted = false;
+        }
+        info.check(family, given)?;
+        Ok(info)
+    }
+
+    /// What is said of one option with a bad value.
+    fn refused(family: Family, id: Id, value: &str) -> String {
+        let mut info = empty();
+        match info.set(family, id, false, value) {
+            Ok(()) => panic!("{id:?} takes {value:?}"),
+            Err(why) => why.to_string(),
+        }
+    }
+
+    #[test]
+    fn the_rule_of_the_contract() {
+        let line =
+            "--traffic --portconn --ipconn --netmask 255.255.240.0 --netbase 193.11.176.0 --nointernal --name RSN";
+        let info = parse(Family::Ipv4, line).unwrap();
+        let printed = " --traffic --ipconn --portconn --net 193.11.176.0/20 --name RSN --nointernal";
+        assert_eq!(info.to_options(Family::Ipv4), printed);
+    }
+
+    /// Every way to combine the options prints in one order, and what is printed makes the same parameters.
     #[test]
     fn a_rule_prints_as_its_options() {
-        let mut info = empty();
-        info.set_traffic();
-        info.set_netmask("255.255.240.0").unwrap();
-        info.set_netbase("193.11.176.0").unwrap();
-        info.set_nointernal(false);
-        info.set_name("RSN").unwrap();
-        info.check_base().unwrap();
-        assert_eq!(info.to_options(), " --traffic --net 193.11.176.0/20 --name RSN --nointernal");
-        info.set_nointernal(true);
-        assert!(info.to_options().ends_with(" ! --nointernal"));
+        for (family, net) in [(Family::Ipv4, "193.11.176.0/20"), (Family::Ipv6, "2001:db8::/32")] {
+            for choice in 0..1 << 5 {
+                for internal in ["", " --nointernal", " ! --nointernal"] {
+                    let chosen = |bit: u32, option| if choice & (1 << bit) != 0 { option } else { "" };
+                    let counts = [chosen(0, " --traffic"), chosen(1, " --ipconn"), chosen(2, " --portconn")].concat();
+                    if counts.is_empty() {
+                        continue;
+                    }
+                    let rest = [chosen(3, " --hashsize 4096"), chosen(4, " --clearonread")].concat();
+                    let options = format!("{counts} --net {net} --name t{rest}{internal}");
+                    let info = parse(family, &options).unwrap();
+                    assert_eq!(info.to_options(family), options);
+                    let mixed = format!("{internal}{rest} --name t --net {net}{counts}");
+                    assert_eq!(parse(family, &mixed).unwrap(), info);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn options_end_up_in_their_fields() {
+        let rule = "--ipconn --net 2001:db8::/32 --name x --hashsize 16777216 --clearonread ! --nointernal";
+        let info = parse(Family::Ipv6, rule).unwrap();
+        let mut expected = empty();
+        expected.count = abi::COUNT_IPCONN;
+        expected.netbase[..4].copy_from_slice(&[0x20, 0x01, 0x0d, 0xb8]);
+        expected.netmask[..4].copy_from_slice(&[0xff; 4]);
+        expected.name[0] = b'x';
+        expected.hash_size = abi::MAX_HASH_SIZE;
+        expected.clear_on_read = 1;
+        expected.internal = abi::INTERNAL_ONLY;
+        assert_eq!(info, expected);
     }
 
     #[test]
     fn both_forms_of_a_network_are_the_same() {
-        for length in 0..=32 {
-            let (mut cidr, mut pair) = (empty(), empty());
-            let mask = mask_of(length);
-            let base = Ipv4Addr::from(0xc0a8_ffff & mask);
-            cidr.set_net(&format!("{base}/{length}")).unwrap();
-            pair.set_netbase(&base.to_string()).unwrap();
-            pair.set_netmask(&Ipv4Addr::from(mask).to_string()).unwrap();
-            assert_eq!(cidr, pair);
-            assert_eq!(load(&cidr.netmask).leading_ones(), length);
+        for (family, address) in [(Family::Ipv4, "192.168.255.255"), (Family::Ipv6, "2001:db8:ffff::ffff")] {
+            let address = family.parse(address).unwrap();
+            for length in 0..=family.width() {
+                let mask = mask_of(length);
+                let base = family.address(address & mask);
+                let cidr = parse(family, &format!("--traffic --name t --net {base}/{length}")).unwrap();
+                let mask = family.address(mask);
+                let pair = parse(family, &format!("--traffic --name t --netbase {base} --netmask {mask}")).unwrap();
+                assert_eq!(cidr, pair);
+                assert_eq!(cidr.to_options(family), format!(" --traffic --net {base}/{length} --name t"));
+            }
+        }
+    }
+
+    #[test]
+    fn ipv6_networks_print_in_one_form() {
+        for (given, printed) in [
+            ("2001:0DB8:0:0::/32", "2001:db8::/32"),
+            ("0:0:0:0:0:0:0:0/0", "::/0"),
+            ("::1/128", "::1/128"),
+            ("2001:db8:0:1:0:0:0:0/064", "2001:db8:0:1::/64"),
+            ("::ffff:10.0.0.0/104", "::ffff:10.0.0.0/104"),
+        ] {
+            let info = parse(Family::Ipv6, &format!("--traffic --name t --net {given}")).unwrap();
+            assert!(info.to_options(Family::Ipv6).contains(&format!(" --net {printed} ")), "{given}");
         }
     }
 
     #[test]
     fn bad_networks() {
-        let bad = [
-            "",
-            "/",
-            "10.0.0.0",
-            "10.0.0.0/",
-            "10.0.0.0/33",
-            "10.0.0.0/-1",
-            "10.0.0.0/+8",
-            "10.0.0/8",
-            "10.0.0.0/8/8",
-            " 10.0.0.0/8",
-            "::/0",
-            "localhost/8",
-            "10.0.0.0/255.0.0.0",
-        ];
-        for text in bad {
-            let error = empty().set_net(text).unwrap_err();
-            assert!(error.0.contains("193.11.176.0/20"), "{text}: {error}");
+        let ipv4 = ["", "/", "10.0.0.0", "10.0.0.0/", "10.0.0.0/33", "10.0.0.0/-1", "10.0.0.0/+8", "10.0.0/8"];
+        for text in ipv4.into_iter().chain(["10.0.0.0/8/8", " 10.0.0.0/8", "a/8", "10.0.0.0/255.0.0.0"]) {
+            assert_eq!(
+                refused(Family::Ipv4, Id::Net, text),
+                "an IPv4 network is required, like 193.11.176.0/20",
+                "{text}"
+            );
         }
-        let error = empty().set_net("10.0.0.1/8").unwrap_err();
-        assert!(error.0.contains("10.0.0.0/8"), "{error}");
+        let ipv6 = ["", "/", "2001:db8::", "2001:db8::/", "::/129", "::/-1", "::/+8", "::/8/8", "::/ffff::", ":::/0"];
+        for text in ipv6.into_iter().chain(["fe80::%eth0/64", "[::]/0", "::/4294967297", "a/8"]) {
+            assert_eq!(
+                refused(Family::Ipv6, Id::Net, text),
+                "an IPv6 network is required, like 2001:db8::/32",
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn host_bits() {
+        for (family, base, mask, length, network) in [
+            (Family::Ipv4, "193.11.177.9", "255.255.240.0", 20, "193.11.176.0/20"),
+            (Family::Ipv4, "0.0.0.1", "0.0.0.0", 0, "0.0.0.0/0"),
+            (Family::Ipv6, "2001:db8::1", "ffff:ffff::", 32, "2001:db8::/32"),
+            (Family::Ipv6, "8000::", "::", 0, "::/0"),
+        ] {
+            let why = format!("host bits are set; the network is {network}");
+            assert_eq!(refused(family, Id::Net, &format!("{base}/{length}")), why);
+            let rule = format!("--traffic --netbase {base} --netmask {mask} --name t");
+            let error = parse(family, &rule).unwrap_err().to_string();
+            assert_eq!(error, format!("bad value for option \"--netbase\" with this \"--netmask\": {why}"));
+        }
     }
 
     #[test]
     fn bad_masks_and_bases() {
-        for text in ["255.0.255.0", "0.0.0.1", "20", "/20", "", "255.255.255.256"] {
-            assert!(empty().set_netmask(text).is_err(), "{text}");
+        for text in ["255.0.255.0", "0.0.0.1", "0.255.255.255"] {
+            let why = refused(Family::Ipv4, Id::Netmask, text);
+            assert_eq!(why, "a mask without holes is required, like 255.255.240.0");
+        }
+        for text in ["ffff::ffff", "::1", "7fff::", "ffff:ffff::ffff:0"] {
+            let why = refused(Family::Ipv6, Id::Netmask, text);
+            assert_eq!(why, "a mask without holes is required, like ffff:ffff::");
+        }
+        for text in ["20", "/20", "", "255.255.255.256"] {
+            assert_eq!(refused(Family::Ipv4, Id::Netmask, text), "an IPv4 mask is required, like 255.255.240.0");
+        }
+        for text in ["32", "/32", "", "ffff:ffff"] {
+            assert_eq!(refused(Family::Ipv6, Id::Netmask, text), "an IPv6 mask is required, like ffff:ffff::");
         }
         for text in ["10", "10.0.0.0/8", "", "host"] {
-            assert!(empty().set_netbase(text).is_err(), "{text}");
+            assert_eq!(refused(Family::Ipv4, Id::Netbase, text), "an IPv4 address is required, like 193.11.176.0");
         }
-        let mut info = empty();
-        info.set_netbase("193.11.177.9").unwrap();
-        info.set_netmask("255.255.240.0").unwrap();
-        let error = info.check_base().unwrap_err();
-        assert!(error.0.contains("193.11.176.0/20"), "{error}");
+        for text in ["2001", "2001:db8::/32", "", "host"] {
+            assert_eq!(refused(Family::Ipv6, Id::Netbase, text), "an IPv6 address is required, like 2001:db8::");
+        }
+    }
+
+    #[test]
+    fn the_other_family() {
+        for (family, id, text, why) in [
+            (
+                Family::Ipv4,
+                Id::Net,
+                "2001:db8::/32",
+                "network is required, like 193.11.176.0/20; for IPv6 use ip6tables",
+            ),
+            (Family::Ipv4, Id::Netbase, "::", "address is required, like 193.11.176.0; for IPv6 use ip6tables"),
+            (Family::Ipv4, Id::Netmask, "ffff::", "mask is required, like 255.255.240.0; for IPv6 use ip6tables"),
+            (Family::Ipv6, Id::Net, "10.0.0.0/8", "network is required, like 2001:db8::/32; for IPv4 use iptables"),
+            (Family::Ipv6, Id::Netbase, "10.0.0.0", "address is required, like 2001:db8::; for IPv4 use iptables"),
+            (Family::Ipv6, Id::Netmask, "255.0.0.0", "mask is required, like ffff:ffff::; for IPv4 use iptables"),
+        ] {
+            assert_eq!(refused(family, id, text), format!("an {} {why}", family.name()));
+        }
     }
 
     #[test]
     fn names() {
-        let mut info = empty();
-        for good in ["a", "RSN", "A-z_09", &"x".repeat(31)] {
-            info.set_name(good).unwrap();
-            assert!(info.to_options().contains(&format!(" --name {good}")));
+        for good in ["a", "RSN", "A-z_09", "-", &"x".repeat(31)] {
+            let info = parse(Family::Ipv4, &format!("--traffic --net 10.0.0.0/8 --name {good}")).unwrap();
+            assert!(info.to_options(Family::Ipv4).ends_with(&format!(" --name {good}")));
         }
-        for bad in ["", "a b", "a/b", ".", "..", "a.ipconn", "\u{e4}", &"x".repeat(32)] {
-            assert!(info.set_name(bad).is_err(), "{bad}");
+        for bad in ["", "a b", "a/b", ".", "..", "a.ipconn", "\u{e4}", "\u{fffd}", "a\n", &"x".repeat(32)] {
+            let why = refused(Family::Ipv4, Id::Name, bad);
+            assert_eq!(why, "1 to 31 of the characters A-Z a-z 0-9 _ - are required");
+        }
+    }
+
+    #[test]
+    fn hash_sizes() {
+        for (good, printed) in [("1", 1), ("7", 7), ("0010", 10), ("65536", 65536), ("16777216", 1 << 24)] {
+            let info = parse(Family::Ipv4, &format!("--traffic --net 10.0.0.0/8 --name t --hashsize {good}")).unwrap();
+            assert_eq!(info.hash_size, printed);
+            assert!(info.to_options(Family::Ipv4).ends_with(&format!(" --hashsize {printed}")));
+        }
+        let bad = ["", "0", "00", "16777217", "4294967296", "4294967297", "99999999999999999999"];
+        for bad in bad.into_iter().chain(["-1", "+1", "0x10", "1k", " 1", "1 ", "1.0", "many", "\u{0661}"]) {
+            let why = refused(Family::Ipv4, Id::Hashsize, bad);
+            assert_eq!(why, "a number from 1 to 16777216 is required", "{bad}");
+        }
+    }
+
+    #[test]
+    fn missing_options() {
+        for (rule, why) in [
+            ("", "option \"--name\" must be specified"),
+            ("--traffic --net NET", "option \"--name\" must be specified"),
+            (
+                "--net NET --name t --clearonread --nointernal --hashsize 1",
+                "option \"--traffic\", \"--ipconn\" or \"--portconn\" must be specified: they say what to count",
+            ),
+            ("--ipconn --name t", "option \"--net\", or \"--netbase\" and \"--netmask\", must be specified"),
+            ("--portconn --netbase BASE --name t", "option \"--netbase\" also requires \"--netmask\""),
+            ("--traffic --netmask MASK --name t", "option \"--netmask\" also requires \"--netbase\""),
+            (
+                "--traffic --net NET --netbase BASE --name t",
+                "option \"--net\" cannot be used together with \"--netbase\"",
+            ),
+            (
+                "--traffic --netmask MASK --net NET --name t",
+                "option \"--net\" cannot be used together with \"--netmask\"",
+            ),
+        ] {
+            for family in FAMILIES {
+                let rule = rule.replace("NET", NETWORK.example(family));
+                let rule = rule.replace("BASE", ADDRESS.example(family)).replace("MASK", MASK.example(family));
+                assert_eq!(parse(family, &rule).unwrap_err().to_string(), why, "{rule}");
+            }
+        }
+    }
+
+    /// The kernel's answer is shown as it is, also if it is not what it should be.
+    #[test]
+    fn nothing_that_the_kernel_sends_is_too_strange_to_print() {
+        let mut info = empty();
+        info.netbase = [0xff; 16];
+        info.netmask = [0xa5; 16];
+        info.name = [0xff; abi::NAME_SIZE];
+        info.internal = 9;
+        for family in FAMILIES {
+            assert!(info.to_options(family).starts_with(" --net "));
         }
     }
 }

@@ -5,20 +5,37 @@ use anyhow::{Result, ensure};
 use insta::assert_snapshot;
 use vm_tests::frames::{Ipv4, mirrored};
 use vm_tests::guest::Guest;
-use vm_tests::replay::Backend;
+use vm_tests::replay::{Backend, TABLES};
 
 use crate::support::{BACKENDS, in_guest, iptables};
 
-const RULES: [&str; 5] = [
+/// The contract's own.
+const RSN: &str = "-A PROMISC -m traffic --traffic --portconn --ipconn \
+                   --netmask 255.255.240.0 --netbase 193.11.176.0 --nointernal --name RSN";
+
+const RULES: [&str; 7] = [
     "-A PROMISC -m traffic --traffic --net 10.0.0.0/8 --name cidr",
-    "-A PROMISC -i eth0 -m traffic --traffic --netbase 193.11.176.0 --netmask 255.255.240.0 --nointernal --name RSN",
+    "-A PROMISC -i eth0 -m traffic --traffic --netbase 193.11.176.0 --netmask 255.255.240.0 --nointernal --name base",
     "-A PROMISC -m traffic ! --nointernal --traffic --net 0.0.0.0/0 --name A-z_9 -j ACCEPT",
     "-A PROMISC -m traffic --traffic --net 10.1.2.3/32 --name one -m comment --comment \"and more\"",
+    RSN,
+    "-A PROMISC -m traffic --clearonread --hashsize 4096 ! --nointernal --portconn --net 10.0.0.0/8 --name ports",
     "-I PROMISC 2 -s 10.0.0.0/8 -j DROP",
 ];
 
-fn add(guest: &mut Guest, backend: Backend) -> Result<()> {
-    RULES.iter().try_for_each(|rule| iptables(guest, backend, rule).map(drop))
+const RULES6: [&str; 7] = [
+    "-A PROMISC -m traffic --traffic --net 2001:db8::/32 --name cidr",
+    "-A PROMISC -i eth0 -m traffic --traffic --netbase 2001:0DB8:0:0:: --netmask ffff:ffff:: --nointernal --name base",
+    "-A PROMISC -m traffic ! --nointernal --ipconn --net ::/0 --name A-z_9 -j ACCEPT",
+    "-A PROMISC -m traffic --traffic --net 2001:db8::1/128 --name one -m comment --comment \"and more\"",
+    "-A PROMISC -m traffic --traffic --portconn --ipconn --netmask ffff:ffff:f000:: --netbase 2001:db8:b000:: \
+     --nointernal --name RSN",
+    "-A PROMISC -m traffic --clearonread --hashsize 1 ! --nointernal --portconn --net fe80::/10 --name ports",
+    "-I PROMISC 2 -s 2001:db8::/32 -j DROP",
+];
+
+fn add(guest: &mut Guest, backend: Backend, program: &str, rules: &[&str]) -> Result<()> {
+    rules.iter().try_for_each(|rule| iptables(guest, backend, &format!("{program} {rule}")).map(drop))
 }
 
 /// What a tool saves, without the comments: they hold the time.
@@ -27,28 +44,62 @@ fn saved(guest: &mut Guest, tool: &str) -> Result<String> {
     Ok(text.lines().filter(|line| !line.starts_with('#')).map(|line| format!("{line}\n")).collect())
 }
 
+/// Rules that are saved and restored, or printed and typed again, stay what they are. The snapshots are
+/// `saved` and `printed` with a suffix.
+fn round_trip(guest: &mut Guest, backend: Backend, program: &str, rules: &[&str], suffix: &str) -> Result<()> {
+    let tool = format!("/usr/local/sbin/{program}-{backend}");
+    add(guest, backend, program, rules)?;
+    iptables(guest, backend, &format!("{program} -P PROMISC DROP"))?;
+    let before = saved(guest, &tool)?;
+    assert_snapshot!(format!("saved{suffix}"), before);
+    guest.must(&format!("{tool}-save >/tmp/rules && {tool}-restore </tmp/rules"))?;
+    ensure!(saved(guest, &tool)? == before, "restored over the same rules");
+    guest.must(&format!("{tool} -F; {tool} -P PROMISC ACCEPT; {tool}-restore --test </tmp/rules"))?;
+    guest.must(&format!("{tool}-restore </tmp/rules"))?;
+    ensure!(saved(guest, &tool)? == before, "restored from nothing");
+    // The rules as they are printed are commands that make them.
+    let printed = iptables(guest, backend, &format!("{program} -S PROMISC"))?;
+    assert_snapshot!(format!("printed{suffix}"), printed);
+    iptables(guest, backend, &format!("{program} -F PROMISC"))?;
+    add(guest, backend, program, &printed.lines().collect::<Vec<_>>())?;
+    ensure!(iptables(guest, backend, &format!("{program} -S PROMISC"))? == printed, "made from what was printed");
+    Ok(())
+}
+
 #[test]
 fn save_and_restore_is_a_round_trip() {
     for backend in BACKENDS {
+        in_guest(|guest| round_trip(guest, backend, "iptables", &RULES, ""));
+    }
+}
+
+#[test]
+fn save_and_restore_is_a_round_trip_for_ipv6() {
+    for backend in BACKENDS {
+        in_guest(|guest| round_trip(guest, backend, "ip6tables", &RULES6, "6"));
+    }
+}
+
+#[test]
+fn the_rule_of_the_contract() {
+    for backend in BACKENDS {
         in_guest(|guest| {
-            let tool = format!("/usr/local/sbin/iptables-{backend}");
-            add(guest, backend)?;
-            iptables(guest, backend, "-P PROMISC DROP")?;
-            let before = saved(guest, &tool)?;
-            assert_snapshot!("saved", before);
-            guest.must(&format!("{tool}-save >/tmp/rules && {tool}-restore </tmp/rules"))?;
-            ensure!(saved(guest, &tool)? == before, "restored over the same rules");
-            guest.must(&format!("{tool} -F; {tool} -P PROMISC ACCEPT; {tool}-restore --test </tmp/rules"))?;
-            guest.must(&format!("{tool}-restore </tmp/rules"))?;
-            ensure!(saved(guest, &tool)? == before, "restored from nothing");
-            // The rules as they are printed are commands that make them.
-            let printed = iptables(guest, backend, "-S PROMISC")?;
-            assert_snapshot!("printed", printed);
-            iptables(guest, backend, "-F PROMISC")?;
-            for rule in printed.lines() {
-                iptables(guest, backend, rule)?;
-            }
-            ensure!(iptables(guest, backend, "-S PROMISC")? == printed, "made from what was printed");
+            iptables(guest, backend, RSN)?;
+            let printed = "-A PROMISC -m traffic --traffic --ipconn --portconn --net 193.11.176.0/20 \
+                           --name RSN --nointernal";
+            let rules = iptables(guest, backend, "-S PROMISC")?;
+            ensure!(rules == format!("-P PROMISC ACCEPT\n{printed}\n"), "{backend}: {rules}");
+            // Either form finds the rule.
+            iptables(guest, backend, &RSN.replacen("-A", "-C", 1))?;
+            iptables(guest, backend, &printed.replacen("-A", "-C", 1))?;
+            let files = guest.must(&format!("ls {TABLES}"))?;
+            ensure!(files == "RSN\nRSN.ipconn\nRSN.portconn\n", "{backend}: {files}");
+            iptables(guest, backend, &RSN.replacen("-A", "-D", 1))?;
+            // nf_tables takes rules away a little later than iptables says.
+            let gone =
+                format!("for n in $(seq 100); do test -z \"$(ls {TABLES})\" && exit; sleep 0.1; done; ls {TABLES}");
+            let files = guest.must(&gone)?;
+            ensure!(files.is_empty(), "{backend}: there are still\n{files}");
             Ok(())
         });
     }
@@ -58,13 +109,24 @@ fn save_and_restore_is_a_round_trip() {
 fn list() {
     for backend in BACKENDS {
         in_guest(|guest| {
-            add(guest, backend)?;
+            add(guest, backend, "iptables", &RULES)?;
             guest.open_port(0)?;
             guest.send(0, [mirrored(&Ipv4::new([10, 0, 0, 1], [192, 0, 2, 1]).udp((1, 2), &[7; 72]))])?;
             assert_snapshot!("list", iptables(guest, backend, "-L PROMISC -n -v")?);
             iptables(guest, backend, "-Z PROMISC")?;
             let zeroed = iptables(guest, backend, "-L PROMISC -n -v -x")?;
             ensure!(zeroed.lines().skip(2).all(|line| line.trim_start().starts_with("0        0")), "{zeroed}");
+            Ok(())
+        });
+    }
+}
+
+#[test]
+fn list_of_ipv6() {
+    for backend in BACKENDS {
+        in_guest(|guest| {
+            add(guest, backend, "ip6tables", &RULES6)?;
+            assert_snapshot!("list6", iptables(guest, backend, "ip6tables -L PROMISC -n")?);
             Ok(())
         });
     }

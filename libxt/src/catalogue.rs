@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Which options there are, and what the help says of them.
+//!
+//! The manual page, `libxt_traffic.8`, says the same and more; a test below compares the three.
+
+use std::ffi::CStr;
+
+/// What `iptables -m traffic -h` prints, and `ip6tables`.
+pub const HELP: &str = "\
+traffic match options:
+    --traffic              Count bytes per address (TCP, UDP, OTHER)
+    --ipconn               Count connections per address
+                           (TCP, UDP, ICMP, OTHER)
+    --portconn             Count connections per port
+                           (TCP, UDP, ICMP, OTHER)
+    --net address/length   The network to account for
+    --netbase address      Instead of --net: the network's first address
+    --netmask mask         Instead of --net: the network's mask
+    --name name            Name of the table and of its files below
+                           /proc/net/xt_traffic: 1 to 31 of A-Z a-z 0-9 _ -
+    --hashsize number      Size of the hash, 1 to 16777216;
+                           by default from the size of the network
+    --clearonread          What a read returns is cleared
+[!] --nointernal           Leave out traffic inside the network;
+                           with !, count only that
+";
+
+/// The options' numbers: their places in [`OPTIONS`], and their bits among those that were given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Id {
+    Traffic,
+    Ipconn,
+    Portconn,
+    Net,
+    Netbase,
+    Netmask,
+    Name,
+    Hashsize,
+    Clearonread,
+    Nointernal,
+}
+
+/// An option.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry {
+    pub id: Id,
+    /// Without the dashes.
+    pub name: &'static CStr,
+    pub has_argument: bool,
+    /// If `!` may come before it.
+    pub invert: bool,
+}
+
+const fn flag(id: Id, name: &'static CStr) -> Entry {
+    Entry { id, name, has_argument: false, invert: false }
+}
+
+const fn value(id: Id, name: &'static CStr) -> Entry {
+    Entry { has_argument: true, ..flag(id, name) }
+}
+
+/// All of them, in the order of the help text.
+pub const OPTIONS: [Entry; 10] = [
+    flag(Id::Traffic, c"traffic"),
+    flag(Id::Ipconn, c"ipconn"),
+    flag(Id::Portconn, c"portconn"),
+    value(Id::Net, c"net"),
+    value(Id::Netbase, c"netbase"),
+    value(Id::Netmask, c"netmask"),
+    value(Id::Name, c"name"),
+    value(Id::Hashsize, c"hashsize"),
+    flag(Id::Clearonread, c"clearonread"),
+    Entry { invert: true, ..flag(Id::Nointernal, c"nointernal") },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::abi;
+    use std::collections::BTreeSet;
+
+    const MAN: &str = include_str!("../libxt_traffic.8");
+
+    /// An option as a text describes it.
+    #[derive(Debug, PartialEq)]
+    struct Described {
+        invert: bool,
+        name: String,
+        argument: Option<String>,
+        meaning: String,
+    }
+
+    impl Described {
+        /// From `[!] --name argument`.
+        fn new(synopsis: &str, meaning: String) -> Self {
+            let (invert, rest) = match synopsis.trim().strip_prefix("[!] ") {
+                Some(rest) => (true, rest),
+                None => (false, synopsis.trim()),
+            };
+            let mut words = rest.split(' ');
+            let name = words.next().and_then(|word| word.strip_prefix("--"));
+            let name = name.unwrap_or_else(|| panic!("no option: {synopsis}")).to_owned();
+            let argument = words.next().map(str::to_owned);
+            assert_eq!(words.next(), None, "{synopsis}");
+            Self { invert, name, argument, meaning }
+        }
+    }
+
+    /// The options that the help lists: the meaning begins in column 27, and so do the lines that go on with it.
+    fn in_help() -> Vec<Described> {
+        const COLUMN: usize = 27;
+        let mut found: Vec<(String, String)> = Vec::new();
+        for line in HELP.lines().skip(1) {
+            let (left, right) = line.split_at(COLUMN);
+            match left.trim() {
+                "" => {
+                    let (_, meaning) = found.last_mut().unwrap();
+                    *meaning += &format!(" {right}");
+                }
+                synopsis => found.push((synopsis.to_owned(), right.to_owned())),
+            }
+        }
+        found.iter().map(|(synopsis, meaning)| Described::new(synopsis, meaning.clone())).collect()
+    }
+
+    /// The lines of a section of the manual page, without the escapes for fonts and dashes.
+    fn section(title: &str) -> Vec<String> {
+        let lines = MAN.lines().skip_while(|line| *line != format!(".SH {title}"));
+        let text = lines.skip(1).take_while(|line| !line.starts_with(".SH"));
+        let plain =
+            |line: &str| ["\\fB", "\\fI", "\\fP"].iter().fold(line.replace("\\-", "-"), |l, e| l.replace(e, ""));
+        text.map(plain).collect()
+    }
+
+    /// The options of the manual page: each has a `.TP`, the option, and its meaning.
+    fn in_manual() -> Vec<Described> {
+        let lines = section("OPTIONS");
+        assert!(!lines.is_empty(), "the manual page has no OPTIONS");
+        let entries = lines.split(|line| line == ".TP").skip(1);
+        entries.map(|entry| Described::new(&entry[0], entry[1..].join(" "))).collect()
+    }
+
+    fn names(options: &[Described]) -> Vec<&str> {
+        options.iter().map(|option| option.name.as_str()).collect()
+    }
+
+    #[test]
+    fn numbers_are_places() {
+        for (place, option) in OPTIONS.iter().enumerate() {
+            assert_eq!(option.id as usize, place, "{option:?}");
+        }
+    }
+
+    #[test]
+    fn help_and_manual_list_the_options() {
+        let all: Vec<&str> = OPTIONS.iter().map(|option| option.name.to_str().unwrap()).collect();
+        let (help, manual) = (in_help(), in_manual());
+        assert_eq!(names(&help), all, "the help and the options");
+        assert_eq!(names(&manual), all, "the manual page and the options");
+        for ((option, help), manual) in OPTIONS.iter().zip(&help).zip(&manual) {
+            assert_eq!((help.invert, help.argument.is_some()), (option.invert, option.has_argument), "{help:?}");
+            assert_eq!((manual.invert, &manual.argument), (help.invert, &help.argument), "{manual:?}");
+        }
+    }
+
+    #[test]
+    fn help_and_manual_say_the_same() {
+        for (help, manual) in in_help().iter().zip(&in_manual()) {
+            let said = format!("{}.", help.meaning);
+            assert!(manual.meaning.starts_with(&said), "the help says\n{said}\nthe manual\n{}", manual.meaning);
+        }
+    }
+
+    #[test]
+    fn synopsis_has_every_option() {
+        let synopsis = section("SYNOPSIS").join(" ");
+        let words = synopsis.split(|c: char| !c.is_ascii_lowercase() && c != '-');
+        let found: BTreeSet<&str> = words.filter_map(|word| word.strip_prefix("--")).collect();
+        let all: BTreeSet<&str> = OPTIONS.iter().map(|option| option.name.to_str().unwrap()).collect();
+        assert_eq!(found, all);
+    }
+
+    #[test]
+    fn limits_are_those_of_the_layout() {
+        assert!(HELP.contains(&format!("1 to {};", abi::MAX_HASH_SIZE)), "the largest hash size");
+        assert!(HELP.contains(&format!("1 to {} of", abi::NAME_SIZE - 1)), "the longest name");
+    }
+
+    /// The help fits a terminal.
+    #[test]
+    fn help_is_narrow() {
+        assert!(HELP.lines().all(|line| line.len() < 80));
+    }
+}
