@@ -9,10 +9,17 @@ use flate2::write::GzEncoder;
 use insta::assert_snapshot;
 use vm_tests::artifacts::Artifacts;
 use vm_tests::capture::Capture;
-use vm_tests::model::Rule;
-use vm_tests::replay::{Backend, Options, Table, replay};
+use vm_tests::guest::mac_of_port;
+use vm_tests::model::{self, Rule};
+use vm_tests::replay::{Backend, DEFAULT_RULE, Options, Table, print, replay};
 
-use crate::support::{BACKENDS, expected, same_table};
+use crate::support::{BACKENDS, same_table};
+
+/// Everything there is to count, of both families.
+const RULES: [&str; 2] = [
+    "-A PROMISC -m traffic --traffic --ipconn --portconn --net 0.0.0.0/0 --name all",
+    "ip6tables -A PROMISC -m traffic --traffic --ipconn --portconn --net ::/0 --name all6",
+];
 
 fn path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("captures").join(name)
@@ -27,17 +34,41 @@ fn text(table: &Table) -> &str {
     std::str::from_utf8(&table.text).unwrap()
 }
 
-/// Replays one capture with both back ends: the same table each time, and the one that the model expects.
+/// The files that the model expects, sorted by name.
+fn expected(rules: &[&str], captures: &[PathBuf]) -> Vec<Table> {
+    let captures: Vec<Capture> = captures.iter().map(|path| Capture::open(path).unwrap()).collect();
+    let mut tables = vec![];
+    for (name, rule) in rules.iter().filter_map(|rule| Rule::parse(rule).unwrap()) {
+        let frames = captures.iter().flat_map(Capture::frames);
+        let texts = model::texts(&name, &rule, mac_of_port(0), frames);
+        tables.extend(texts.into_iter().map(|(name, text)| Table { name, text: text.into_bytes() }));
+    }
+    tables.sort_by(|a, b| a.name.cmp(&b.name));
+    tables
+}
+
+fn same_tables(got: &[Table], want: &[Table]) {
+    let names = |tables: &[Table]| tables.iter().map(|table| table.name.clone()).collect::<Vec<_>>();
+    assert_eq!(names(got), names(want));
+    for (got, want) in got.iter().zip(want) {
+        same_table(&got.name, text(got), text(want)).unwrap();
+    }
+}
+
+fn printed(tables: &[Table]) -> String {
+    let mut bytes = vec![];
+    print(tables, &mut bytes).unwrap();
+    String::from_utf8(bytes).unwrap()
+}
+
+/// Replays one capture with both back ends: the same tables each time, and the ones that the model expects.
 fn check(name: &str) {
-    let file = path(&format!("{name}.pcap"));
-    let capture = Capture::open(&file).unwrap();
-    let model = expected(&Rule::everything(), &capture.frames().collect::<Vec<_>>());
+    let captures = vec![path(&format!("{name}.pcap"))];
+    let model = expected(&RULES, &captures);
     for backend in BACKENDS {
-        let tables = replay(&options(backend, &[], vec![file.clone()])).unwrap_or_else(|error| panic!("{error:#}"));
-        let [table] = tables.as_slice() else { panic!("{tables:?}") };
-        assert_eq!(table.name, "all");
-        same_table(name, text(table), &model.text()).unwrap();
-        assert_snapshot!(name, text(table));
+        let tables = replay(&options(backend, &RULES, captures.clone())).unwrap_or_else(|error| panic!("{error:#}"));
+        same_tables(&tables, &model);
+        assert_snapshot!(name, printed(&tables));
     }
 }
 
@@ -55,25 +86,26 @@ captures! { ping web web_offloaded names shell_session bulk vlan }
 #[test]
 fn several_captures_and_rules_at_once() {
     let rules = [
-        "-A PROMISC -m traffic --traffic --net 192.0.2.0/24 --nointernal --name leaving",
-        "iptables -A PROMISC -m traffic --traffic --net 0.0.0.0/0 --name all",
+        "-A PROMISC -m traffic --traffic --ipconn --net 192.0.2.0/24 --nointernal --name leaving",
+        "iptables -A PROMISC -m traffic --portconn --net 0.0.0.0/0 --name all",
         "ip6tables -P PROMISC DROP",
+        "ip6tables -A PROMISC -m traffic --traffic --net 2001:db8::/64 ! --nointernal --name six",
     ];
     let captures = vec![path("ping.pcap"), path("names.pcap"), path("ping.pcap")];
-    let tables = replay(&options(Backend::Nft, &rules, captures)).unwrap();
-    let printed: String = tables.iter().map(|table| format!("==> {} <==\n{}", table.name, text(table))).collect();
-    assert_snapshot!("several_captures_and_rules", printed);
+    let tables = replay(&options(Backend::Nft, &rules, captures.clone())).unwrap_or_else(|error| panic!("{error:#}"));
+    same_tables(&tables, &expected(&rules, &captures));
+    assert_snapshot!("several_captures_and_rules", printed(&tables));
 }
 
 #[test]
-fn a_compressed_capture_is_the_same_capture() -> Result<()> {
+fn a_compressed_capture_and_the_default_rule() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let packed = folder.path().join("ping.pcap.gz");
     let mut encoder = GzEncoder::new(std::fs::File::create(&packed)?, Compression::best());
     std::io::copy(&mut std::fs::File::open(path("ping.pcap"))?, &mut encoder)?;
     encoder.finish()?;
     let tables = replay(&options(Backend::Legacy, &[], vec![packed]))?;
-    assert_snapshot!("ping", text(&tables[0]));
+    same_tables(&tables, &expected(&[DEFAULT_RULE], &[path("ping.pcap")]));
     Ok(())
 }
 
