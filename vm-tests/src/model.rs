@@ -19,6 +19,8 @@ use std::fmt::{Display, Write as _};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use anyhow::{Result, ensure};
+
 use self::flows::{Class, Flows};
 use self::packet::Packet;
 use crate::frames::Mac;
@@ -115,6 +117,20 @@ pub fn texts<F: AsRef<[u8]>>(
 ) -> Vec<(String, String)> {
     let expected = Expected::of(rule, box_mac, frames);
     rule.files().map(|file| (file.name(name), expected.text_of(file))).collect()
+}
+
+/// Fails with the first line in which a table of the kernel differs from the model's.
+///
+/// # Errors
+/// That line, of both.
+pub fn same_table(name: &str, got: &str, want: &str) -> Result<()> {
+    for (number, (got, want)) in got.lines().zip(want.lines()).enumerate() {
+        ensure!(got == want, "{name}, line {}: the kernel says\n{got}\nthe model says\n{want}", number + 1);
+    }
+    let (lines, wanted) = (got.lines().count(), want.lines().count());
+    ensure!(lines == wanted, "{name}: the kernel has {lines} lines, the model {wanted}");
+    ensure!(got == want, "{name}: line endings differ");
+    Ok(())
 }
 
 /// In the file of bytes ICMP is OTHER.

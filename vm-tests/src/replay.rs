@@ -12,6 +12,7 @@ use crate::artifacts::Artifacts;
 use crate::capture::Capture;
 use crate::frames::Mac;
 use crate::guest::{Config, Guest, check_length, mac_of_port};
+use crate::model::{self, Rule};
 
 /// Where the module's files are.
 pub const TABLES: &str = "/proc/net/xt_traffic";
@@ -61,6 +62,8 @@ pub struct Options {
     pub rules: Vec<String>,
     /// The capture files, in order.
     pub captures: Vec<PathBuf>,
+    /// Whether the tables must be what the [model](crate::model) expects.
+    pub check: bool,
 }
 
 /// A file of [`TABLES`].
@@ -77,7 +80,8 @@ pub struct Table {
 ///
 /// # Errors
 /// When a capture cannot be read or holds what cannot be sent, a rule is refused (with iptables's message), a
-/// frame is lost, or the guest fails. The captures are checked before the guest boots.
+/// frame is lost, or the guest fails. The captures are checked before the guest boots. With `check`, also when the
+/// model expects other tables, or cannot take a rule.
 pub fn replay(options: &Options) -> Result<Vec<Table>> {
     replay_with_progress(options, |_, _| {})
 }
@@ -99,6 +103,7 @@ pub fn replay_with_progress(options: &Options, mut progress: impl FnMut(usize, u
     let default = [DEFAULT_RULE.to_owned()];
     let rules = if options.rules.is_empty() { &default } else { options.rules.as_slice() };
     rules.iter().try_for_each(|rule| add_rule(&mut guest, options.backend, rule))?;
+    let modelled = options.check.then(|| modelled_rules(rules)).transpose()?;
     let all = captures.iter().map(|capture| sendable(capture).count()).sum();
     let mut sent = 0;
     progress(sent, all);
@@ -111,7 +116,24 @@ pub fn replay_with_progress(options: &Options, mut progress: impl FnMut(usize, u
     }
     let tables = read_tables(&mut guest)?;
     guest.check_log()?;
+    for (name, rule) in modelled.iter().flatten() {
+        let frames = captures.iter().flat_map(sendable);
+        for (file, want) in model::texts(name, rule, mac, frames) {
+            let got = tables.iter().find(|table| table.name == file).with_context(|| format!("there is no {file}"))?;
+            model::same_table(&file, &String::from_utf8_lossy(&got.text), &want)?;
+        }
+    }
     Ok(tables)
+}
+
+/// The rules that count, as the model takes them. It knows no two rules that count in one table.
+fn modelled_rules(rules: &[String]) -> Result<Vec<(String, Rule)>> {
+    let mut names = HashSet::new();
+    let parsed = rules.iter().filter_map(|rule| Rule::parse(rule).transpose()).collect::<Result<Vec<_>>>()?;
+    match parsed.iter().find(|(name, _)| !names.insert(name.clone())) {
+        Some((name, _)) => bail!("the model takes one rule a table, but there are more for {name}"),
+        None => Ok(parsed),
+    }
 }
 
 /// A capture's frames that have at least one byte.

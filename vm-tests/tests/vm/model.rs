@@ -6,10 +6,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use anyhow::{Context, Result, ensure};
 use vm_tests::frames::{Generator, Mac};
 use vm_tests::guest::{Guest, mac_of_port};
-use vm_tests::model::{File, Rule};
+use vm_tests::model::{File, Rule, same_table};
 use vm_tests::replay::Backend;
 
-use crate::support::{BACKENDS, counters, counters6, expected, in_guest, iptables, same_table, table};
+use crate::support::{BACKENDS, counters, counters6, expected, in_guest, iptables, table};
 
 const FRAMES: usize = 4000;
 

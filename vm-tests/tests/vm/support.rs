@@ -59,17 +59,6 @@ pub fn expected<F: AsRef<[u8]>>(rule: &Rule, frames: &[F]) -> Expected {
     Expected::of(rule, mac_of_port(0), frames)
 }
 
-/// Fails with the first line in which two tables differ.
-pub fn same_table(name: &str, got: &str, want: &str) -> Result<()> {
-    for (number, (got, want)) in got.lines().zip(want.lines()).enumerate() {
-        ensure!(got == want, "{name}, line {}: the kernel says\n{got}\nthe model says\n{want}", number + 1);
-    }
-    let (lines, wanted) = (got.lines().count(), want.lines().count());
-    ensure!(lines == wanted, "{name}: the kernel has {lines} lines, the model {wanted}");
-    ensure!(got == want, "{name}: line endings differ");
-    Ok(())
-}
-
 /// The packet and byte counters of a chain's rules, as the back end saves them.
 pub fn counters(guest: &mut Guest, backend: Backend, chain: &str) -> Result<Vec<(u64, u64)>> {
     counters_of(guest, &format!("iptables-{backend}"), chain)

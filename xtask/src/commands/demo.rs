@@ -23,6 +23,7 @@ pub fn run(ws: &Workshop, options: &Options) -> Result<()> {
         backend: Backend::Nft,
         rules: vec![rule.clone()],
         captures: vec![capture],
+        check: true,
     })?;
     let table = tables.iter().find(|table| table.name == NAME);
     let table = table.with_context(|| format!("the guest has no table {NAME}"))?;

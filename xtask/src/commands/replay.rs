@@ -21,6 +21,9 @@ pub struct Options {
     /// [default: count every IPv4 address]
     #[arg(long = "rule", value_name = "RULE", allow_hyphen_values = true)]
     rules: Vec<String>,
+    /// Fail unless the tables are those that the independent model expects
+    #[arg(long)]
+    check: bool,
     /// Capture files (pcap or pcapng, also gzipped), replayed in this order
     #[arg(required = true, value_name = "CAPTURE")]
     captures: Vec<PathBuf>,
@@ -53,6 +56,7 @@ pub fn run(ws: &Workshop, options: &Options) -> Result<()> {
         backend: options.backend.into(),
         rules: options.rules.clone(),
         captures: options.captures.clone(),
+        check: options.check,
     };
     let step = ws.step("replay", "replaying")?;
     let tables = replay::replay_with_progress(&options, |sent, all| {
