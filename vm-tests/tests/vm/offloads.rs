@@ -3,11 +3,12 @@
 
 use anyhow::{Result, ensure};
 use insta::assert_snapshot;
-use vm_tests::frames::{ACK, ALICE, BOB, DOT1Q, Ethernet, FIN, IPV4, Ipv4, mirrored, tcp_stream};
+use vm_tests::frames::{ACK, ALICE, BOB, DOT1Q, Ethernet, Extension, FIN, IPV4, Ip, Ipv4, Ipv6, mirrored, tcp_stream};
 use vm_tests::guest::Guest;
-use vm_tests::model::Rule;
+use vm_tests::model::{Rule, same_table};
+use vm_tests::replay::Backend;
 
-use crate::support::{BACKENDS, count, counters, expected, in_guest};
+use crate::support::{BACKENDS, count, counters, counters6, expected, in_guest, iptables, table};
 
 const SEGMENTS: usize = 2000;
 
@@ -101,4 +102,41 @@ fn segments_of_64_kib_count_as_they_are() {
         ensure!(text == expected(&Rule::everything(), &frames).text());
         Ok(())
     });
+}
+
+/// Counts an IPv6 stream with all that follows from `setup`, and gives the packets and bytes that the rule saw.
+fn merged_ipv6(setup: &str, frames: &[Vec<u8>]) -> (u64, u64) {
+    let mut seen = (0, 0);
+    in_guest(|guest| {
+        guest.must(&format!("ethtool -K eth0 gro on && {setup}"))?;
+        iptables(guest, Backend::Nft, "ip6tables -A PROMISC -m traffic --traffic --net ::/0 --name six")?;
+        guest.open_port(0)?;
+        guest.send(0, frames)?;
+        same_table("six", &table(guest, "six")?, &expected(&Rule::everything6(), frames).text())?;
+        seen = counters6(guest, Backend::Nft, "PROMISC")?[0];
+        Ok(())
+    });
+    seen
+}
+
+fn ipv6(extensions: Vec<Extension>) -> Ip {
+    let ip = Ipv6 { source: "2001:db8::1".parse().unwrap(), destination: "2001:db8::2".parse().unwrap() };
+    Ip::V6(ip, extensions)
+}
+
+#[test]
+fn merged_ipv6_segments_count_with_their_extension_headers() {
+    let ip = ipv6(vec![Extension::HopByHop(vec![]), Extension::Destination(vec![0; 20])]);
+    let frames: Vec<_> = ip.stream((1, 80), 500, &[7; 1000]).iter().map(|packet| ip.mirrored(packet)).collect();
+    let (packets, _) = merged_ipv6("true", &frames);
+    assert!(packets < 250, "GRO left {packets} of 500 packets");
+}
+
+/// An aggregate of more than 64 KiB has a hop-by-hop header of which there was nothing on the wire.
+#[test]
+fn large_ipv6_aggregates_count_as_their_segments() {
+    let ip = ipv6(vec![]);
+    let frames: Vec<_> = ip.stream((1, 80), 200, &[7; 20_000]).iter().map(|packet| ip.mirrored(packet)).collect();
+    let (packets, bytes) = merged_ipv6("ip link set dev eth0 gro_max_size 262144", &frames);
+    assert!(bytes / packets > 65_575, "GRO made {packets} packets of {bytes} bytes");
 }
