@@ -19,6 +19,7 @@ use crate::{
     glue::{
         memcg::Memcg,
         paged::KernelMemory,
+        percpu::possible_cpus,
         procfs::{Dir, File},
         random::random_u64,
         sort::sort,
@@ -50,7 +51,7 @@ impl<A: Family> Files<A> {
         payer: &Arc<Memcg>,
     ) -> Result<Self> {
         let Params { name, counts, sizes, clear_on_read, .. } = params;
-        let addresses = sizes.delivered(counted.cpus().len());
+        let addresses = sizes.delivered(possible_cpus());
         let delivered = |size| clear_on_read.then(|| (size, payer.clone()));
         let mut files = Self { traffic: None, ipconn: None, portconn: None };
         if counts.traffic {

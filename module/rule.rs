@@ -9,6 +9,7 @@ use crate::{
         log,
         netns::{Net, PerNetSlot},
         packet::SkBuff,
+        percpu::possible_cpus,
         xt_match::{Match, NfProto},
     },
     named::{Listable, TableRef, Tables},
@@ -40,7 +41,7 @@ impl<A: HasRules> Match for Rule<A> {
     const FAMILY: NfProto = A::NFPROTO;
 
     fn new(net: &Net, info: &XtTrafficMtinfo) -> Result<KBox<Self>> {
-        let params = Params::<A>::from_info(info).map_err(|refusal| {
+        let params = Params::<A>::from_info(info, possible_cpus()).map_err(|refusal| {
             if log::permitted() {
                 pr_info!("rule refused: {refusal}\n");
             }

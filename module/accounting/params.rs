@@ -89,24 +89,26 @@ impl Sizes {
     const ROWS: u32 = 1 << 20;
     /// The hash size of all larger networks, if none is asked for.
     const DEFAULT_BUCKETS: u32 = 1 << 16;
+    /// Rows of all CPUs at most: a reader has a list of them, in one piece of less than 2^31 bytes.
+    const ALL_ROWS: u32 = 1 << 26;
 
-    fn new(network_size: u128, hash_size: u32) -> Self {
+    fn new(network_size: u128, hash_size: u32, cpus: u32) -> Self {
         let addresses = u32::try_from(network_size).unwrap_or(u32::MAX);
         let buckets = match hash_size {
-            0 => addresses.min(Self::DEFAULT_BUCKETS),
+            0 => Self::default_buckets(network_size),
             given => given.next_power_of_two(),
         };
-        Self {
-            addresses: Size { rows: addresses.min(Self::ROWS.max(buckets)), buckets },
-            flow_sets: buckets.clamp(1 << 13, 1 << 18),
-        }
+        let rows = addresses.min(Self::ROWS.max(buckets)).min(Self::ALL_ROWS / cpus.max(1));
+        Self { addresses: Size { rows, buckets }, flow_sets: buckets.clamp(1 << 13, 1 << 18) }
+    }
+
+    fn default_buckets(network_size: u128) -> u32 {
+        u32::try_from(network_size).unwrap_or(u32::MAX).min(Self::DEFAULT_BUCKETS)
     }
 
     /// The size of one table for all addresses that `cpus` CPUs together can have rows for.
-    pub fn delivered(&self, cpus: usize) -> Size {
-        let cpus = u32::try_from(cpus).unwrap_or(u32::MAX);
-        let rows = self.addresses.rows.saturating_mul(cpus);
-        Size { rows, ..self.addresses }
+    pub fn delivered(&self, cpus: u32) -> Size {
+        Size { rows: self.addresses.rows.saturating_mul(cpus), ..self.addresses }
     }
 }
 
@@ -134,7 +136,7 @@ impl<A: Address> fmt::Display for Params<A> {
         f.write_str(option(counts.ipconn, "--ipconn "))?;
         f.write_str(option(counts.portconn, "--portconn "))?;
         write!(f, "--net {network}")?;
-        if *sizes != Sizes::new(network.size(), 0) {
+        if sizes.addresses.buckets != Sizes::default_buckets(network.size()) {
             write!(f, " --hashsize {}", sizes.addresses.buckets)?;
         }
         f.write_str(option(self.clear_on_read, " --clearonread"))?;
@@ -180,8 +182,9 @@ impl fmt::Display for Refusal {
 }
 
 impl<A: Parameter> Params<A> {
-    /// Checks what user space sent for a rule. Nothing of it is trusted.
-    pub fn from_info(info: &XtTrafficMtinfo) -> Result<Self, Refusal> {
+    /// Checks what user space sent for a rule on a machine with so many CPUs. Nothing of it is
+    /// trusted.
+    pub fn from_info(info: &XtTrafficMtinfo, cpus: u32) -> Result<Self, Refusal> {
         let counts = Counts::from_bits(info.count).ok_or(Refusal::Count)?;
         let internal = match info.internal {
             abi::INTERNAL_ANY => Internal::Any,
@@ -207,7 +210,7 @@ impl<A: Parameter> Params<A> {
             name: Name::from_padded(info.name).ok_or(Refusal::Name)?,
             counts,
             network,
-            sizes: Sizes::new(network.size(), info.hash_size),
+            sizes: Sizes::new(network.size(), info.hash_size, cpus),
             clear_on_read,
         })
     }
@@ -263,7 +266,7 @@ mod tests {
 
     #[test]
     fn takes_a_good_rule() {
-        let params = Params::<u32>::from_info(&info()).unwrap();
+        let params = Params::<u32>::from_info(&info(), 2).unwrap();
         assert_eq!(params.name.as_str(), "RSN");
         let network = Network::new(0xc10b_b000, 0xffff_f000, Internal::Exclude);
         assert_eq!(Some(params.network), network);
@@ -276,9 +279,9 @@ mod tests {
         let mut info = info();
         info.netbase = 0x2001_0db8_0000_0000_0000_0000_0000_0000u128.to_be_bytes();
         info.netmask = (u128::MAX << 80).to_be_bytes();
-        let params = Params::<u128>::from_info(&info).unwrap();
+        let params = Params::<u128>::from_info(&info, 2).unwrap();
         assert_eq!(params.to_string(), "--traffic --net 2001:db8::/48 --nointernal");
-        assert_eq!(Params::<u32>::from_info(&info), Err(Refusal::Network));
+        assert_eq!(Params::<u32>::from_info(&info, 2), Err(Refusal::Network));
     }
 
     #[test]
@@ -286,7 +289,7 @@ mod tests {
         let text = |change: fn(&mut XtTrafficMtinfo)| {
             let mut info = info();
             change(&mut info);
-            Params::<u32>::from_info(&info).unwrap().to_string()
+            Params::<u32>::from_info(&info, 2).unwrap().to_string()
         };
         let net = "--net 193.11.176.0/20";
         assert_eq!(text(|_| ()), std::format!("--traffic {net} --nointernal"));
@@ -300,7 +303,7 @@ mod tests {
     #[test]
     fn sizes() {
         let size = |network_size, hash_size| {
-            let Size { rows, buckets } = Sizes::new(network_size, hash_size).addresses;
+            let Size { rows, buckets } = Sizes::new(network_size, hash_size, 4).addresses;
             (rows, buckets)
         };
         assert_eq!(size(1, 0), (1, 1));
@@ -311,8 +314,11 @@ mod tests {
         assert_eq!(size(1 << 32, 5), (1 << 20, 8));
         assert_eq!(size(1 << 32, 1 << 24), (1 << 24, 1 << 24));
         assert_eq!(size(256, 1 << 24), (256, 1 << 24));
-        let flow_sets = |hash_size| Sizes::new(u128::MAX, hash_size).flow_sets;
+        let flow_sets = |hash_size| Sizes::new(u128::MAX, hash_size, 1).flow_sets;
         assert_eq!([1, 0, 1 << 24].map(flow_sets), [1 << 13, 1 << 16, 1 << 18]);
+        let rows = |hash_size, cpus| Sizes::new(u128::MAX, hash_size, cpus).addresses.rows;
+        assert_eq!([rows(0, 64), rows(0, 128), rows(1 << 24, 64)], [1 << 20, 1 << 19, 1 << 20]);
+        assert_eq!(Sizes::new(256, 0, 8).delivered(8).rows, 2048);
     }
 
     #[test]
@@ -335,7 +341,7 @@ mod tests {
         let refused = |change: fn(&mut XtTrafficMtinfo)| {
             let mut info = info();
             change(&mut info);
-            Params::<u32>::from_info(&info).unwrap_err()
+            Params::<u32>::from_info(&info, 2).unwrap_err()
         };
         assert_eq!(refused(|i| i.count = 0), Refusal::Count);
         assert_eq!(refused(|i| i.count = 0x81), Refusal::Count);

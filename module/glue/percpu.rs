@@ -13,6 +13,11 @@ use kernel::{
 #[cfg(CONFIG_PREEMPT_RT)]
 compile_error!("with PREEMPT_RT bottom halves off does not mean alone on the CPU");
 
+/// How many CPUs there can be.
+pub(crate) fn possible_cpus() -> u32 {
+    nr_cpu_ids()
+}
+
 /// One `T` for every CPU.
 ///
 /// Any CPU may look at all of them. The point is [`with_local`](Self::with_local): what is done
@@ -26,7 +31,7 @@ struct CacheLines<T>(T);
 impl<T> PerCpu<T> {
     /// Makes a `T` for every CPU that there can be.
     pub(crate) fn new(mut make: impl FnMut() -> Result<T>) -> Result<Self> {
-        let count = nr_cpu_ids() as usize;
+        let count = possible_cpus() as usize;
         let mut all = KVVec::with_capacity(count, GFP_KERNEL_ACCOUNT)?;
         for _ in 0..count {
             all.push(CacheLines(make()?), GFP_KERNEL_ACCOUNT)?;
@@ -44,11 +49,6 @@ impl<T> PerCpu<T> {
         let _guard = BhGuard::new();
         let cpu = CpuId::current().as_u32();
         self.get(cpu).map(|own| f(cpu, own))
-    }
-
-    /// How many there are.
-    pub(crate) fn len(&self) -> usize {
-        self.0.len()
     }
 
     /// The `T` of a CPU.
