@@ -22,8 +22,9 @@ use crate::{
         percpu::possible_cpus,
         procfs::{Dir, File},
         random::random_u64,
-        sort::sort,
+        task,
     },
+    sort::sort,
 };
 use core::fmt::Write;
 use kernel::{
@@ -35,6 +36,9 @@ use kernel::{
     sync::{Arc, Mutex},
 };
 
+/// After so many rows that are looked at, others may run.
+const PAUSE: usize = 1024;
+
 /// The files of one table, of which at least one is there.
 pub(crate) struct Files<A: Family> {
     traffic: Option<File<Rows<A, A, BYTE_COLUMNS>>>,
@@ -44,14 +48,15 @@ pub(crate) struct Files<A: Family> {
 
 impl<A: Family> Files<A> {
     /// Makes the files for what is counted.
+    #[inline(never)]
     pub(crate) fn new(
         dir: &Arc<Dir>,
         params: &Params<A>,
         counted: &Arc<Counted<A>>,
         payer: &Arc<Memcg>,
     ) -> Result<Self> {
-        let Params { name, counts, sizes, clear_on_read, .. } = params;
-        let addresses = sizes.delivered(possible_cpus());
+        let Params { name, counts, clear_on_read, .. } = params;
+        let addresses = params.delivered(possible_cpus());
         let delivered = |size| clear_on_read.then(|| (size, payer.clone()));
         let mut files = Self { traffic: None, ipconn: None, portconn: None };
         if counts.traffic {
@@ -103,6 +108,7 @@ pub(crate) struct Rows<A: Family, K, const PAIRS: usize> {
 
 impl<A: Family, K: Key, const PAIRS: usize> Rows<A, K, PAIRS> {
     /// The rows of `table`, which are cleared by reading if `delivered` has a size and a payer.
+    #[inline(never)]
     fn new(
         counted: &Arc<Counted<A>>,
         header: &'static str,
@@ -165,12 +171,15 @@ impl<A: Family, K: Key, const PAIRS: usize> Lines for Rows<A, K, PAIRS> {
     fn snapshot(&self) -> Result<Self::Snapshot> {
         let count = self.tables().map(|(_, table)| table.rows() as usize).sum();
         let mut entries = KVVec::with_capacity(count, GFP_KERNEL_ACCOUNT)?;
-        for (cpu, table) in self.tables() {
-            for entry in report::entries(cpu, table) {
-                entries.push(entry, GFP_KERNEL_ACCOUNT)?;
+        let all = self.tables().flat_map(|(cpu, table)| report::entries(cpu, table));
+        // What has come since they were counted is for the next reader.
+        for (n, entry) in all.take(count).enumerate() {
+            if n % PAUSE == 0 {
+                task::go_on()?;
             }
+            entries.push(entry, GFP_KERNEL_ACCOUNT)?;
         }
-        sort(&mut entries);
+        sort(&mut entries)?;
         Ok(entries)
     }
 
@@ -184,8 +193,12 @@ impl<A: Family, K: Key, const PAIRS: usize> Lines for Rows<A, K, PAIRS> {
         };
         let run = Run::first(rest);
         let (owner, span) = run.map_or((Owner::Others, 1), |run| (run.owner(), run.span()));
+        task::go_on()?;
         let totals = self.take(owner, run)?;
-        report::write_row(out, owner, &totals)?;
+        if let Err(error) = report::write_row(out, owner, &totals) {
+            self.give_back((owner, totals));
+            return Err(error.into());
+        }
         let claim = (self.delivered.is_some() && !totals.is_zero()).then_some((owner, totals));
         Ok(Some(Step { next: position + span, claim }))
     }

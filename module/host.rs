@@ -54,6 +54,10 @@ impl Memory for Heap {
     type Slots<T: Slot> = HeapSlots<T>;
     type Error = Infallible;
 
+    fn wait(&self) -> u32 {
+        1024
+    }
+
     fn slots<T: Slot>(&self, limit: u32) -> Result<HeapSlots<T>, Infallible> {
         let limit = limit.min(self.most);
         let pages = limit.div_ceil(PER_PAGE);

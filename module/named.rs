@@ -9,7 +9,7 @@
 use crate::{
     accounting::{
         packet::{Family, Header},
-        params::{Name, Parameter, Params},
+        params::{Name, Params},
         stats::{FlowStats, TableStats},
     },
     counted::Counted,
@@ -20,10 +20,12 @@ use crate::{
         netns::{HasPerNetSlot, Net, PerNet, PerNetSlot},
         packet::SkBuff,
         procfs::{Dir, File},
+        xt_match::NfProto,
     },
     stats::Stats,
 };
 use kernel::{
+    alloc::KVVec,
     c_str, new_mutex,
     prelude::*,
     sync::{Arc, Mutex},
@@ -32,6 +34,11 @@ use kernel::{
 /// The tables of one network namespace.
 #[pin_data]
 pub(crate) struct Tables {
+    /// Held by those who make tables and take them away, files included: so there are no files left of
+    /// a table when another one of the same name is made. No reader takes it: who takes a file away
+    /// waits for its readers.
+    #[pin]
+    changes: Mutex<()>,
     #[pin]
     named: Mutex<Named>,
 }
@@ -44,8 +51,8 @@ pub(crate) struct Named {
     /// The file in it that is always there. It refers to the tables, which therefore live until it
     /// is taken away.
     stats: Option<File<Stats>>,
-    ipv4: KVec<Listed<u32>>,
-    ipv6: KVec<Listed<u128>>,
+    ipv4: KVVec<Listed<u32>>,
+    ipv6: KVVec<Listed<u128>>,
 }
 
 /// A table in a list.
@@ -53,24 +60,30 @@ pub(crate) struct Listed<A: Family> {
     params: Params<A>,
     counted: Arc<Counted<A>>,
     rules: usize,
-    /// Gone when the namespace ends before its rules do.
-    files: Option<Files<A>>,
+    files: Files<A>,
 }
 
 /// A family that there are tables for.
-pub(crate) trait Listable: Family + Parameter {
+pub(crate) trait HasTables: Family {
+    /// Its name in netfilter.
+    const NFPROTO: NfProto;
+
     /// The list of its tables.
-    fn list(named: &mut Named) -> &mut KVec<Listed<Self>>;
+    fn list(named: &mut Named) -> &mut KVVec<Listed<Self>>;
 }
 
-impl Listable for u32 {
-    fn list(named: &mut Named) -> &mut KVec<Listed<Self>> {
+impl HasTables for u32 {
+    const NFPROTO: NfProto = NfProto::Ipv4;
+
+    fn list(named: &mut Named) -> &mut KVVec<Listed<Self>> {
         &mut named.ipv4
     }
 }
 
-impl Listable for u128 {
-    fn list(named: &mut Named) -> &mut KVec<Listed<Self>> {
+impl HasTables for u128 {
+    const NFPROTO: NfProto = NfProto::Ipv6;
+
+    fn list(named: &mut Named) -> &mut KVVec<Listed<Self>> {
         &mut named.ipv6
     }
 }
@@ -86,7 +99,10 @@ impl HasPerNetSlot for Tables {
 impl PerNet for Tables {
     fn new(net: &Net) -> Result<Arc<Self>> {
         let dir = Dir::new(net, c_str!("xt_traffic"))?;
-        let tables = pin_init!(Self { named <- new_mutex!(Named::default(), "xt_traffic::Tables::named") });
+        let tables = pin_init!(Self {
+            changes <- new_mutex!((), "xt_traffic::Tables::changes"),
+            named <- new_mutex!(Named::default(), "xt_traffic::Tables::named"),
+        });
         let tables = Arc::pin_init(tables, GFP_KERNEL_ACCOUNT)?;
         let stats = Arc::new(Stats(tables.clone()), GFP_KERNEL_ACCOUNT)?;
         let stats = File::new(dir.clone(), c_str!(".stats"), stats)?;
@@ -97,27 +113,30 @@ impl PerNet for Tables {
     }
 
     fn exit(&self) {
+        let _changes = self.changes.lock();
         let mut named = self.named.lock();
         let (stats, dir) = (named.stats.take(), named.dir.take());
-        named.ipv4.iter_mut().for_each(|listed| listed.files = None);
-        named.ipv6.iter_mut().for_each(|listed| listed.files = None);
+        let ipv4 = core::mem::take(&mut named.ipv4);
+        let ipv6 = core::mem::take(&mut named.ipv6);
         // A reader of the statistics who is waited for may be waiting for the lock.
         drop(named);
-        drop((stats, dir));
+        drop((stats, ipv4, ipv6, dir));
     }
 }
 
 impl Tables {
     /// The table that a rule asks for, made if there is none of that name.
-    pub(crate) fn get<A: Listable>(tables: Arc<Self>, params: &Params<A>) -> Result<TableRef<A>> {
+    pub(crate) fn get<A: HasTables>(tables: Arc<Self>, params: &Params<A>) -> Result<TableRef<A>> {
+        let changes = tables.changes.lock();
         let counted = tables.named.lock().get(params)?;
+        drop(changes);
         Ok(TableRef { tables, counted })
     }
 
     /// What there is to say about each table.
-    pub(crate) fn stats(&self) -> Result<KVec<TableStats>> {
+    pub(crate) fn stats(&self) -> Result<KVVec<TableStats>> {
         let named = self.named.lock();
-        let mut all = KVec::with_capacity(named.ipv4.len() + named.ipv6.len(), GFP_KERNEL_ACCOUNT)?;
+        let mut all = KVVec::with_capacity(named.ipv4.len() + named.ipv6.len(), GFP_KERNEL_ACCOUNT)?;
         for listed in &named.ipv4 {
             all.push(listed.stats(), GFP_KERNEL_ACCOUNT)?;
         }
@@ -129,7 +148,7 @@ impl Tables {
 }
 
 impl Named {
-    fn get<A: Listable>(&mut self, params: &Params<A>) -> Result<Arc<Counted<A>>> {
+    fn get<A: HasTables>(&mut self, params: &Params<A>) -> Result<Arc<Counted<A>>> {
         let own = A::list(self).iter_mut().find(|listed| listed.params == *params);
         if let Some(listed) = own {
             listed.rules += 1;
@@ -146,13 +165,14 @@ impl Named {
     }
 
     /// Is the name taken? Then the administrator is told why the rule gets `File exists`.
-    fn refuses<A: Listable>(&self, params: &Params<A>) -> bool {
+    fn refuses<A: HasTables>(&self, params: &Params<A>) -> bool {
         let name = params.name;
         refuse_if_taken(&self.ipv4, name, params) || refuse_if_taken(&self.ipv6, name, params)
     }
 
-    /// Takes back what `get` gave. The table is returned to be dropped with its last rule.
-    fn put<A: Listable>(&mut self, counted: &Arc<Counted<A>>) -> Option<Listed<A>> {
+    /// Takes back what `get` gave. The table is returned to be dropped with its last rule, unless the
+    /// namespace has ended before.
+    fn put<A: HasTables>(&mut self, counted: &Arc<Counted<A>>) -> Option<Listed<A>> {
         let list = A::list(self);
         let index = list.iter().position(|listed| Arc::ptr_eq(&listed.counted, counted))?;
         let listed = list.get_mut(index)?;
@@ -175,30 +195,30 @@ fn refuse_if_taken<A: Family>(list: &[Listed<A>], name: Name, params: &impl core
 }
 
 impl<A: Family> Listed<A> {
+    #[inline(never)]
     fn new(dir: &Arc<Dir>, params: &Params<A>) -> Result<Self> {
         let payer = Arc::new(Memcg::of_current(), GFP_KERNEL_ACCOUNT)?;
         let counted = Counted::new(params, payer.clone())?;
         let files = Files::new(dir, params, &counted, &payer)?;
-        Ok(Self { params: *params, counted, rules: 1, files: Some(files) })
+        Ok(Self { params: *params, counted, rules: 1, files })
     }
 
     fn stats(&self) -> TableStats {
-        let files = self.files.as_ref().map_or([None; 3], Files::stats);
         let mut flows = None;
         for recent in self.counted.cpus().iter().filter_map(|(_, ledger)| ledger.recent()) {
             flows.get_or_insert_with(FlowStats::default).add(recent);
         }
-        TableStats { name: self.params.name, files, flows }
+        TableStats { name: self.params.name, files: self.files.stats(), flows }
     }
 }
 
 /// A rule's hold on its table.
-pub(crate) struct TableRef<A: Listable> {
+pub(crate) struct TableRef<A: HasTables> {
     tables: Arc<Tables>,
     counted: Arc<Counted<A>>,
 }
 
-impl<A: Listable> TableRef<A> {
+impl<A: HasTables> TableRef<A> {
     /// Counts a packet. Was there anything to count?
     #[inline]
     pub(crate) fn count(&self, packet: &SkBuff<'_>, header: &Header<A>) -> bool {
@@ -206,10 +226,11 @@ impl<A: Listable> TableRef<A> {
     }
 }
 
-impl<A: Listable> Drop for TableRef<A> {
+impl<A: HasTables> Drop for TableRef<A> {
     fn drop(&mut self) {
-        // Its files are taken away without the lock: that waits for their readers.
+        let _changes = self.tables.changes.lock();
         let last = self.tables.named.lock().put(&self.counted);
+        // That waits for readers of its files, but no longer for those of the statistics.
         drop(last);
     }
 }

@@ -12,30 +12,16 @@ use crate::{
         percpu::possible_cpus,
         xt_match::{Match, NfProto},
     },
-    named::{Listable, TableRef, Tables},
+    named::{HasTables, TableRef, Tables},
 };
 use kernel::prelude::*;
 
 /// A rule with `-m traffic`, of one family.
-pub(crate) struct Rule<A: Listable> {
+pub(crate) struct Rule<A: HasTables> {
     table: TableRef<A>,
 }
 
-/// A family that there can be rules for.
-pub(crate) trait HasRules: Listable {
-    /// Its name in netfilter.
-    const NFPROTO: NfProto;
-}
-
-impl HasRules for u32 {
-    const NFPROTO: NfProto = NfProto::Ipv4;
-}
-
-impl HasRules for u128 {
-    const NFPROTO: NfProto = NfProto::Ipv6;
-}
-
-impl<A: HasRules> Match for Rule<A> {
+impl<A: HasTables> Match for Rule<A> {
     const NAME: &'static core::ffi::CStr = abi::MATCH_NAME;
     const REVISION: u8 = abi::REVISION;
     const FAMILY: NfProto = A::NFPROTO;

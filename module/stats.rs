@@ -5,10 +5,10 @@
 use crate::{
     accounting::{
         delivery::{Line, Lines, Step},
-        stats::{self, TableStats},
+        stats,
     },
-    glue::sort::sort,
     named::Tables,
+    sort::sort,
 };
 use core::fmt::{self, Write};
 use kernel::{alloc::KVVec, prelude::*, sync::Arc};
@@ -23,8 +23,8 @@ impl Lines for Stats {
     type Error = Error;
 
     fn snapshot(&self) -> Result<Text> {
-        let mut tables: KVec<TableStats> = self.0.stats()?;
-        sort(&mut tables);
+        let mut tables = self.0.stats()?;
+        sort(&mut tables)?;
         let mut text = Text(KVVec::new());
         stats::write(&mut text, &tables).map_err(|_| ENOMEM)?;
         Ok(text)

@@ -14,6 +14,7 @@ mod files;
 mod glue;
 mod named;
 mod rule;
+mod sort;
 mod stats;
 
 use glue::{

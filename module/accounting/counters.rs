@@ -51,8 +51,8 @@ pub enum Direction {
 
 /// Pairs of what went out and in.
 ///
-/// One context writes at a time: the CPU that owns the row, with bottom halves off. So adding is
-/// a load and a store, not an atomic read-modify-write, and costs what a plain addition costs.
+/// One context writes at a time: the CPU that owns the row, with bottom halves off, or a reader
+/// who holds the lock of what readers were given. So adding is a load and a store, not an atomic read-modify-write, and costs what a plain addition costs.
 /// Readers on other CPUs see each counter whole, never torn. Counters wrap around at 2^64.
 #[derive(Debug)]
 pub struct Counters<const PAIRS: usize>([[AtomicU64; 2]; PAIRS]);
@@ -113,10 +113,15 @@ impl<const PAIRS: usize> Totals<PAIRS> {
         self.each(other, u64::wrapping_add);
     }
 
-    /// What is left of these after what has been taken already.
+    /// What is left of these after what has been taken already: nothing, where more was taken than
+    /// is known here.
     #[must_use]
     pub fn without(mut self, taken: Self) -> Self {
-        self.each(taken, u64::wrapping_sub);
+        self.each(taken, |value, taken| match value.wrapping_sub(taken) {
+            // Counters wrap around, so that is how "less than" looks.
+            left if left > u64::MAX / 2 => 0,
+            left => left,
+        });
         self
     }
 
@@ -181,6 +186,7 @@ mod tests {
         assert_eq!(counters.read().without(taken.read()).total(), (0, 3));
         let mut seven = Totals::default();
         seven.merge(taken.read());
+        assert!(Totals::default().without(seven).is_zero(), "never less than nothing");
         taken.subtract_all(&seven);
         assert_eq!(counters.read().without(taken.read()).total(), (0, 10));
     }

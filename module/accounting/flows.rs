@@ -12,7 +12,7 @@ use super::{
     hash::Seed,
     key::Key,
     packet::Header,
-    slots::{Memory, Slots},
+    slots::{Memory, Slots, Wait},
     transport::{Opening, Ports},
 };
 use core::sync::atomic::{
@@ -139,13 +139,15 @@ pub struct Set([Way; WAYS]);
 /// The memory of one CPU.
 pub struct Recent<M: Memory> {
     sets: M::Slots<Set>,
+    memory_wait: Wait,
     forgotten: AtomicU64,
 }
 
 impl<M: Memory> Recent<M> {
     /// A memory of nothing.
     pub fn new(flows: &Flows, memory: &M) -> Result<Self, M::Error> {
-        Ok(Self { sets: memory.slots(flows.sets())?, forgotten: AtomicU64::new(0) })
+        let sets = memory.slots(flows.sets())?;
+        Ok(Self { sets, memory_wait: Wait::new(memory.wait()), forgotten: AtomicU64::new(0) })
     }
 
     /// Is the flow alive here? Any CPU may ask.
@@ -172,7 +174,8 @@ impl<M: Memory> Recent<M> {
 
     #[cold]
     fn remember(&self, flow: Flow, now: Ticks) {
-        let Some(set) = self.sets.make(flow.set) else {
+        let make = || self.memory_wait.attempt(|| self.sets.make(flow.set));
+        let Some(set) = self.sets.get(flow.set).or_else(make) else {
             return self.forget();
         };
         let end = |way: &&Way| way.end.load(Relaxed);

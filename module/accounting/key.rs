@@ -32,6 +32,8 @@ pub trait Address: Key + BitAnd<Output = Self> {
     fn leading_ones(self) -> u32;
     /// How many ones there are.
     fn count_ones(self) -> u32;
+    /// An address in network byte order. `None` if bytes that it has no use for are not zero.
+    fn from_bytes(bytes: &[u8; 16]) -> Option<Self>;
 }
 
 /// A port.
@@ -88,6 +90,11 @@ impl Address for u32 {
     fn count_ones(self) -> u32 {
         u32::count_ones(self)
     }
+
+    fn from_bytes(bytes: &[u8; 16]) -> Option<Self> {
+        let (address, rest) = bytes.split_first_chunk()?;
+        rest.iter().all(|byte| *byte == 0).then_some(Self::from_be_bytes(*address))
+    }
 }
 
 /// An IPv6 address. Its label is in the form of RFC 5952.
@@ -122,6 +129,10 @@ impl Address for u128 {
 
     fn count_ones(self) -> u32 {
         u128::count_ones(self)
+    }
+
+    fn from_bytes(bytes: &[u8; 16]) -> Option<Self> {
+        Some(Self::from_be_bytes(*bytes))
     }
 }
 

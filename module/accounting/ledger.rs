@@ -6,6 +6,7 @@ use super::{
     counters::{Direction, BYTE_COLUMNS, CONNECTION_COLUMNS},
     flows::{Flow, Flows, Recent, Ticks},
     hash::Seed,
+    key::Key,
     network::Ends,
     packet::{Family, Header, Packet},
     params::{Counts, Sizes},
@@ -30,16 +31,44 @@ pub struct Ledger<A, M: Memory> {
     recent: Option<Recent<M>>,
 }
 
+/// A ledger of nothing.
+impl<A, M: Memory> Default for Ledger<A, M> {
+    fn default() -> Self {
+        Self { traffic: None, ipconn: None, portconn: None, recent: None }
+    }
+}
+
 impl<A: Family, M: Memory> Ledger<A, M> {
     /// An empty one for what is to be counted. `flows` are those of the table.
     pub fn new(counts: Counts, sizes: Sizes, seed: Seed, flows: &Flows, memory: &M) -> Result<Self, M::Error> {
-        let wanted = |wanted: bool, size| wanted.then_some(size);
-        Ok(Self {
-            traffic: wanted(counts.traffic, sizes.addresses).map(|size| Table::new(seed, size, memory)).transpose()?,
-            ipconn: wanted(counts.ipconn, sizes.addresses).map(|size| Table::new(seed, size, memory)).transpose()?,
-            portconn: wanted(counts.portconn, PORTS).map(|size| Table::new(seed, size, memory)).transpose()?,
-            recent: counts.connections().then(|| Recent::new(flows, memory)).transpose()?,
-        })
+        let mut ledger = Self::default();
+        ledger.open(counts, sizes, seed, flows, memory)?;
+        Ok(ledger)
+    }
+
+    /// Opens a ledger of nothing for what is to be counted. The parts are made one after the other where they
+    /// are to be: all of them at once on the stack would be much for a kernel.
+    pub fn open(
+        &mut self,
+        counts: Counts,
+        sizes: Sizes,
+        seed: Seed,
+        flows: &Flows,
+        memory: &M,
+    ) -> Result<(), M::Error> {
+        if counts.traffic {
+            open_table(&mut self.traffic, seed, sizes.addresses, memory)?;
+        }
+        if counts.ipconn {
+            open_table(&mut self.ipconn, seed, sizes.addresses, memory)?;
+        }
+        if counts.portconn {
+            open_table(&mut self.portconn, seed, PORTS, memory)?;
+        }
+        if counts.connections() {
+            self.recent = Some(Recent::new(flows, memory)?);
+        }
+        Ok(())
     }
 
     /// The rows of bytes, if they are counted.
@@ -66,6 +95,17 @@ impl<A: Family, M: Memory> Ledger<A, M> {
     pub fn knows(&self, flow: Flow, now: Ticks) -> bool {
         self.recent.as_ref().is_some_and(|recent| recent.knows(flow, now))
     }
+}
+
+#[inline(never)]
+fn open_table<K: Key, const PAIRS: usize, M: Memory>(
+    place: &mut Option<Table<K, PAIRS, M>>,
+    seed: Seed,
+    size: Size,
+    memory: &M,
+) -> Result<(), M::Error> {
+    *place = Some(Table::new(seed, size, memory)?);
+    Ok(())
 }
 
 /// The ledger of this CPU, and what has to be known to write in it.

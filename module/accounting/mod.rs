@@ -9,8 +9,10 @@
 //! [`network`] (which of the two is accounted for), [`transport`] and [`flows`] (does it start a
 //! connection), and [`ledger`], which puts it all into the rows of a [`table`].
 //!
-//! On the way to a reader: [`report`] (the text of a row) and [`delivery`] (who has got which
-//! lines), and [`stats`] (what tables say about themselves). [`params`] is what a rule asks for; [`slots`] says what memory tables need from their
+//! On the way to a reader: [`sort`], [`report`] (the text of a row), [`delivery`] (who has got
+//! which lines), and [`stats`] (what tables say about themselves).
+//!
+//! [`params`] is what a rule asks for; [`slots`] says what memory tables need from their
 //! surroundings.
 
 #![forbid(unsafe_code)]
@@ -27,6 +29,7 @@ pub mod packet;
 pub mod params;
 pub mod report;
 pub mod slots;
+pub mod sort;
 pub mod stats;
 pub mod table;
 pub mod transport;

@@ -90,10 +90,10 @@ impl Sizes {
     /// The hash size of all larger networks, if none is asked for.
     const DEFAULT_BUCKETS: u32 = 1 << 16;
     /// Rows of all CPUs at most: a reader has a list of them, in one piece of less than 2^31 bytes.
-    const ALL_ROWS: u32 = 1 << 26;
+    const ALL_ROWS: u32 = 1 << 25;
 
     fn new(network_size: u128, hash_size: u32, cpus: u32) -> Self {
-        let addresses = u32::try_from(network_size).unwrap_or(u32::MAX);
+        let addresses = saturated(network_size);
         let buckets = match hash_size {
             0 => Self::default_buckets(network_size),
             given => given.next_power_of_two(),
@@ -103,13 +103,12 @@ impl Sizes {
     }
 
     fn default_buckets(network_size: u128) -> u32 {
-        u32::try_from(network_size).unwrap_or(u32::MAX).min(Self::DEFAULT_BUCKETS)
+        saturated(network_size).min(Self::DEFAULT_BUCKETS)
     }
+}
 
-    /// The size of one table for all addresses that `cpus` CPUs together can have rows for.
-    pub fn delivered(&self, cpus: u32) -> Size {
-        Size { rows: self.addresses.rows.saturating_mul(cpus), ..self.addresses }
-    }
+fn saturated(size: u128) -> u32 {
+    u32::try_from(size).unwrap_or(u32::MAX)
 }
 
 /// What a rule asks for. Rules of one family with equal parameters share a table.
@@ -125,6 +124,14 @@ pub struct Params<A> {
     pub sizes: Sizes,
     /// Is what a read returns cleared?
     pub clear_on_read: bool,
+}
+
+impl<A: Address> Params<A> {
+    /// The size of one table for all addresses that `cpus` CPUs together can have rows for.
+    pub fn delivered(&self, cpus: u32) -> Size {
+        let rows = self.sizes.addresses.rows.saturating_mul(cpus).min(saturated(self.network.size()));
+        Size { rows, ..self.sizes.addresses }
+    }
 }
 
 /// As the options of a rule.
@@ -181,7 +188,7 @@ impl fmt::Display for Refusal {
     }
 }
 
-impl<A: Parameter> Params<A> {
+impl<A: Address> Params<A> {
     /// Checks what user space sent for a rule on a machine with so many CPUs. Nothing of it is
     /// trusted.
     pub fn from_info(info: &XtTrafficMtinfo, cpus: u32) -> Result<Self, Refusal> {
@@ -203,8 +210,8 @@ impl<A: Parameter> Params<A> {
         if info.reserved != 0 {
             return Err(Refusal::Reserved);
         }
-        let base = A::from_field(&info.netbase).ok_or(Refusal::Network)?;
-        let mask = A::from_field(&info.netmask).ok_or(Refusal::Network)?;
+        let base = A::from_bytes(&info.netbase).ok_or(Refusal::Network)?;
+        let mask = A::from_bytes(&info.netmask).ok_or(Refusal::Network)?;
         let network = Network::new(base, mask, internal).ok_or(Refusal::Network)?;
         Ok(Self {
             name: Name::from_padded(info.name).ok_or(Refusal::Name)?,
@@ -213,25 +220,6 @@ impl<A: Parameter> Params<A> {
             sizes: Sizes::new(network.size(), info.hash_size, cpus),
             clear_on_read,
         })
-    }
-}
-
-/// An address as it stands in a rule's parameters.
-pub trait Parameter: Address {
-    /// Reads it. `None` if bytes that it has no use for are not zero.
-    fn from_field(bytes: &[u8; 16]) -> Option<Self>;
-}
-
-impl Parameter for u32 {
-    fn from_field(bytes: &[u8; 16]) -> Option<Self> {
-        let (address, rest) = bytes.split_first_chunk()?;
-        rest.iter().all(|byte| *byte == 0).then_some(Self::from_be_bytes(*address))
-    }
-}
-
-impl Parameter for u128 {
-    fn from_field(bytes: &[u8; 16]) -> Option<Self> {
-        Some(Self::from_be_bytes(*bytes))
     }
 }
 
@@ -303,7 +291,7 @@ mod tests {
     #[test]
     fn sizes() {
         let size = |network_size, hash_size| {
-            let Size { rows, buckets } = Sizes::new(network_size, hash_size, 4).addresses;
+            let Size { rows, buckets } = Sizes::new(network_size, hash_size, 2).addresses;
             (rows, buckets)
         };
         assert_eq!(size(1, 0), (1, 1));
@@ -317,8 +305,18 @@ mod tests {
         let flow_sets = |hash_size| Sizes::new(u128::MAX, hash_size, 1).flow_sets;
         assert_eq!([1, 0, 1 << 24].map(flow_sets), [1 << 13, 1 << 16, 1 << 18]);
         let rows = |hash_size, cpus| Sizes::new(u128::MAX, hash_size, cpus).addresses.rows;
-        assert_eq!([rows(0, 64), rows(0, 128), rows(1 << 24, 64)], [1 << 20, 1 << 19, 1 << 20]);
-        assert_eq!(Sizes::new(256, 0, 8).delivered(8).rows, 2048);
+        assert_eq!([rows(0, 32), rows(0, 64), rows(1 << 24, 32)], [1 << 20, 1 << 19, 1 << 20]);
+    }
+
+    #[test]
+    fn what_readers_were_given_is_no_more_than_there_are_addresses() {
+        let delivered = |length: u32| {
+            let mut info = info();
+            (info.netbase, info.netmask) = ([0; 16], [0; 16]);
+            info.netmask[..4].copy_from_slice(&u32::MAX.checked_shl(32 - length).unwrap_or(0).to_be_bytes());
+            Params::<u32>::from_info(&info, 4).unwrap().delivered(4).rows
+        };
+        assert_eq!([24, 10, 0].map(delivered), [256, 1 << 22, 1 << 22]);
     }
 
     #[test]

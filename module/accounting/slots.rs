@@ -2,6 +2,8 @@
 
 //! The memory that tables are made of.
 
+use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
 /// An array that grows at its end or anywhere else, and never moves.
 ///
 /// One context at a time makes slots; any number may look at those that are there. A slot has the
@@ -25,6 +27,9 @@ pub trait Memory {
     /// Why there is no array.
     type Error;
 
+    /// How many times a new slot is given up without asking, after one could not be had.
+    fn wait(&self) -> u32;
+
     /// An array that may get as long as `limit`, without any slot yet.
     fn slots<T: Slot>(&self, limit: u32) -> Result<Self::Slots<T>, Self::Error>;
 }
@@ -33,3 +38,38 @@ pub trait Memory {
 pub trait Slot: Default + Send + Sync + 'static {}
 
 impl<T: Default + Send + Sync + 'static> Slot for T {}
+
+/// Keeps those from asking who would ask in vain: after memory was short, a flood of new addresses
+/// would else make every packet pay for an allocation that fails.
+#[derive(Debug)]
+pub struct Wait {
+    /// How many attempts are left out after a failure.
+    length: u32,
+    /// How many of them are still to come.
+    left: AtomicU32,
+}
+
+impl Wait {
+    /// No failure yet.
+    pub fn new(length: u32) -> Self {
+        Self { length, left: AtomicU32::new(0) }
+    }
+
+    /// Makes an attempt unless one has failed not long ago. One context at a time calls this.
+    pub fn attempt<T>(&self, make: impl FnOnce() -> Option<T>) -> Option<T> {
+        if let Some(left) = self.left.load(Relaxed).checked_sub(1) {
+            self.left.store(left, Relaxed);
+            return None;
+        }
+        let made = make();
+        if made.is_none() {
+            self.left.store(self.length, Relaxed);
+        }
+        made
+    }
+
+    /// Will the next attempt be left out?
+    pub fn is_waiting(&self) -> bool {
+        self.left.load(Relaxed) > 0
+    }
+}

@@ -14,7 +14,7 @@ use super::{
     counters::{Counters, Direction, Totals},
     hash::Seed,
     key::{hash_of, Key, Owner},
-    slots::{Memory, Slots},
+    slots::{Memory, Slots, Wait},
 };
 use core::{
     marker::PhantomData,
@@ -69,14 +69,9 @@ pub struct Table<K, const PAIRS: usize, M: Memory> {
     others: Counters<PAIRS>,
     /// How often something was counted there.
     overflows: AtomicU64,
-    /// How many new keys go without a row before memory is asked for again.
-    waiting: AtomicU32,
+    memory_wait: Wait,
     _keys: PhantomData<fn(K) -> K>,
 }
-
-/// How many new keys don't ask for memory after it was short. A flood of them would else make
-/// every packet pay for an allocation that fails.
-const WAIT: u32 = 1024;
 
 impl<K: Key, const PAIRS: usize, M: Memory> Table<K, PAIRS, M> {
     /// An empty table.
@@ -91,7 +86,7 @@ impl<K: Key, const PAIRS: usize, M: Memory> Table<K, PAIRS, M> {
             nexts: memory.slots(size.rows)?,
             others: Counters::default(),
             overflows: AtomicU64::new(0),
-            waiting: AtomicU32::new(0),
+            memory_wait: Wait::new(memory.wait()),
             _keys: PhantomData,
         })
     }
@@ -209,15 +204,7 @@ impl<K: Key, const PAIRS: usize, M: Memory> Table<K, PAIRS, M> {
     #[cold]
     #[inline(never)]
     fn insert(&self, key: [u64; 2], hash: u32) -> Option<&Counters<PAIRS>> {
-        if let Some(left) = self.waiting.load(Relaxed).checked_sub(1) {
-            self.waiting.store(left, Relaxed);
-            return None;
-        }
-        let row = self.make_row(key, hash);
-        if row.is_none() {
-            self.waiting.store(WAIT, Relaxed);
-        }
-        row
+        self.memory_wait.attempt(|| self.make_row(key, hash))
     }
 
     fn make_row(&self, key: [u64; 2], hash: u32) -> Option<&Counters<PAIRS>> {
@@ -370,14 +357,15 @@ pub mod tests {
     fn a_table_asks_for_memory_again_after_a_while() {
         let table = table(4);
         (0..4).for_each(|address| count(&table, address, 1));
-        assert_eq!(table.waiting.load(Relaxed), 0);
+        assert!(!table.memory_wait.is_waiting());
         count(&table, 4, 1);
-        assert_eq!(table.waiting.load(Relaxed), WAIT);
-        (0..WAIT).for_each(|_| count(&table, 4, 1));
-        assert_eq!(table.waiting.load(Relaxed), 0);
+        assert!(table.memory_wait.is_waiting());
+        let wait = Heap::ENDLESS.wait();
+        (0..wait).for_each(|_| count(&table, 4, 1));
+        assert!(!table.memory_wait.is_waiting());
         count(&table, 4, 1);
-        assert_eq!(table.waiting.load(Relaxed), WAIT);
-        assert_eq!(table.others().total(), (u64::from(WAIT) + 2, 0));
+        assert!(table.memory_wait.is_waiting());
+        assert_eq!(table.others().total(), (u64::from(wait) + 2, 0));
         // Known addresses don't wait.
         count(&table, 3, 1);
         assert_eq!(contents(&table)[&3], 2);

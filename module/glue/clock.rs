@@ -13,7 +13,7 @@ pub(crate) fn clock() -> Clock {
     Clock { ticks_per_second: msecs_to_jiffies(1000) as Ticks }
 }
 
-/// Ticks since a few minutes before boot. On 64 bits they do not wrap around.
+/// Ticks. They start a few minutes below 2^32, and do not wrap around on 64 bits.
 #[inline]
 pub(crate) fn now() -> Ticks {
     // SAFETY: The variable is always there, and changes as a whole.

@@ -16,5 +16,5 @@ pub(crate) mod params;
 pub(crate) mod percpu;
 pub(crate) mod procfs;
 pub(crate) mod random;
-pub(crate) mod sort;
+pub(crate) mod task;
 pub(crate) mod xt_match;

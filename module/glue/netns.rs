@@ -37,6 +37,39 @@ impl Net {
     }
 }
 
+/// A namespace that cannot end while this lives.
+///
+/// # Invariants
+///
+/// The pointer holds a reference.
+pub(crate) struct NetRef(NonNull<bindings::net>);
+
+// SAFETY: Namespaces are reference counted and belong to no thread.
+unsafe impl Send for NetRef {}
+// SAFETY: Nothing can be done with a shared reference.
+unsafe impl Sync for NetRef {}
+
+impl NetRef {
+    /// Takes a reference, unless the namespace is about to end.
+    ///
+    /// # Safety
+    ///
+    /// `net` must be null or point to a namespace whose memory has not been freed.
+    pub(crate) unsafe fn get(net: *mut bindings::net) -> Option<Self> {
+        let net = NonNull::new(net)?;
+        // SAFETY: The caller promises it.
+        // INVARIANT: The function returns null or a new reference.
+        NonNull::new(unsafe { bindings::maybe_get_net(net.as_ptr()) }).map(Self)
+    }
+}
+
+impl Drop for NetRef {
+    fn drop(&mut self) {
+        // SAFETY: By the type's invariant.
+        unsafe { bindings::put_net(self.0.as_ptr()) };
+    }
+}
+
 /// What a module keeps per namespace.
 pub(crate) trait PerNet: Send + Sync + Sized + 'static {
     /// Called when a namespace comes into being, and for those that exist already.

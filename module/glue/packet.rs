@@ -5,22 +5,75 @@
 //! C header: `include/linux/skbuff.h`
 
 use crate::accounting::packet::Packet;
+use core::{marker::PhantomData, num::NonZeroU16, ptr::NonNull};
 use kernel::{bindings, ffi::c_int};
 
+#[cfg(not(CONFIG_64BIT))]
+compile_error!("offsets in a packet's buffer and the ticks of the clock are those of a 64-bit kernel");
+
 /// A packet at a hook of IPv4 or IPv6: its data start with the network header.
-pub(crate) struct SkBuff<'a>(&'a bindings::sk_buff);
+///
+/// # Invariants
+///
+/// The pointer is valid for `'a`, and so is what the packet's fields point to. Nobody changes the
+/// packet's data and the fields that are read here; there is no reference to all of it because others may
+/// change other fields, such as reference counts.
+#[derive(Clone, Copy)]
+pub(crate) struct SkBuff<'a> {
+    skb: NonNull<bindings::sk_buff>,
+    _borrowed: PhantomData<&'a ()>,
+}
 
 impl<'a> SkBuff<'a> {
     /// Wraps what a hook was given.
     ///
     /// # Safety
     ///
-    /// `skb` must be valid, and not be changed, for `'a`. Its data must start with a network
+    /// `skb` must be valid, and its data must not be changed, for `'a`. They must start with a network
     /// header that IP receive or IP output has checked.
     #[inline]
     pub(crate) unsafe fn from_raw(skb: *const bindings::sk_buff) -> Self {
         // SAFETY: The caller promises it.
-        Self(unsafe { &*skb })
+        // INVARIANT: As well.
+        Self { skb: unsafe { NonNull::new_unchecked(skb.cast_mut()) }, _borrowed: PhantomData }
+    }
+
+    /// All bytes of the packet.
+    #[inline]
+    fn len(&self) -> u32 {
+        // SAFETY: By the type's invariant.
+        unsafe { (*self.skb.as_ptr()).len }
+    }
+
+    /// Bytes that are not in the linear part.
+    #[inline]
+    fn data_len(&self) -> u32 {
+        // SAFETY: By the type's invariant.
+        unsafe { (*self.skb.as_ptr()).data_len }
+    }
+
+    /// Where the packet begins.
+    #[inline]
+    fn data(&self) -> *const u8 {
+        // SAFETY: By the type's invariant.
+        unsafe { (*self.skb.as_ptr()).data }
+    }
+
+    /// Where the buffer begins that the linear part is in.
+    #[inline]
+    fn head(&self) -> *const u8 {
+        // SAFETY: By the type's invariant.
+        unsafe { (*self.skb.as_ptr()).head }
+    }
+
+    /// What it says about the segments that it is made of.
+    #[inline]
+    fn segments(&self) -> Segments {
+        // SAFETY: By the type's invariant; the shared info is where the buffer ends, and aligned.
+        unsafe {
+            let shinfo = self.head().add((*self.skb.as_ptr()).end as usize).cast::<bindings::skb_shared_info>();
+            Segments { size: (*shinfo).gso_size, count: (*shinfo).gso_segs, kind: (*shinfo).gso_type }
+        }
     }
 
     /// Copies bytes that are not in the linear part, or not all of them.
@@ -29,39 +82,33 @@ impl<'a> SkBuff<'a> {
         let mut bytes = [0; N];
         let offset = c_int::try_from(offset).ok()?;
         // SAFETY: The skb is valid, and `bytes` has room for N bytes. Fails if they are not there.
-        let status = unsafe { bindings::skb_copy_bits(self.0, offset, bytes.as_mut_ptr().cast(), N as c_int) };
+        let status =
+            unsafe { bindings::skb_copy_bits(self.skb.as_ptr(), offset, bytes.as_mut_ptr().cast(), N as c_int) };
         (status == 0).then_some(bytes)
-    }
-
-    #[inline]
-    fn shared_info(&self) -> &bindings::skb_shared_info {
-        // SAFETY: The shared info of a valid skb is where its buffer ends, and aligned.
-        unsafe { &*self.0.head.add(self.0.end as usize).cast() }
     }
 
     /// The length of a packet that is an aggregate, whose transport header is at `transport`.
     #[cold]
-    fn segments_len(&self, transport: usize) -> u64 {
-        let shinfo = self.shared_info();
+    fn segments_len(&self, segments: Segments, size: NonZeroU16, transport: usize) -> u64 {
         let inserted = self.inserted_len();
-        let headers = self.segment_headers(shinfo, transport).saturating_sub(inserted);
-        let length = u64::from(self.0.len) - inserted;
-        let segments = match shinfo.gso_segs {
+        let headers = self.segment_headers(segments, transport).saturating_sub(inserted);
+        let length = u64::from(self.len()) - inserted;
+        let count = match segments.count {
             // A virtual machine's host may leave the counting to us (SKB_GSO_DODGY).
-            0 => length.saturating_sub(headers).div_ceil(u64::from(shinfo.gso_size)),
-            segments => u64::from(segments),
+            0 => length.saturating_sub(headers).div_ceil(u64::from(size.get())),
+            count => u64::from(count),
         };
-        length + headers * segments.saturating_sub(1)
+        length + headers * count.saturating_sub(1)
     }
 
     /// Bytes of the headers that every segment repeats, from the network header on.
     ///
     /// A tunnel repeats the inner ones, too. Otherwise the skb is not asked where the transport
     /// header is: IPv6 receive lets it point behind the IPv6 header, extensions or not.
-    fn segment_headers(&self, shinfo: &bindings::skb_shared_info, transport: usize) -> u64 {
-        let is = |kinds: u32| shinfo.gso_type & kinds != 0;
+    fn segment_headers(&self, segments: Segments, transport: usize) -> u64 {
+        let is = |kinds: u32| segments.kind & kinds != 0;
         let transport = if is(TUNNEL) { self.inner_transport() } else { transport };
-        let size = match shinfo.gso_type {
+        let size = match segments.kind {
             _ if is(TCP) => self.tcp_header_len(transport),
             _ if is(UDP) => UDP_HEADER,
             _ if is(SCTP) => SCTP_HEADER,
@@ -72,10 +119,9 @@ impl<'a> SkBuff<'a> {
 
     /// Where the transport header of the packet in the tunnel is.
     fn inner_transport(&self) -> usize {
-        // SAFETY: The fields are plain data in all variants of the union.
-        let from_head = unsafe { self.0.__bindgen_anon_4.headers.as_ref() }.inner_transport_header;
-        let data = self.0.data.addr() - self.0.head.addr();
-        usize::from(from_head).saturating_sub(data)
+        // SAFETY: By the type's invariant; the field is a number in all variants of the union.
+        let from_head = unsafe { (*self.skb.as_ptr()).__bindgen_anon_4.headers.as_ref().inner_transport_header };
+        usize::from(from_head).saturating_sub(self.data().addr() - self.head().addr())
     }
 
     fn tcp_header_len(&self, transport: usize) -> usize {
@@ -96,15 +142,14 @@ impl<'a> SkBuff<'a> {
 impl Packet for SkBuff<'_> {
     #[inline]
     fn linear(&self) -> &[u8] {
-        let length = self.0.len.saturating_sub(self.0.data_len) as usize;
-        // SAFETY: The linear part of a valid skb is `len - data_len` bytes at `data`, and they
-        // don't change while `self` lives.
-        unsafe { core::slice::from_raw_parts(self.0.data, length) }
+        let length = self.len().saturating_sub(self.data_len()) as usize;
+        // SAFETY: By the type's invariant. The linear part of a valid skb is so many bytes at `data`.
+        unsafe { core::slice::from_raw_parts(self.data(), length) }
     }
 
     #[inline]
     fn length(&self) -> usize {
-        self.0.len as usize
+        self.len() as usize
     }
 
     #[inline]
@@ -119,11 +164,23 @@ impl Packet for SkBuff<'_> {
     /// is still to split, counts as its segments: each has the headers of the first.
     #[inline]
     fn wire_len(&self, payload: usize) -> u64 {
-        match self.shared_info().gso_size {
-            0 => u64::from(self.0.len),
-            _ => self.segments_len(payload),
+        let segments = self.segments();
+        match NonZeroU16::new(segments.size) {
+            None => u64::from(self.len()),
+            Some(size) => self.segments_len(segments, size, payload),
         }
     }
+}
+
+/// The segments of an aggregate, from `struct skb_shared_info`.
+#[derive(Clone, Copy)]
+struct Segments {
+    /// Bytes of payload in each but the last; 0 if the packet is no aggregate.
+    size: u16,
+    /// How many there are.
+    count: u16,
+    /// `SKB_GSO_*` bits.
+    kind: u32,
 }
 
 const TCP: u32 = (bindings::SKB_GSO_TCPV4 | bindings::SKB_GSO_TCPV6) as u32;

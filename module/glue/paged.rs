@@ -2,13 +2,13 @@
 
 //! Arrays that grow page by page, in any context.
 
-use super::memcg::Memcg;
+use super::{memcg::Memcg, task};
 use crate::accounting::slots::{Memory, Slot, Slots};
 use core::{
     marker::PhantomData,
     mem::MaybeUninit,
     ptr::NonNull,
-    sync::atomic::{AtomicPtr, Ordering},
+    sync::atomic::{AtomicPtr, AtomicU32, Ordering},
 };
 use kernel::{
     alloc::{flags, Flags, KVVec},
@@ -35,7 +35,9 @@ struct Page([MaybeUninit<u8>; PAGE_SIZE]);
 pub(crate) struct PagedSlots<T: Slot> {
     directory: KVVec<AtomicPtr<Page>>,
     limit: u32,
-    pages: Pages,
+    /// How many pages there are. Who makes slots counts them.
+    pages: AtomicU32,
+    source: Source,
     _slots: PhantomData<T>,
 }
 
@@ -46,20 +48,21 @@ impl<T: Slot> PagedSlots<T> {
         (PAGE_SIZE / size_of::<T>()) as u32
     };
 
-    fn new(limit: u32, pages: Pages) -> Result<Self> {
+    #[inline(never)]
+    fn new(limit: u32, source: Source) -> Result<Self> {
         // Whole cache lines, so that nobody else's data share one with a small directory.
         let length = (limit.div_ceil(Self::PER_PAGE) as usize).next_multiple_of(8);
         let mut directory = KVVec::with_capacity(length, GFP_KERNEL_ACCOUNT)?;
         for _ in 0..length {
             directory.push(AtomicPtr::default(), GFP_KERNEL_ACCOUNT)?;
         }
-        Ok(Self { directory, limit, pages, _slots: PhantomData })
+        Ok(Self { directory, limit, pages: AtomicU32::new(0), source, _slots: PhantomData })
     }
 
     /// A page full of slots, or nothing when memory is short or the payer has used up its share.
     #[cold]
     fn new_page(&self) -> Option<NonNull<Page>> {
-        let page = self.pages.allocate()?;
+        let page = self.source.allocate()?;
         for index in 0..Self::PER_PAGE as usize {
             // SAFETY: The page has place for so many, and nobody else has seen it.
             unsafe { page.cast::<T>().add(index).write(T::default()) };
@@ -88,17 +91,18 @@ impl<T: Slot> Slots<T> for PagedSlots<T> {
             let new = self.new_page()?.as_ptr();
             // INVARIANT: The page is full of slots, and nothing but null is replaced.
             let published = page.compare_exchange(core::ptr::null_mut(), new, Ordering::Release, Ordering::Relaxed);
-            if published.is_err() {
+            match published {
+                Ok(_) => self.pages.store(self.pages.load(Ordering::Relaxed) + 1, Ordering::Relaxed),
                 // SAFETY: From `into_raw`, and nobody else has seen it.
-                drop(unsafe { KBox::from_raw(new) });
+                Err(_) => drop(unsafe { KBox::from_raw(new) }),
             }
         }
         self.get(index)
     }
 
     fn memory(&self) -> usize {
-        let pages = self.directory.iter().filter(|page| !page.load(Ordering::Relaxed).is_null());
-        pages.count() * PAGE_SIZE + self.directory.len() * size_of::<AtomicPtr<Page>>()
+        let pages = self.pages.load(Ordering::Relaxed) as usize;
+        pages * PAGE_SIZE + self.directory.len() * size_of::<AtomicPtr<Page>>()
     }
 }
 
@@ -109,6 +113,7 @@ impl<T: Slot> Drop for PagedSlots<T> {
                 // SAFETY: By the type's invariant. Slots need no drop (see `PER_PAGE`), and nobody
                 // has a reference to one since `self` is borrowed mutably.
                 drop(unsafe { KBox::from_raw(page.as_ptr()) });
+                task::let_others_run();
             }
         }
     }
@@ -116,12 +121,12 @@ impl<T: Slot> Drop for PagedSlots<T> {
 
 /// Where the pages come from, and who pays.
 #[derive(Clone)]
-struct Pages {
+struct Source {
     payer: Arc<Memcg>,
     flags: Flags,
 }
 
-impl Pages {
+impl Source {
     fn allocate(&self) -> Option<NonNull<Page>> {
         let _charge = self.payer.charge();
         let page = KBox::<Page>::new_uninit(self.flags | account()).ok()?;
@@ -130,19 +135,22 @@ impl Pages {
 }
 
 /// The kernel's memory, charged to whoever made the table.
-pub(crate) struct KernelMemory(Pages);
+pub(crate) struct KernelMemory {
+    source: Source,
+    wait: u32,
+}
 
 impl KernelMemory {
     /// Memory for arrays that grow in the packet path.
     pub(crate) fn for_packets(payer: Arc<Memcg>) -> Self {
         // Not GFP_ATOMIC: that may exceed the payer's limit and take the last reserves. What finds
         // no memory is still counted, together with others.
-        Self(Pages { payer, flags: flags::GFP_NOWAIT | flags::__GFP_NOWARN })
+        Self { source: Source { payer, flags: flags::GFP_NOWAIT | flags::__GFP_NOWARN }, wait: 1024 }
     }
 
     /// Memory for arrays that grow where sleeping is allowed.
     pub(crate) fn for_readers(payer: Arc<Memcg>) -> Self {
-        Self(Pages { payer, flags: GFP_KERNEL })
+        Self { source: Source { payer, flags: GFP_KERNEL }, wait: 0 }
     }
 }
 
@@ -150,7 +158,11 @@ impl Memory for KernelMemory {
     type Slots<T: Slot> = PagedSlots<T>;
     type Error = Error;
 
+    fn wait(&self) -> u32 {
+        self.wait
+    }
+
     fn slots<T: Slot>(&self, limit: u32) -> Result<PagedSlots<T>> {
-        PagedSlots::new(limit, self.0.clone())
+        PagedSlots::new(limit, self.source.clone())
     }
 }

@@ -11,7 +11,10 @@ unsigned int xt_traffic_proc_mode = 0440;
 unsigned int xt_traffic_proc_uid;
 unsigned int xt_traffic_proc_gid;
 
-/* Counts are to be read: nothing but the read bits makes sense. */
+/*
+ * Counts are to be read: nothing but the read bits makes sense. Without any of
+ * them procfs would let everybody read.
+ */
 static int set_mode(const char *text, const struct kernel_param *param)
 {
 	unsigned int mode;
@@ -20,7 +23,7 @@ static int set_mode(const char *text, const struct kernel_param *param)
 	err = kstrtouint(text, 0, &mode);
 	if (err)
 		return err;
-	if (mode & ~S_IRUGO)
+	if (!mode || mode & ~S_IRUGO)
 		return -EINVAL;
 	*(unsigned int *)param->arg = mode;
 	return 0;

@@ -29,13 +29,18 @@ pub(crate) struct PerCpu<T>(KVVec<CacheLines<T>>);
 struct CacheLines<T>(T);
 
 impl<T> PerCpu<T> {
-    /// Makes a `T` for every CPU that there can be.
-    pub(crate) fn new(mut make: impl FnMut() -> Result<T>) -> Result<Self> {
+    /// Makes a `T` for every CPU that there can be. It gets its value where it is going to stay.
+    #[inline(never)]
+    pub(crate) fn new(mut init: impl FnMut(&mut T) -> Result) -> Result<Self>
+    where
+        T: Default,
+    {
         let count = possible_cpus() as usize;
         let mut all = KVVec::with_capacity(count, GFP_KERNEL_ACCOUNT)?;
         for _ in 0..count {
-            all.push(CacheLines(make()?), GFP_KERNEL_ACCOUNT)?;
+            all.push(CacheLines(T::default()), GFP_KERNEL_ACCOUNT)?;
         }
+        all.iter_mut().try_for_each(|own| init(&mut own.0))?;
         Ok(Self(all))
     }
 

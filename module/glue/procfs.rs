@@ -7,9 +7,12 @@
 //!
 //! C header: `include/linux/proc_fs.h`
 
-use super::{netns::Net, params::Access};
+use super::{
+    netns::{Net, NetRef},
+    params::Access,
+};
 use crate::accounting::delivery::{Lines, Reader, Sink, Trouble};
-use core::{marker::PhantomData, ptr::NonNull};
+use core::ptr::NonNull;
 use kernel::{
     bindings,
     error::from_result,
@@ -25,20 +28,22 @@ use kernel::{
 ///
 /// # Invariants
 ///
-/// The entry is ours, and all files in it hold a reference to this.
+/// The entry is ours, its data are the namespace, and all files in it hold a reference to this. Whoever
+/// drops the last reference holds the namespace: the exit function, or who destroys a rule in it. So the
+/// namespace, and with it `users`, is there as long as this is.
 pub(crate) struct Dir {
     entry: NonNull<bindings::proc_dir_entry>,
     /// The user namespace that the network namespace belongs to.
     users: NonNull<bindings::user_namespace>,
 }
 
-// SAFETY: procfs locks its entries; they belong to no thread. User namespaces are reference counted.
+// SAFETY: procfs locks its entries; they belong to no thread, and neither do user namespaces.
 unsafe impl Send for Dir {}
 // SAFETY: As above.
 unsafe impl Sync for Dir {}
 
 impl Dir {
-    /// Makes the folder `name`. It must be dropped before the namespace goes away.
+    /// Makes the folder `name`, for state of the namespace (see the invariants).
     pub(crate) fn new(net: &Net, name: &CStr) -> Result<Arc<Self>> {
         let net = net.as_ptr();
         // SAFETY: The namespace is valid.
@@ -113,7 +118,7 @@ impl<L: Content> File<L> {
 
     /// Leaves the file to the root of the namespace if the owner is nobody there.
     fn set_owner(&self, Access { uid, gid, .. }: Access) {
-        // SAFETY: The user namespace outlives the network namespace, and the folder doesn't.
+        // SAFETY: By the invariants of the folder.
         let (uid, gid) = unsafe {
             let users = self._dir.users.as_ptr();
             (bindings::make_kuid(users, uid), bindings::make_kgid(users, gid))
@@ -141,12 +146,15 @@ impl<L> Drop for File<L> {
 /// What an open file holds.
 #[pin_data(PinnedDrop)]
 struct Open<L: Content> {
-    /// Data of the procfs entry, valid while procfs calls us.
+    /// Data of the procfs entry. It is valid while procfs calls us, and procfs calls `release` once,
+    /// at the latest when the entry is removed.
     lines: NonNull<L>,
     /// Threads can share an open file.
     #[pin]
     reader: Mutex<Reader<L>>,
-    _lines: PhantomData<L>,
+    /// An open file keeps the namespace, as with `seq_open_net`: or the end of all namespaces
+    /// would wait for a reader that doesn't go on. Dropped last.
+    _net: NetRef,
 }
 
 impl<L: Content> Open<L> {
@@ -169,11 +177,13 @@ impl<L: Content> Open<L> {
             // SAFETY: The inode belongs to an entry that was made with `PROC_OPS` and data.
             let data = unsafe { (*inode).i_private };
             let lines = NonNull::new(data.cast()).ok_or(ENOENT)?;
+            // SAFETY: By the invariants of the folder, of which procfs does not let go meanwhile.
+            let net = unsafe { NetRef::get(bindings::proc_get_parent_data(inode).cast()) }.ok_or(ENXIO)?;
             let open = KBox::pin_init(
                 pin_init!(Self {
                     lines,
                     reader <- new_mutex!(Reader::default(), "xt_traffic::procfs::Open::reader"),
-                    _lines: PhantomData,
+                    _net: net,
                 }),
                 GFP_KERNEL_ACCOUNT,
             )?;

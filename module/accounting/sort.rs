@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Sorting long lists in a kernel.
+
+/// Runs of this length are sorted in place before they are merged.
+const RUN: usize = 32;
+
+/// Sorts `items`, in the same order if equal, and calls `pause` every now and then, which can put
+/// an end to it. `scratch` is as long as `items`; what is in it does not matter.
+///
+/// `core`'s sorting recurses, with frames of hundreds of bytes and to a depth that depends on the
+/// data, which here come from the network: more than a kernel stack holds. The kernel's own is a
+/// heapsort, which jumps about in memory and takes ten times as long for millions of items.
+pub fn merge_sort<T: Copy + Ord, E>(
+    items: &mut [T],
+    scratch: &mut [T],
+    mut pause: impl FnMut() -> Result<(), E>,
+) -> Result<(), E> {
+    for run in items.chunks_mut(RUN) {
+        insertion_sort(run);
+    }
+    let (mut from, mut to) = (&mut *items, &mut *scratch);
+    let (mut width, mut in_scratch) = (RUN, false);
+    while width < from.len() {
+        for (pair, out) in from.chunks(2 * width).zip(to.chunks_mut(2 * width)) {
+            merge(pair.split_at(width.min(pair.len())), out);
+            pause()?;
+        }
+        core::mem::swap(&mut from, &mut to);
+        (width, in_scratch) = (2 * width, !in_scratch);
+    }
+    if in_scratch {
+        items.copy_from_slice(scratch);
+    }
+    Ok(())
+}
+
+fn insertion_sort<T: Copy + Ord>(run: &mut [T]) {
+    for end in 1..run.len() {
+        let item = run[end];
+        let place = run[..end].iter().rposition(|other| *other <= item).map_or(0, |before| before + 1);
+        run.copy_within(place..end, place + 1);
+        run[place] = item;
+    }
+}
+
+/// Merges two sorted slices into one that is as long as both.
+fn merge<T: Copy + Ord>((mut left, mut right): (&[T], &[T]), out: &mut [T]) {
+    for slot in out {
+        let from = match (left.first(), right.first()) {
+            (Some(l), Some(r)) if r < l => &mut right,
+            (Some(_), _) => &mut left,
+            (None, _) => &mut right,
+        };
+        if let Some((first, rest)) = from.split_first() {
+            *slot = *first;
+            *from = rest;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use super::*;
+    use std::{vec, vec::Vec};
+
+    fn sorted<T: Copy + Ord>(mut items: Vec<T>) -> Vec<T> {
+        let mut scratch = items.clone();
+        merge_sort::<_, ()>(&mut items, &mut scratch, || Ok(())).unwrap();
+        items
+    }
+
+    #[test]
+    fn any_length_in_any_order() {
+        let mut state = 1u64;
+        for length in (0..200).chain([1000, 1023, 1024, 1025, 10_000]) {
+            let mut next = || {
+                state = state.wrapping_mul(6364136223846793005).wrapping_add(1);
+                (state >> 33) % 500
+            };
+            let random: Vec<u64> = (0..length).map(|_| next()).collect();
+            let mut expected = random.clone();
+            expected.sort();
+            assert_eq!(sorted(random), expected);
+            assert_eq!(sorted(expected.clone()), expected);
+            let descending = expected.iter().rev().copied().collect();
+            assert_eq!(sorted(descending), expected);
+        }
+    }
+
+    #[test]
+    fn equal_items_keep_their_order() {
+        #[derive(Clone, Copy, Debug, Eq)]
+        struct Item(u32, usize);
+        impl PartialEq for Item {
+            fn eq(&self, other: &Self) -> bool {
+                self.0 == other.0
+            }
+        }
+        impl PartialOrd for Item {
+            fn partial_cmp(&self, other: &Self) -> Option<core::cmp::Ordering> {
+                Some(self.cmp(other))
+            }
+        }
+        impl Ord for Item {
+            fn cmp(&self, other: &Self) -> core::cmp::Ordering {
+                self.0.cmp(&other.0)
+            }
+        }
+        let items = (0..1000).map(|n| Item(n as u32 * 7 % 10, n)).collect();
+        assert!(sorted(items).windows(2).all(|pair| pair[0].0 != pair[1].0 || pair[0].1 < pair[1].1));
+    }
+
+    #[test]
+    fn a_pause_can_end_it() {
+        let (mut items, mut scratch) = (vec![1; 1000], vec![1; 1000]);
+        let mut left = 3;
+        let pause = || {
+            left -= 1;
+            if left == 0 {
+                Err("enough")
+            } else {
+                Ok(())
+            }
+        };
+        assert_eq!(merge_sort(&mut items, &mut scratch, pause), Err("enough"));
+    }
+}
