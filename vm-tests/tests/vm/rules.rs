@@ -1,22 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Rules that come and go, and tables that stay.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::ensure;
 use insta::assert_snapshot;
 use vm_tests::frames::{Ipv4, mirrored};
-use vm_tests::guest::{Guest, Sender};
+use vm_tests::guest::Sender;
 use vm_tests::replay::{Backend, TABLES};
 
-use crate::support::{BACKENDS, in_guest, iptables, table};
+use crate::support::{BACKENDS, in_guest, iptables, table, under_traffic};
 
 const COUNT: &str = "-m traffic --traffic --net 10.0.0.0/8 --name t";
-
-/// Frames that arrive while rules change: so many at once, and then a moment nothing.
-const BURST: u64 = 16;
-const PAUSE: Duration = Duration::from_millis(4);
 
 fn frame() -> Vec<u8> {
     mirrored(&Ipv4::new([10, 0, 0, 1], [192, 0, 2, 1]).udp((1, 2), &[7; 72]))
@@ -28,35 +23,6 @@ fn text_after(frames: u64) -> String {
     format!("IP\t\tTOTAL\t\tTCP\t\tUDP\t\tOTHER\n10.0.0.1\t{bytes}\t0\t0\t0\t{bytes}\t0\t0\t0\n")
 }
 
-/// Runs `change` again and again while frames arrive without an end. Gives how many frames there were.
-fn under_traffic(guest: &mut Guest, mut change: impl FnMut(&mut Guest) -> Result<()>) -> Result<u64> {
-    const CHANGES: usize = 12;
-    let stop = AtomicBool::new(false);
-    let sender = guest.sender(0);
-    let flow = |sender: &Sender| -> Result<u64> {
-        let frame = frame();
-        let mut sent = 0;
-        while !stop.load(Ordering::Relaxed) {
-            for _ in 0..BURST {
-                sender.send(&frame)?;
-            }
-            sent += BURST;
-            // As fast as possible would leave the guest's CPU no time for the changes.
-            std::thread::sleep(PAUSE);
-        }
-        Ok(sent)
-    };
-    let sent = std::thread::scope(|scope| {
-        let flow = scope.spawn(|| flow(&sender));
-        let changed = (0..CHANGES).try_for_each(|_| change(guest));
-        stop.store(true, Ordering::Relaxed);
-        let sent = flow.join().expect("the sender does not panic");
-        changed.and(sent)
-    })?;
-    guest.await_frames(0)?;
-    Ok(sent)
-}
-
 /// A rule is replaced by another one with the same table, and other rules come and go, while frames arrive:
 /// each frame is counted once.
 fn changes_lose_nothing(backend: Backend) {
@@ -64,13 +30,17 @@ fn changes_lose_nothing(backend: Backend) {
         iptables(guest, backend, &format!("-A PROMISC {COUNT}"))?;
         guest.open_port(0)?;
         let mut n = 0;
-        let sent = under_traffic(guest, |guest| {
-            n += 1;
-            let other = format!("-A PROMISC -m traffic --traffic --net 192.0.2.0/24 --name other{n}");
-            iptables(guest, backend, &other)?;
-            iptables(guest, backend, &format!("-R PROMISC 1 {COUNT} -m comment --comment number{n}"))?;
-            iptables(guest, backend, "-D PROMISC 2").map(drop)
-        })?;
+        let sent = under_traffic(
+            guest,
+            |_| frame(),
+            |guest| {
+                n += 1;
+                let other = format!("-A PROMISC -m traffic --traffic --net 192.0.2.0/24 --name other{n}");
+                iptables(guest, backend, &other)?;
+                iptables(guest, backend, &format!("-R PROMISC 1 {COUNT} -m comment --comment number{n}"))?;
+                iptables(guest, backend, "-D PROMISC 2").map(drop)
+            },
+        )?;
         ensure!(sent > 500, "only {sent} frames were sent meanwhile");
         let text = table(guest, "t")?;
         ensure!(text == text_after(sent), "{sent} frames were sent, the table says\n{text}");
@@ -96,7 +66,8 @@ fn restore_loses_nothing(backend: Backend) {
         let tool = format!("/usr/local/sbin/iptables-{backend}");
         guest.must(&format!("{tool}-save >/tmp/rules"))?;
         guest.open_port(0)?;
-        let sent = under_traffic(guest, |guest| guest.must(&format!("{tool}-restore </tmp/rules")).map(drop))?;
+        let sent =
+            under_traffic(guest, |_| frame(), |guest| guest.must(&format!("{tool}-restore </tmp/rules")).map(drop))?;
         ensure!(sent > 500, "only {sent} frames were sent meanwhile");
         let text = table(guest, "t")?;
         ensure!(text == text_after(sent), "{sent} frames were sent, the table says\n{text}");

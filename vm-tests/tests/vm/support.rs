@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 //! What all tests begin and end with, and what many of them do in between.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
 use vm_tests::artifacts::Artifacts;
 use vm_tests::guest::{Config, Guest, mac_of_port};
@@ -90,4 +93,38 @@ pub fn otherhost_dropped(guest: &mut Guest, n: usize) -> Result<u64> {
     let counters = links.pointer("/0/stats64/rx").with_context(|| format!("no counters in {text}"))?;
     // A zero is not printed.
     Ok(counters["otherhost"].as_u64().unwrap_or(0))
+}
+
+/// Runs `change` again and again while frames arrive at port 0 without an end; `frame` makes the one with a number.
+/// Gives how many frames there were.
+pub fn under_traffic(
+    guest: &mut Guest,
+    frame: impl Fn(u64) -> Vec<u8> + Sync,
+    mut change: impl FnMut(&mut Guest) -> Result<()>,
+) -> Result<u64> {
+    const CHANGES: usize = 12;
+    /// So many at once, and then a moment nothing: as fast as possible would leave the guest's CPU no time for the
+    /// changes.
+    const BURST: u64 = 16;
+    const PAUSE: Duration = Duration::from_millis(4);
+    let stop = AtomicBool::new(false);
+    let sender = guest.sender(0);
+    let flow = || -> Result<u64> {
+        let mut sent = 0;
+        while !stop.load(Ordering::Relaxed) {
+            (sent..sent + BURST).try_for_each(|number| sender.send(&frame(number)))?;
+            sent += BURST;
+            std::thread::sleep(PAUSE);
+        }
+        Ok(sent)
+    };
+    let sent = std::thread::scope(|scope| {
+        let flow = scope.spawn(flow);
+        let changed = (0..CHANGES).try_for_each(|_| change(guest));
+        stop.store(true, Ordering::Relaxed);
+        let sent = flow.join().expect("the sender does not panic");
+        changed.and(sent)
+    })?;
+    guest.await_frames(0)?;
+    Ok(sent)
 }
