@@ -11,7 +11,8 @@ use crate::{
         ledger::{Ledger, PORTS},
         packet::Family,
         params::Params,
-        report::{self, Entry, Run, IPCONN_HEADER, PORTCONN_HEADER, TRAFFIC_HEADER},
+        report::{self, IPCONN_HEADER, PORTCONN_HEADER, TRAFFIC_HEADER},
+        rows::{self, Entry, Place, Run},
         stats::RowStats,
         table::{Size, Table},
     },
@@ -140,15 +141,13 @@ impl<A: Family, K: Key, const PAIRS: usize> Rows<A, K, PAIRS> {
 
     /// What there is for a reader. If reading clears, it is the reader's from now on.
     fn take(&self, owner: Owner<K>, run: Option<Run<'_, K>>) -> Result<Totals<PAIRS>> {
-        let Some(delivered) = &self.delivered else {
-            return Ok(self.totals(run));
-        };
-        let delivered = delivered.lock();
-        let left = self.totals(run).without(delivered.totals_of(owner));
-        if !left.is_zero() {
-            delivered.counters(owner).ok_or(ENOMEM)?.add_all(&left);
+        match &self.delivered {
+            Some(delivered) => {
+                let given = delivered.lock();
+                rows::take(&given, owner, self.totals(run)).ok_or(ENOMEM)
+            }
+            None => Ok(self.totals(run)),
         }
-        Ok(left)
     }
 
     fn stats(&self) -> RowStats {
@@ -161,8 +160,6 @@ impl<A: Family, K: Key, const PAIRS: usize> Rows<A, K, PAIRS> {
     }
 }
 
-/// The header is at position 0, then come the entries, of which a run for one owner is a line, and
-/// the last position is that of the others, who have no row.
 impl<A: Family, K: Key, const PAIRS: usize> Lines for Rows<A, K, PAIRS> {
     type Snapshot = KVVec<Entry<K>>;
     type Claim = (Owner<K>, Totals<PAIRS>);
@@ -171,7 +168,7 @@ impl<A: Family, K: Key, const PAIRS: usize> Lines for Rows<A, K, PAIRS> {
     fn snapshot(&self) -> Result<Self::Snapshot> {
         let count = self.tables().map(|(_, table)| table.rows() as usize).sum();
         let mut entries = KVVec::with_capacity(count, GFP_KERNEL_ACCOUNT)?;
-        let all = self.tables().flat_map(|(cpu, table)| report::entries(cpu, table));
+        let all = self.tables().flat_map(|(cpu, table)| rows::entries(cpu, table));
         // What has come since they were counted is for the next reader.
         for (n, entry) in all.take(count).enumerate() {
             if n % PAUSE == 0 {
@@ -184,16 +181,16 @@ impl<A: Family, K: Key, const PAIRS: usize> Lines for Rows<A, K, PAIRS> {
     }
 
     fn line(&self, entries: &Self::Snapshot, position: usize, out: &mut Line) -> Result<Option<Step<Self::Claim>>> {
-        let Some(first) = position.checked_sub(1) else {
-            out.write_str(self.header)?;
-            return Ok(Some(Step { next: 1, claim: None }));
-        };
-        let Some(rest) = entries.get(first..) else {
-            return Ok(None);
-        };
-        let run = Run::first(rest);
-        let (owner, span) = run.map_or((Owner::Others, 1), |run| (run.owner(), run.span()));
         task::go_on()?;
+        let run = match Place::at(position, entries) {
+            Place::Header => {
+                out.write_str(self.header)?;
+                return Ok(Some(Step { next: position + 1, claim: None }));
+            }
+            Place::Row(run) => run,
+            Place::End => return Ok(None),
+        };
+        let (owner, span) = rows::owner_and_span(run);
         let totals = self.take(owner, run)?;
         if let Err(error) = report::write_row(out, owner, &totals) {
             self.give_back((owner, totals));

@@ -164,7 +164,8 @@ impl<M: Memory> Recent<M> {
     pub fn is_first(&self, flow: Flow, now: Ticks, elsewhere: impl FnOnce() -> bool) -> bool {
         let known = self.sets.get(flow.set).and_then(|set| set.0.iter().find(|way| way.has(flow, now)));
         if let Some(way) = known {
-            way.end.store(now + flow.lifetime, Relaxed);
+            // Not Relaxed, or others might see this end together with an older tag (see `Way::has`).
+            way.end.store(now + flow.lifetime, Release);
             return false;
         }
         let first = !elsewhere();

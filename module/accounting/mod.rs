@@ -9,8 +9,8 @@
 //! [`network`] (which of the two is accounted for), [`transport`] and [`flows`] (does it start a
 //! connection), and [`ledger`], which puts it all into the rows of a [`table`].
 //!
-//! On the way to a reader: [`sort`], [`report`] (the text of a row), [`delivery`] (who has got
-//! which lines), and [`stats`] (what tables say about themselves).
+//! On the way to a reader: [`rows`] (which there are), [`sort`], [`report`] (the text of a row),
+//! [`delivery`] (who has got which lines), and [`stats`] (what tables say about themselves).
 //!
 //! [`params`] is what a rule asks for; [`slots`] says what memory tables need from their
 //! surroundings.
@@ -28,6 +28,7 @@ pub mod network;
 pub mod packet;
 pub mod params;
 pub mod report;
+pub mod rows;
 pub mod slots;
 pub mod sort;
 pub mod stats;

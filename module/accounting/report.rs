@@ -9,8 +9,6 @@
 use super::{
     counters::Totals,
     key::{Key, Owner},
-    slots::Memory,
-    table::Table,
 };
 use core::fmt::{self, Write};
 
@@ -42,62 +40,6 @@ pub fn write_row<K: Key, const PAIRS: usize>(
     out.write_char('\n')
 }
 
-/// Where a CPU keeps the counters of a key. Entries sort by key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Entry<K> {
-    key: K,
-    cpu: u32,
-    row: u32,
-}
-
-/// The rows that `table`, the one of `cpu`, has at this moment.
-pub fn entries<K: Key, const PAIRS: usize, M: Memory>(
-    cpu: u32,
-    table: &Table<K, PAIRS, M>,
-) -> impl Iterator<Item = Entry<K>> + '_ {
-    (0..table.rows()).filter_map(move |row| Some(Entry { key: table.key(row)?, cpu, row }))
-}
-
-/// A run of entries for one key.
-#[derive(Clone, Copy, Debug)]
-pub struct Run<'a, K>(&'a [Entry<K>]);
-
-impl<'a, K: Key> Run<'a, K> {
-    /// The run at the start of sorted entries.
-    pub fn first(entries: &'a [Entry<K>]) -> Option<Self> {
-        let key = entries.first()?.key;
-        let end = entries.iter().position(|entry| entry.key != key).unwrap_or(entries.len());
-        Some(Self(&entries[..end]))
-    }
-
-    /// How many entries it spans, at least one.
-    pub fn span(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Whose they are.
-    pub fn owner(&self) -> Owner<K> {
-        self.0.first().map_or(Owner::Others, |entry| Owner::One(entry.key))
-    }
-
-    /// The sum of their counters as they are now. `table` gives the table of a CPU.
-    pub fn totals<'t, const PAIRS: usize, M: Memory + 't>(
-        &self,
-        table: impl Fn(u32) -> Option<&'t Table<K, PAIRS, M>>,
-    ) -> Totals<PAIRS>
-    where
-        K: 't,
-    {
-        let mut sum = Totals::default();
-        for entry in self.0 {
-            if let Some(table) = table(entry.cpu) {
-                sum.merge(table.totals(entry.row));
-            }
-        }
-        sum
-    }
-}
-
 #[cfg(test)]
 mod tests {
     extern crate std;
@@ -110,10 +52,7 @@ mod tests {
         table::tests::table,
     };
     use super::*;
-    use std::{
-        string::{String, ToString},
-        vec::Vec,
-    };
+    use std::{string::String, vec::Vec};
 
     const TCP: usize = 0;
     const UDP: usize = 1;
@@ -166,24 +105,5 @@ mod tests {
         write_row(&mut row, Owner::One(u128::MAX), &counters.read()).unwrap();
         assert_eq!(row.len(), 39 + 10 * 21 + 1);
         assert!(row.len() <= LONGEST_LINE && TRAFFIC_HEADER.len() <= LONGEST_LINE);
-    }
-
-    #[test]
-    fn cpus_are_merged_in_ascending_order() {
-        let tables = [table(9), table(9)];
-        for (cpu, address, bytes) in [(0, 30u32, 1), (0, 10, 2), (1, 20, 4), (1, 30, 8), (0, 9, 16)] {
-            tables[cpu].add(address, UDP, Out, bytes);
-        }
-        let mut all: Vec<Entry<u32>> = (0..2).flat_map(|cpu| entries(cpu as u32, &tables[cpu])).collect();
-        all.sort_unstable();
-        let mut rest = &all[..];
-        let mut rows = Vec::new();
-        while let Some(run) = Run::first(rest) {
-            let totals = run.totals(|cpu| tables.get(cpu as usize));
-            rows.push((run.owner().to_string(), run.span(), totals.total().0));
-            rest = &rest[run.span()..];
-        }
-        let row = |address: &str, span, bytes| (String::from(address), span, bytes);
-        assert_eq!(rows, [row("0.0.0.9", 1, 16), row("0.0.0.10", 1, 2), row("0.0.0.20", 1, 4), row("0.0.0.30", 2, 9)]);
     }
 }
