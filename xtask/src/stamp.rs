@@ -46,11 +46,12 @@ impl Recipe {
         Ok(self.bytes(&name, &content))
     }
 
-    /// Adds every file below `folder`, by relative name and content; hidden files are left out, as
-    /// editors put theirs there.
-    pub fn folder(self, folder: &Path) -> Result<Self> {
+    /// Adds every file below `folder`, by relative name and content, but for those in the folder `without`
+    /// there; hidden files are left out, as editors put theirs there.
+    pub fn folder(self, folder: &Path, without: &str) -> Result<Self> {
         let mut files = Vec::new();
         list_files(folder, &mut files)?;
+        files.retain(|file| !file.starts_with(folder.join(without)));
         files.sort();
         let mut recipe = self.text("files", &files.len().to_string());
         for file in &files {
@@ -157,11 +158,13 @@ mod tests {
     #[test]
     fn a_folder_is_its_names_and_contents() {
         let folder = tempfile::tempdir().unwrap();
-        let stamp = || Recipe::new("t").folder(folder.path()).unwrap().stamp();
+        let stamp = || Recipe::new("t").folder(folder.path(), "without").unwrap().stamp();
         fs::create_dir(folder.path().join("sub")).unwrap();
         fs::write(folder.path().join("sub/a"), "1").unwrap();
         let first = stamp();
         fs::write(folder.path().join(".a.swp"), "x").unwrap();
+        fs::create_dir(folder.path().join("without")).unwrap();
+        fs::write(folder.path().join("without/a"), "x").unwrap();
         assert_eq!(stamp(), first);
         fs::write(folder.path().join("sub/a"), "2").unwrap();
         assert_ne!(stamp(), first);

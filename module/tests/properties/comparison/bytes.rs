@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Scenarios from any bytes, for those who have nothing but bytes.
+//!
+//! First comes the rule: three bytes (see [`Rule::of`]) and an address. Then comes packet after packet, each behind
+//! a byte that says how it comes. It can be new, or an earlier one with one byte changed, there or back. Bytes that
+//! are missing at the end are zero, so every input is a scenario.
+
+use super::{machine::CLOCK, receive::repair, Arrival, Modelled, Scenario};
+use xt_traffic_accounting::accounting::{flows::Ticks, network::Internal, params::Counts};
+
+/// Times between packets: those at which flows end, and their neighbours.
+const GAPS: [Ticks; 8] = {
+    let second = CLOCK.ticks_per_second;
+    [0, 1, 30 * second - 1, 30 * second, 120 * second, 120 * second + 1, 600 * second - 1, 600 * second]
+};
+
+/// Packets at most: what comes after them says nothing new.
+const MOST: usize = 64;
+
+/// Bits of the byte before a packet, above the three of the gap. Without `AGAIN` it is new.
+const AGAIN: u8 = 1 << 3;
+/// An earlier packet the other way.
+const BACK: u8 = 1 << 4;
+/// Two bits.
+const CPU: u32 = 5;
+/// The lengths and checksums are left as they are.
+const RAW: u8 = 1 << 7;
+
+/// Checks the scenario that an input is.
+pub fn check(input: &[u8]) {
+    let mut input = Input(input);
+    if input.byte() & 1 == 0 {
+        scenario::<u32>(&mut input).check();
+    } else {
+        scenario::<u128>(&mut input).check();
+    }
+}
+
+/// An input with packets that come at once, one CPU after the other, to a rule for everything.
+pub fn input_of<'a>(six: bool, packets: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
+    let mut input = vec![u8::from(six), 7 << 2, 0, 0];
+    input.extend(if six { &[0; 16][..] } else { &[0; 4] });
+    for (number, packet) in packets.into_iter().enumerate() {
+        let length = packet.len().min(0xffff) as u16;
+        input.extend([RAW | (number as u8 & 3) << CPU, 0xff, 0xff]);
+        input.extend(length.to_be_bytes());
+        input.extend(&packet[..length.into()]);
+    }
+    input
+}
+
+struct Input<'a>(&'a [u8]);
+
+impl Input<'_> {
+    fn byte(&mut self) -> u8 {
+        self.array::<1>()[0]
+    }
+
+    fn array<const N: usize>(&mut self) -> [u8; N] {
+        let mut array = [0; N];
+        let taken = self.take(N);
+        array[..taken.len()].copy_from_slice(&taken);
+        array
+    }
+
+    fn take(&mut self, count: usize) -> Vec<u8> {
+        let (taken, rest) = self.0.split_at(count.min(self.0.len()));
+        self.0 = rest;
+        taken.to_vec()
+    }
+}
+
+fn scenario<A: Modelled>(input: &mut Input<'_>) -> Scenario<A> {
+    let [what, length, size] = input.array();
+    let length = u32::from(length) % (A::BITS + 1);
+    let base = if A::BITS == 32 { widened(input.array()) } else { input.array() };
+    let mut scenario = Scenario {
+        base: A::address(base) & A::mask(length),
+        length,
+        internal: [Internal::Any, Internal::Exclude, Internal::Only, Internal::Any][usize::from(what & 3)],
+        counts: counts(what >> 2),
+        buckets: 1 << (size & 7),
+        cpus: usize::from(size >> 6) + 1,
+        arrivals: vec![],
+    };
+    while !input.0.is_empty() && scenario.arrivals.len() < MOST {
+        let next = arrival::<A>(input, &scenario.arrivals);
+        scenario.arrivals.push(next);
+    }
+    scenario
+}
+
+fn widened([a, b, c, d]: [u8; 4]) -> [u8; 16] {
+    let mut wide = [0; 16];
+    wide[..4].copy_from_slice(&[a, b, c, d]);
+    wide
+}
+
+/// At least one thing.
+fn counts(bits: u8) -> Counts {
+    let any = bits & 7 != 0;
+    Counts { traffic: bits & 1 != 0 || !any, ipconn: bits & 2 != 0, portconn: bits & 4 != 0 }
+}
+
+fn arrival<A: Modelled>(input: &mut Input<'_>, before: &[Arrival]) -> Arrival {
+    let how = input.byte();
+    let linear = usize::from(input.byte());
+    let mut bytes = match before.len() {
+        earlier @ 1.. if how & AGAIN != 0 => {
+            let [which, place, change] = input.array();
+            let bytes = &before[usize::from(which) % earlier].bytes;
+            changed(if how & BACK == 0 { bytes.clone() } else { reversed::<A>(bytes) }, place.into(), change)
+        }
+        _ => new(input),
+    };
+    if how & RAW == 0 {
+        bytes.resize(bytes.len().max(A::HEADER), 0);
+        let version = if A::BITS == 32 { 0x40 } else { 0x60 };
+        bytes[0] = version | bytes[0] & 0x0f;
+        repair(&mut bytes);
+    }
+    Arrival { gap: GAPS[usize::from(how & 7)], cpu: usize::from(how >> CPU & 3), linear, bytes }
+}
+
+fn new(input: &mut Input<'_>) -> Vec<u8> {
+    let length = match input.byte() {
+        0xff => u16::from_be_bytes(input.array()).into(),
+        short => short.into(),
+    };
+    input.take(length)
+}
+
+/// With other bits at one place.
+fn changed(mut bytes: Vec<u8>, place: usize, change: u8) -> Vec<u8> {
+    if let Some(byte) = bytes.get_mut(place) {
+        *byte ^= change;
+    }
+    bytes
+}
+
+/// With source and destination swapped, and what would be the ports if there are no options and extensions.
+fn reversed<A: Modelled>(bytes: &[u8]) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    let address = A::BITS as usize / 8;
+    for (end, size) in [(A::HEADER, address), (A::HEADER + 4, 2)] {
+        if let Some(ends) = bytes.get_mut(end - 2 * size..end) {
+            let (source, destination) = ends.split_at_mut(size);
+            source.swap_with_slice(destination);
+        }
+    }
+    bytes
+}

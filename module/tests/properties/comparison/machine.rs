@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A machine with some CPUs that count for one table, as the module does it in the kernel.
+
+use super::rows::Rows;
+use core::fmt::Debug;
+use xt_traffic_accounting::accounting::{
+    flows::{Clock, Flows, Ticks},
+    hash::Seed,
+    key::Key,
+    ledger::{Clerk, Ledger},
+    network::Network,
+    packet::{Family, Packet},
+    params::{Counts, Sizes},
+    report::{IPCONN_HEADER, PORTCONN_HEADER, TRAFFIC_HEADER},
+    slots::Memory,
+    table::{Size, Table},
+};
+
+/// The clock of the machine.
+pub const CLOCK: Clock = Clock { ticks_per_second: 250 };
+
+/// When it is switched on.
+pub const START: Ticks = 1;
+
+/// What to count: all there is.
+pub const ALL: Counts = Counts { traffic: true, ipconn: true, portconn: true };
+
+/// Room for all that a test has.
+pub const ROOMY: Sizes = Sizes { addresses: Size { rows: 1 << 12, buckets: 16 }, flow_sets: 1 << 13 };
+
+/// The ledgers of its CPUs.
+pub struct Machine<A, M: Memory> {
+    network: Network<A>,
+    flows: Flows,
+    ledgers: Vec<Ledger<A, M>>,
+}
+
+impl<A: Family, M: Memory> Machine<A, M>
+where
+    M::Error: Debug,
+{
+    /// One that has seen nothing.
+    pub fn new(network: Network<A>, counts: Counts, sizes: Sizes, cpus: usize, memory: &M) -> Self {
+        let seed = Seed::new(0x5eed);
+        let flows = Flows::new(seed, CLOCK, sizes.flow_sets);
+        let ledger = |_| Ledger::new(counts, sizes, seed, &flows, memory).unwrap();
+        Self { network, flows, ledgers: (0..cpus).map(ledger).collect() }
+    }
+
+    /// A packet arrives at a CPU. Was there anything to count?
+    pub fn count(&self, cpu: usize, now: Ticks, packet: &impl Packet) -> bool {
+        let Some(header) = A::header(packet) else {
+            return false;
+        };
+        let Some(ends) = self.network.ends(header.source, header.destination) else {
+            return false;
+        };
+        let others = || self.ledgers.iter().enumerate().filter(|(other, _)| *other != cpu);
+        let elsewhere = |flow| others().any(|(_, ledger)| ledger.knows(flow, now));
+        Clerk { ledger: &self.ledgers[cpu], flows: &self.flows, now, elsewhere }.count(packet, &header, ends)
+    }
+
+    /// How often a CPU has forgotten a flow too early.
+    pub fn forgotten(&self) -> u64 {
+        self.ledgers.iter().filter_map(Ledger::recent).map(|recent| recent.forgotten()).sum()
+    }
+
+    /// Bytes of memory for flows.
+    pub fn remembered(&self) -> usize {
+        self.ledgers.iter().filter_map(Ledger::recent).map(|recent| recent.memory()).sum()
+    }
+
+    /// The texts of the files: traffic, ipconn, portconn.
+    pub fn texts(&self) -> [Option<String>; 3] {
+        [
+            self.rows(TRAFFIC_HEADER, Ledger::traffic).map(|rows| rows.text()),
+            self.rows(IPCONN_HEADER, Ledger::ipconn).map(|rows| rows.text()),
+            self.rows(PORTCONN_HEADER, Ledger::portconn).map(|rows| rows.text()),
+        ]
+    }
+
+    fn rows<K: Key, const PAIRS: usize>(
+        &self,
+        header: &'static str,
+        table: impl Fn(&Ledger<A, M>) -> Option<&Table<K, PAIRS, M>>,
+    ) -> Option<Rows<'_, K, PAIRS, M>> {
+        let tables = self.ledgers.iter().map(table).collect::<Option<Vec<_>>>()?;
+        Some(Rows::new(tables, header))
+    }
+}
+
+/// A packet of which only so many bytes lie at hand.
+#[derive(Clone, Copy, Debug)]
+pub struct Pieces<'a> {
+    /// All of it.
+    pub bytes: &'a [u8],
+    /// What lies at hand: at least the IP header without options and extensions.
+    pub linear: usize,
+}
+
+impl Packet for Pieces<'_> {
+    fn linear(&self) -> &[u8] {
+        &self.bytes[..self.linear.min(self.bytes.len())]
+    }
+
+    fn length(&self) -> usize {
+        self.bytes.len()
+    }
+
+    fn array<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        self.bytes.get(offset..)?.first_chunk().copied()
+    }
+
+    fn wire_len(&self, _payload: usize) -> u64 {
+        self.bytes.len() as u64
+    }
+}

@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Rows: for any keys in any order, with any sizes, on any CPUs, and when there is no room for more.
+
+use crate::{
+    comparison::{
+        machine::{ALL, ROOMY},
+        Modelled, Scenario,
+    },
+    support::check,
+    traffic::{cells, scenario, sums},
+};
+use core::{cell::Cell, convert::Infallible, fmt::Debug};
+use proptest::{collection::vec, prelude::*};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+};
+use xt_traffic_accounting::{
+    accounting::{
+        counters::Direction::{self, In, Out},
+        hash::Seed,
+        key::{Key, Owner},
+        params::Sizes,
+        slots::{Memory, Slot, Slots},
+        table::{Size, Table},
+    },
+    host::{Heap, HeapSlots},
+};
+
+/// Something to count.
+type Item<K> = (K, usize, bool, u32);
+
+/// The pairs of a row.
+type Pairs = [[u64; 2]; 3];
+
+fn direction(into: bool) -> Direction {
+    if into {
+        In
+    } else {
+        Out
+    }
+}
+
+/// Items for keys that often come again.
+fn items<K: Key + Debug>(keys: impl Strategy<Value = K>, most: usize) -> impl Strategy<Value = Vec<Item<K>>> {
+    vec((keys, 0..3usize, any::<bool>(), any::<u32>()), 0..most)
+}
+
+fn sizes() -> impl Strategy<Value = (u64, u32)> {
+    (any::<u64>(), prop_oneof![1..9u32, 1..5000u32, Just(1u32 << 24)])
+}
+
+fn add_all<K: Key, M: Memory>(table: &Table<K, 3, M>, items: &[Item<K>]) {
+    items.iter().for_each(|(key, column, into, amount)| table.add(*key, *column, direction(*into), u64::from(*amount)));
+}
+
+/// What every key has.
+fn by_key<K: Key>(items: &[Item<K>]) -> BTreeMap<K, Pairs> {
+    let mut rows = BTreeMap::<K, Pairs>::new();
+    for (key, column, into, amount) in items {
+        rows.entry(*key).or_default()[*column][usize::from(*into)] += u64::from(*amount);
+    }
+    rows
+}
+
+fn rows<K: Key, M: Memory>(table: &Table<K, 3, M>) -> BTreeMap<K, Pairs> {
+    let numbers = 0..table.rows();
+    let rows: BTreeMap<_, _> = numbers.map(|n| (table.key(n).unwrap(), pairs(table.totals(n).pairs()))).collect();
+    assert_eq!(rows.len(), table.rows() as usize, "a key has two rows");
+    rows
+}
+
+fn pairs(mut each: impl Iterator<Item = (u64, u64)>) -> Pairs {
+    core::array::from_fn(|_| each.next().map(|(out, into)| [out, into]).unwrap())
+}
+
+fn sum<'a>(rows: impl IntoIterator<Item = &'a Pairs>) -> Pairs {
+    rows.into_iter().fold(Pairs::default(), |sum, pairs| {
+        core::array::from_fn(|i| core::array::from_fn(|way| sum[i][way] + pairs[i][way]))
+    })
+}
+
+fn like_a_map<K: Key + Debug>(keys: impl Strategy<Value = K>) {
+    check(150, (items(keys, 400), sizes()), |(items, (seed, buckets))| {
+        let Ok(table) = Table::new(Seed::new(seed), Size { rows: 400, buckets }, &Heap::ENDLESS);
+        add_all(&table, &items);
+        let expected = by_key(&items);
+        assert_eq!(rows(&table), expected);
+        for (key, row) in &expected {
+            assert_eq!(pairs(table.totals_of(Owner::One(*key)).pairs()), *row);
+        }
+        assert!(table.others().is_zero() && table.overflows() == 0);
+    });
+}
+
+/// Addresses next to each other and anywhere, ports, and IPv6 addresses that differ in one half.
+#[test]
+fn a_table_is_a_map() {
+    like_a_map(prop_oneof![0..200u32, any::<u32>(), (0..200u32).prop_map(|n| n << 24)]);
+    like_a_map(any::<u16>());
+    like_a_map(prop_oneof![any::<u128>(), (0..100u128).prop_map(|n| n << 64), 0..100u128]);
+}
+
+#[test]
+fn the_order_does_not_matter() {
+    let pair = items(0..60u32, 200).prop_flat_map(|items| (Just(items.clone()), Just(items).prop_shuffle()));
+    check(100, (pair, sizes(), sizes()), |((one, other), sizes, other_sizes)| {
+        let contents = |items: &[Item<u32>], (seed, buckets)| {
+            let Ok(table) = Table::new(Seed::new(seed), Size { rows: 60, buckets }, &Heap::ENDLESS);
+            add_all(&table, items);
+            rows(&table)
+        };
+        assert_eq!(contents(&one, sizes), contents(&other, other_sizes));
+    });
+}
+
+/// The first keys have rows with all that is theirs, the others are counted together, each time.
+#[test]
+fn a_full_table_loses_nothing() {
+    check(150, (items(0..100u32, 300), 0..80u32, sizes()), |(items, limit, (seed, buckets))| {
+        let Ok(table) = Table::new(Seed::new(seed), Size { rows: limit, buckets }, &Heap::ENDLESS);
+        add_all(&table, &items);
+        let mut first = BTreeSet::new();
+        for (key, ..) in &items {
+            if first.len() < limit as usize {
+                first.insert(*key);
+            }
+        }
+        let (here, there): (Vec<_>, Vec<_>) = items.iter().partition(|(key, ..)| first.contains(key));
+        assert_eq!(rows(&table), by_key(&here));
+        assert_eq!(pairs(table.others().pairs()), sum(by_key(&there).values()));
+        assert_eq!(table.overflows(), there.len() as u64);
+    });
+}
+
+/// Memory of which there is only so much, and more some other time.
+#[derive(Clone)]
+struct Scarce(Rc<Cell<u32>>);
+
+/// An array in it: each new page takes one of what is left.
+struct ScarceSlots<T>(HeapSlots<T>, Scarce);
+
+impl Memory for Scarce {
+    type Slots<T: Slot> = ScarceSlots<T>;
+    type Error = Infallible;
+
+    fn wait(&self) -> u32 {
+        20
+    }
+
+    fn slots<T: Slot>(&self, limit: u32) -> Result<ScarceSlots<T>, Infallible> {
+        Ok(ScarceSlots(Heap::ENDLESS.slots(limit)?, self.clone()))
+    }
+}
+
+impl<T: Slot> Slots<T> for ScarceSlots<T> {
+    fn get(&self, index: u32) -> Option<&T> {
+        self.0.get(index)
+    }
+
+    fn make(&self, index: u32) -> Option<&T> {
+        if self.0.get(index).is_none() {
+            let left = &self.1 .0;
+            left.set(left.get().checked_sub(1)?);
+        }
+        self.0.make(index)
+    }
+
+    fn memory(&self) -> usize {
+        self.0.memory()
+    }
+}
+
+/// Memory can be short at any moment, for any part of the table, and come back. A key that goes without a row for a
+/// while may get one later.
+#[test]
+fn a_table_without_memory_loses_nothing() {
+    let part = || (items(0..2000u32, 900), 0..12u32);
+    check(60, (vec(part(), 1..6), any::<u64>(), 1..4000u32), |(parts, seed, buckets)| {
+        let memory = Scarce(Rc::default());
+        let Ok(table) = Table::new(Seed::new(seed), Size { rows: 2000, buckets }, &memory);
+        let (mut all, mut known) = (vec![], 0);
+        for (items, pages) in parts {
+            memory.0.set(pages);
+            add_all(&table, &items);
+            all.extend(items);
+            assert!(table.rows() >= known, "rows stay");
+            known = table.rows();
+        }
+        let (rows, others) = (rows(&table), pairs(table.others().pairs()));
+        assert_eq!(sum(rows.values().chain([&others])), sum(by_key(&all).values()));
+        assert!(table.overflows() <= all.len() as u64);
+        assert!(others == Pairs::default() || table.overflows() > 0);
+        for (key, row) in &rows {
+            assert_eq!(pairs(table.totals_of(Owner::One(*key)).pairs()), *row, "{key} is not found");
+        }
+    });
+}
+
+fn cpus<A: Modelled>() {
+    check(60, (scenario::<A>(60), 1..5usize, 0..10u32), |(scenario, cpus, size)| {
+        let all_on = |cpus| Scenario { cpus, buckets: 1 << size, ..scenario.clone() }.run(&Heap::ENDLESS);
+        let (one, some) = (all_on(1), all_on(cpus));
+        assert_eq!(one.texts, some.texts);
+        assert_eq!((one.matched, one.bytes), (some.matched, some.bytes));
+    });
+}
+
+/// It does not matter which CPU handles a packet, nor how large the hash is.
+#[test]
+fn some_cpus_count_like_one() {
+    cpus::<u32>();
+    cpus::<u128>();
+}
+
+fn crowded<A: Modelled>() {
+    check(60, (scenario::<A>(60), 0..5u32), |(scenario, rows)| {
+        let (all, limited) = (scenario.run(&Heap::ENDLESS), {
+            let sizes = Sizes { addresses: Size { rows, buckets: scenario.buckets }, ..ROOMY };
+            scenario.run_with(sizes, &Heap::ENDLESS)
+        });
+        for (all, limited) in all.texts.iter().flatten().zip(limited.texts.iter().flatten()) {
+            assert_eq!(sums(all), sums(limited));
+            let labels: Vec<_> = cells(limited).into_iter().map(|(label, _)| label).collect();
+            assert!(!labels.iter().rev().skip(1).any(|label| *label == "*"), "it is the last row");
+        }
+        assert_eq!(scenario.counts, ALL);
+        assert_eq!(limited.matched, all.matched);
+    });
+}
+
+/// All rows and the row `*` together are everything that was counted, in each column.
+#[test]
+fn what_has_no_row_is_in_the_last_one() {
+    crowded::<u32>();
+    crowded::<u128>();
+}
