@@ -5,6 +5,9 @@
 //! It uses std alone and is linked statically, so that it depends on nothing in the guest. As process 1 it
 //! must never end: the kernel panics when it does, QEMU exits, and the host learns of it at once. That is
 //! exactly what is wanted when it fails, so errors end it.
+//!
+//! Started again inside the guest, as `/init TOOL ARGUMENTS`, it is one of the [`tools`] that tests need there and
+//! that no package has.
 
 mod children;
 mod netdev;
@@ -12,11 +15,15 @@ mod proto;
 mod serve;
 mod setup;
 mod sys;
+mod tools;
 
 use std::process::Command;
 
 fn main() {
-    if let Err(error) = work() {
+    // The kernel hands the words of its command line that it does not know to its init process.
+    let words: Vec<String> = if std::process::id() == 1 { Vec::new() } else { std::env::args().skip(1).collect() };
+    let done = if words.is_empty() { work() } else { tools::run(&words) };
+    if let Err(error) = done {
         eprintln!("agent: {error}");
         std::process::exit(1);
     }

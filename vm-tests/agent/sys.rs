@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The system calls that std has no name for. This is the agent's only file with `unsafe` in it.
 
-use std::ffi::{CString, c_char, c_int, c_long, c_ulong, c_void};
+use std::ffi::{CString, c_char, c_int, c_long, c_uint, c_ulong, c_void};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd};
@@ -24,6 +24,22 @@ unsafe extern "C" {
     fn poll(fds: *mut PollFd, count: c_ulong, milliseconds: c_int) -> c_int;
     fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int;
     fn bind(fd: c_int, address: *const LinkAddress, length: u32) -> c_int;
+    fn read(fd: c_int, to: *mut c_void, count: usize) -> isize;
+    fn mmap(
+        address: *mut c_void,
+        length: usize,
+        protection: c_int,
+        flags: c_int,
+        fd: c_int,
+        offset: i64,
+    ) -> *mut c_void;
+    fn munmap(address: *mut c_void, length: usize) -> c_int;
+    fn fork() -> c_int;
+    fn pause() -> c_int;
+    fn nice(by: c_int) -> c_int;
+    fn pipe2(fds: *mut c_int, flags: c_int) -> c_int;
+    fn sendfile(to: c_int, from: c_int, offset: *mut i64, count: usize) -> isize;
+    fn splice(from: c_int, from_at: *mut i64, to: c_int, to_at: *mut i64, count: usize, flags: c_uint) -> isize;
 }
 
 const SYS_FINIT_MODULE: c_long = 313; // x86-64
@@ -31,11 +47,15 @@ const CLONE_NEWNET: c_int = 0x4000_0000;
 const RB_POWER_OFF: c_int = 0x4321_fedc;
 const AF_PACKET: c_int = 17;
 const SOCK_DGRAM: c_int = 2;
+const SOCK_RAW: c_int = 3;
+/// Also `O_CLOEXEC`.
 const SOCK_CLOEXEC: c_int = 0o2_000_000;
 pub const POLLIN: i16 = 1;
 pub const POLLHUP: i16 = 0x10;
 const EINTR: i32 = 4;
 const SIGKILL: c_int = 9;
+const PROT_READ_WRITE: c_int = 3;
+const MAP_SHARED: c_int = 1;
 
 #[repr(C)]
 struct PollFd {
@@ -128,8 +148,17 @@ pub fn wait_for(file: &impl AsRawFd, patience: Duration) -> io::Result<i16> {
 
 /// A packet socket for one EtherType on one interface. Reading and writing are those of a file.
 pub fn packet_socket(ifindex: i32, ethertype: u16) -> io::Result<File> {
+    link_socket(SOCK_DGRAM, ifindex, ethertype)
+}
+
+/// A packet socket that sends whole frames out of one interface, and receives nothing.
+pub fn frame_socket(ifindex: i32) -> io::Result<File> {
+    link_socket(SOCK_RAW, ifindex, 0)
+}
+
+fn link_socket(kind: c_int, ifindex: i32, ethertype: u16) -> io::Result<File> {
     // SAFETY: socket takes plain numbers.
-    let fd = check(unsafe { socket(AF_PACKET, SOCK_DGRAM | SOCK_CLOEXEC, 0) })?;
+    let fd = check(unsafe { socket(AF_PACKET, kind | SOCK_CLOEXEC, 0) })?;
     // SAFETY: the descriptor is new, open and nobody else's.
     let socket = unsafe { File::from_raw_fd(fd) };
     let address = LinkAddress {
@@ -144,6 +173,84 @@ pub fn packet_socket(ifindex: i32, ethertype: u16) -> io::Result<File> {
     // SAFETY: `address` is a valid sockaddr_ll of the size that is given, during the call.
     check(unsafe { bind(fd, &address, size_of::<LinkAddress>() as u32) })?;
     Ok(socket)
+}
+
+/// Starts a process that reads byte by byte, straight into the first `room` bytes of a file in memory: what the
+/// kernel has given is there at once, whatever becomes of the process. Then it waits to be killed. `memory` must
+/// have that length, and the caller must be the only thread of its process.
+pub fn start_reader(from: &File, memory: &File, room: usize) -> io::Result<u32> {
+    // SAFETY: a new mapping at an address of the kernel's choice touches no memory that is in use.
+    let mapped = unsafe { mmap(std::ptr::null_mut(), room, PROT_READ_WRITE, MAP_SHARED, memory.as_raw_fd(), 0) };
+    // MAP_FAILED is -1.
+    if mapped.addr() == usize::MAX {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: no other thread can hold a lock that the new process will miss.
+    let pid = check(unsafe { fork() })?;
+    if pid != 0 {
+        // SAFETY: the mapping is ours, has `room` bytes, and nothing refers to it. The new process has its own.
+        check(unsafe { munmap(mapped, room) })?;
+        return Ok(pid.unsigned_abs());
+    }
+    for at in 0..room {
+        // SAFETY: the mapping has `room` bytes, nothing refers to them, and it stays as long as this process.
+        if unsafe { read(from.as_raw_fd(), mapped.byte_add(at), 1) } <= 0 {
+            break;
+        }
+    }
+    loop {
+        // SAFETY: pause takes nothing.
+        unsafe { pause() };
+    }
+}
+
+/// Lets everybody else have the CPU first.
+pub fn stand_back() {
+    // SAFETY: nice takes a number. (What it returns says little: -1 is a priority too.)
+    unsafe { nice(19) };
+}
+
+/// Kills a child and waits for its end.
+pub fn kill_child(pid: u32) -> io::Result<()> {
+    let pid = c_int::try_from(pid).map_err(io::Error::other)?;
+    let mut status = 0;
+    // SAFETY: kill takes plain numbers; `status` is a valid place for an int during the call.
+    check(unsafe { kill(pid, SIGKILL) })?;
+    check(unsafe { waitpid(pid, &mut status, 0) })?;
+    Ok(())
+}
+
+/// `read` to address 16, where no program has anything.
+pub fn read_to_nowhere(file: &File, count: usize) -> io::Result<usize> {
+    // SAFETY: the kernel checks the address before it writes; the first page is never mapped.
+    length(unsafe { read(file.as_raw_fd(), std::ptr::without_provenance_mut(16), count) })
+}
+
+/// The reading and the writing end of a pipe.
+pub fn pipe() -> io::Result<(File, File)> {
+    let mut fds = [0; 2];
+    // SAFETY: `fds` has room for two descriptors during the call.
+    check(unsafe { pipe2(fds.as_mut_ptr(), SOCK_CLOEXEC) })?;
+    // SAFETY: the descriptors are new, open and nobody else's.
+    Ok(unsafe { (File::from_raw_fd(fds[0]), File::from_raw_fd(fds[1])) })
+}
+
+/// `sendfile` from the file's position.
+pub fn send_file(from: &File, to: &File, count: usize) -> io::Result<usize> {
+    // SAFETY: both descriptors are open; the null offset means the file's own position.
+    length(unsafe { sendfile(to.as_raw_fd(), from.as_raw_fd(), std::ptr::null_mut(), count) })
+}
+
+/// `splice` from the file's position into a pipe.
+pub fn splice_to(from: &File, pipe: &impl AsRawFd, count: usize) -> io::Result<usize> {
+    let null = std::ptr::null_mut;
+    // SAFETY: both descriptors are open; the null offsets mean the files' own positions.
+    length(unsafe { splice(from.as_raw_fd(), null(), pipe.as_raw_fd(), null(), count, 0) })
+}
+
+/// A C function's byte count, or -1 as the error that errno holds.
+fn length(result: isize) -> io::Result<usize> {
+    usize::try_from(result).map_err(|_| io::Error::last_os_error())
 }
 
 /// Switches the machine off.

@@ -9,6 +9,8 @@ use anyhow::{Context, Result, bail};
 #[path = "../../agent/proto.rs"]
 mod proto;
 
+pub(super) use proto::{read_message, write_message};
+
 /// How much longer than the agent's own time limit the host waits: the guest can be slow.
 const SLACK: Duration = Duration::from_secs(60);
 

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use super::state::State;
 use super::{Config, mac_of_port};
-use crate::accel::{self, QEMU};
+use crate::accel::QEMU;
 
 /// `sun_path` holds 108 bytes with its final NUL; the longest name in the folder has 10.
 const MAX_FOLDER: usize = 90;
@@ -96,7 +96,7 @@ impl Qemu {
         let mut command = Command::new(QEMU);
         command
             .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
-            .args(accel::best()?.arguments())
+            .args(config.clock.arguments()?)
             .args(["-smp", &config.cpus.to_string(), "-m", &format!("{}M", config.memory_mib)]);
         match start {
             Start::Boot(state) => {

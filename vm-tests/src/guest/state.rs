@@ -16,13 +16,13 @@ use rustix::fs::{FlockOperation, flock, statvfs};
 
 use super::qemu::{COMMAND_LINE, MACHINE};
 use super::{Config, Guest};
-use crate::accel::{self, QEMU};
+use crate::accel::QEMU;
 
 /// To be raised when guests are started in another way than before.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// How many states are kept. One takes 100 to 300 MB.
-const KEPT: usize = 4;
+const KEPT: usize = 6;
 
 /// How the name of a folder begins whose state is being made.
 const UNFINISHED: &str = "unfinished-";
@@ -82,14 +82,13 @@ impl State {
 
 /// Everything that makes a difference to a booted guest.
 fn identity(config: &Config) -> Result<String> {
-    let Config { artifacts, cpus, ports, memory_mib } = config;
-    let accel = accel::best()?;
+    let Config { artifacts, cpus, ports, memory_mib, clock } = config;
     Ok(format!(
         "format {FORMAT}\n{}{}{}\n{}\n{MACHINE} {COMMAND_LINE}\n{cpus} CPUs, {ports} ports, {memory_mib} MiB\n",
         artifacts.identity()?,
         qemu_version()?,
-        accel.arguments().join(" "),
-        accel::cpu(accel),
+        clock.arguments()?.join(" "),
+        clock.cpu()?,
     ))
 }
 

@@ -4,13 +4,16 @@
 
 mod bytes;
 mod captures;
+mod clear;
 mod commands;
 mod drop_reason;
 mod extensions;
+mod files;
 mod harness;
 mod headers;
 mod isolation;
 mod lifetimes;
+mod limits;
 mod mirror;
 mod model;
 mod namespaces;
@@ -21,3 +24,4 @@ mod samples;
 mod sizes;
 mod stock;
 mod support;
+mod time;

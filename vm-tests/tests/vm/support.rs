@@ -128,3 +128,24 @@ pub fn under_traffic(
     guest.await_frames(0)?;
     Ok(sent)
 }
+
+/// As [`in_guest`], with a clock that jumps when the guest has nothing to do.
+pub fn in_virtual_time(test: impl FnOnce(&mut Guest) -> Result<()>) {
+    let config = Artifacts::from_environment().map(Config::with_virtual_clock);
+    let mut guest = config.and_then(|config| Guest::boot(&config)).unwrap_or_else(|error| panic!("{error:#}"));
+    test(&mut guest).unwrap_or_else(|error| panic!("{error:#}"));
+    guest.finish().unwrap_or_else(|error| panic!("{error:#}"));
+}
+
+/// The numbers in the row of a table that begins with `key`; none if there is no such row.
+pub fn row(text: &str, key: &str) -> Result<Vec<u64>> {
+    let cells = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('\t'));
+    let Some(cells) = cells else { return Ok(Vec::new()) };
+    cells.split('\t').map(|cell| cell.parse().with_context(|| format!("no number: {cell:?}"))).collect()
+}
+
+/// Opens a file and does to it what the steps say (`agent/tools/files.rs` has the words); gives a line for each.
+pub fn file_steps(guest: &mut Guest, path: &str, steps: &[&str]) -> Result<Vec<String>> {
+    let said = guest.must(&format!("/init file {path} {}", steps.join(" ")))?;
+    Ok(said.lines().map(str::to_owned).collect())
+}

@@ -32,19 +32,30 @@ pub struct Options {
     pub arguments: Vec<String>,
 }
 
-/// The command.
+/// The command. Most tests run on a kernel that looks for its own bugs. Those that need a fast one are marked to
+/// be ignored: they run on the lean kernel, if any of them is wanted.
 pub fn run(ws: &Workshop, options: &Options) -> Result<()> {
-    let kernel = KernelOptions { config: Config::Debug, series: options.series.clone() };
+    let sh = Shell::new()?;
+    sh.change_dir(ws.repo());
+    run_on(ws, &sh, options, Config::Debug, None)?;
+    let filter = &options.filter;
+    let large = cmd!(sh, "cargo test --quiet --package vm-tests --test * -- --ignored --list {filter...}");
+    if large.quiet().read()?.contains(": test") {
+        run_on(ws, &sh, options, Config::Lean, Some("--ignored"))?;
+    }
+    Ok(())
+}
+
+fn run_on(ws: &Workshop, sh: &Shell, options: &Options, config: Config, which: Option<&str>) -> Result<()> {
+    let kernel = KernelOptions { config, series: options.series.clone() };
     let folder = {
         let _lock = setup::prepare(ws)?;
         vm_image::ready(ws, &kernel)?
     };
-    let sh = Shell::new()?;
-    sh.change_dir(ws.repo());
     // Without KVM a guest keeps one processor busy, but at the end of its test it waits for kmemleak.
     let threads = (2 * std::thread::available_parallelism().map_or(1, usize::from)).to_string();
     let (filter, arguments) = (&options.filter, &options.arguments);
-    let mut tests = cmd!(sh, "cargo test --quiet --package vm-tests --test * -- {filter...} {arguments...}")
+    let mut tests = cmd!(sh, "cargo test --quiet --package vm-tests --test * -- {which...} {filter...} {arguments...}")
         .env("XT_TRAFFIC_VM", &folder);
     if !arguments.iter().any(|argument| argument.starts_with("--test-threads")) {
         tests = tests.arg("--test-threads").arg(threads);
