@@ -22,6 +22,16 @@ use crate::{
 /// Where Debian's keys are: the package debian-archive-keyring, on every Debian.
 pub const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
+/// What nobody reads in a system that no person uses.
+pub const UNREAD: [&str; 6] = [
+    "/usr/share/man/*",
+    "/usr/share/info/*",
+    "/usr/share/doc/*",
+    "/usr/share/locale/*",
+    "/usr/share/lintian/overrides/*",
+    "/usr/share/bug/*",
+];
+
 /// A build root that is there.
 pub struct BuildRoot {
     path: PathBuf,
@@ -36,6 +46,7 @@ impl BuildRoot {
             .text("suite", &pins.suite)
             .list("packages", &pins.buildroot.packages)
             .list("mount points", &MOUNT_POINTS)
+            .list("without", &UNREAD)
             .stamp();
         let path = ws.cache().join("root").join(stamp.short());
         if !path.exists() {
@@ -65,7 +76,7 @@ fn make(ws: &Workshop, path: &Path) -> Result<()> {
     let mut unpack = Command::new("tar");
     unpack.args(["--extract", "--no-same-owner", "--exclude=./dev/*", "--directory"]).arg(&root);
     let packages = &pins.buildroot.packages;
-    debootstrap(&mut step, "minbase", &pins.suite, packages, unpack)?;
+    debootstrap(&mut step, "minbase", &pins.suite, packages, &UNREAD, unpack)?;
 
     for name in MOUNT_POINTS {
         let point = root.join(name);
@@ -81,13 +92,14 @@ fn make(ws: &Workshop, path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Makes a Debian system with mmdebstrap and gives it, as a tar archive, to the command `consumer`
-/// on its standard input.
+/// Makes a Debian system with mmdebstrap, without what the patterns `unwanted` match, and gives it, as
+/// a tar archive, to the command `consumer` on its standard input.
 pub fn debootstrap(
     step: &mut Step,
     variant: &str,
     suite: &str,
     packages: &[String],
+    unwanted: &[&str],
     mut consumer: Command,
 ) -> Result<()> {
     let mirror = mirrors::serving(suite)?;
@@ -96,8 +108,8 @@ pub fn debootstrap(
     make.arg(format!("--variant={variant}"))
         .arg(format!("--include={}", packages.join(",")))
         .args(["--architectures=amd64", "--format=tar"]);
-    for folder in ["man", "info", "doc", "locale", "lintian", "bug"] {
-        make.arg(format!("--dpkgopt=path-exclude=/usr/share/{folder}/*"));
+    for pattern in unwanted {
+        make.arg(format!("--dpkgopt=path-exclude={pattern}"));
     }
     for option in mirrors::proxy_options() {
         make.arg(format!("--aptopt={option}"));

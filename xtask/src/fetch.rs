@@ -22,9 +22,9 @@ use crate::{
 
 const CHUNK: usize = 1 << 18;
 
-/// The verified tarball of `source`: from the cache's `download` folder, or else from the first
+/// The verified file of `source`: from the cache's `download` folder, or else from the first
 /// mirror that has it.
-pub fn tarball(ws: &Workshop, source: &Source) -> Result<PathBuf> {
+pub fn pinned(ws: &Workshop, source: &Source) -> Result<PathBuf> {
     let file = ws.cache().join("download").join(&source.file);
     let mut troubles = Vec::new();
     if file.exists() {

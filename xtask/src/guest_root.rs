@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 
 use crate::{
     archive::Archive,
-    buildroot::debootstrap,
+    buildroot::{UNREAD, debootstrap},
     process,
     stamp::Recipe,
     workshop::{Workshop, remove_tree},
@@ -103,7 +103,7 @@ fn make(ws: &Workshop, path: &Path) -> Result<()> {
         .args(["--extract", "--no-same-owner", "--preserve-permissions"])
         .args(["--exclude=./dev/*", "--directory"])
         .arg(&root);
-    debootstrap(&mut step, "extract", &pins.suite, &pins.guest.packages, unpack)?;
+    debootstrap(&mut step, "extract", &pins.suite, &pins.guest.packages, &UNREAD, unpack)?;
 
     let mut archive = Archive::new();
     archive.copy(&root, Path::new(""), &unwanted)?;

@@ -16,6 +16,8 @@ pub struct Pins {
     pub kernel: KernelPins,
     /// The iptables release.
     pub iptables: Source,
+    /// Debian's own packages of the same release, which ours replace.
+    pub debian_iptables: Vec<Source>,
     /// The build root.
     pub buildroot: RootPins,
     /// The guest's root.
@@ -30,13 +32,15 @@ pub struct KernelPins {
     pub default: String,
     /// Sources by series, which is also the name of the folder in `kernel-patches/`.
     pub series: BTreeMap<String, Source>,
+    /// Debian's packages with the configuration of its own kernel of a series.
+    pub debian_config: BTreeMap<String, Source>,
 }
 
-/// A source tarball.
+/// A file that is downloaded: a source tarball or a binary package.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Source {
-    /// The upstream version.
+    /// The version of what it holds.
     pub version: String,
     /// The file's name in the cache.
     pub file: String,
@@ -66,7 +70,8 @@ impl Pins {
     fn parse(text: &str) -> Result<Self> {
         let pins: Self = toml::from_str(text)?;
         pins.series(&pins.kernel.default)?;
-        for source in pins.kernel.series.values().chain([&pins.iptables]) {
+        let kernel = pins.kernel.series.values().chain(pins.kernel.debian_config.values());
+        for source in kernel.chain([&pins.iptables]).chain(&pins.debian_iptables) {
             let digits = source.sha256.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
             anyhow::ensure!(
                 digits && source.sha256.len() == 64,
@@ -75,6 +80,13 @@ impl Pins {
             );
         }
         Ok(pins)
+    }
+
+    /// The package with Debian's configuration for the kernel series of the tree `tree`.
+    pub fn debian_config(&self, tree: &str) -> Result<&Source> {
+        let series = tree.trim_start_matches("kernel-");
+        let config = self.kernel.debian_config.get(series);
+        config.with_context(|| format!("pins.toml names no configuration of Debian's for series {series}"))
     }
 
     /// The source of a kernel series.

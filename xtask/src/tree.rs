@@ -191,6 +191,12 @@ impl Tree {
         Ok(())
     }
 
+    /// Writes the files of `commit` to the folder `folder`, which is nobody's checkout.
+    pub fn write(&self, folder: &Path, commit: Oid) -> Result<()> {
+        self.checkout_with(folder, commit, CheckoutBuilder::new())
+            .with_context(|| format!("cannot write {} to {}", self.name, folder.display()))
+    }
+
     fn checkout_with(&self, folder: &Path, to: Oid, mut how: CheckoutBuilder<'_>) -> Result<()> {
         fs::create_dir_all(folder)?;
         // A handle of its own: the work folder is a property of the handle.
@@ -247,7 +253,7 @@ pub fn index_entry(path: &[u8], id: Oid, mode: u32) -> IndexEntry {
 
 /// Unpacks the tarball of `source` into git and, as they pass by, into the checkout `build`.
 fn import(ws: &Workshop, source: &Source, folder: &Path) -> Result<()> {
-    let tarball = fetch::tarball(ws, source)?;
+    let tarball = fetch::pinned(ws, source)?;
     let mut step = ws.step("import", format!("unpacking {} into git", source.file))?;
     let temporary = ws.temporary()?;
     let new = temporary.path().join("tree");

@@ -3,7 +3,7 @@
 //! the receive path as if a port had received them: no harness is as fast.
 //!
 //! A kernel with all its debugging on takes two minutes for a million packets, one without takes five seconds. So the
-//! long tests are ignored unless they are asked for: `XT_TRAFFIC_VM=target/vm/lean cargo test -p vm-tests --test vm --
+//! long tests are ignored unless they are asked for: `XT_TRAFFIC_VM=target/vm/vm cargo test -p vm-tests --test vm --
 //! --ignored limits::`.
 
 use std::net::{IpAddr, Ipv6Addr};
@@ -78,7 +78,7 @@ fn the_smallest_and_the_largest_hash() {
 }
 
 #[test]
-#[ignore = "needs the lean kernel"]
+#[ignore = "needs the vm kernel"]
 fn a_million_packets() {
     const EACH: u64 = 500_000;
     in_guest_briefly(|guest| {
@@ -97,7 +97,7 @@ fn a_million_packets() {
 
 /// All kinds of frames, right and wrong, as fast as the harness sends them.
 #[test]
-#[ignore = "needs the lean kernel"]
+#[ignore = "needs the vm kernel"]
 fn a_million_frames_of_all_kinds() {
     const FRAMES: usize = 1_000_000;
     let v4 = "-A PROMISC -m traffic --traffic --ipconn --portconn --net 0.0.0.0/0 --name all";
@@ -156,7 +156,7 @@ fn six(host: u8) -> IpAddr {
 }
 
 #[test]
-#[ignore = "needs the lean kernel"]
+#[ignore = "needs the vm kernel"]
 fn more_addresses_than_rows() {
     // Each packet has two new addresses.
     const PACKETS: u64 = ROWS / 2 + 20_000;
@@ -177,7 +177,7 @@ fn more_addresses_than_rows() {
 }
 
 #[test]
-#[ignore = "needs the lean kernel"]
+#[ignore = "needs the vm kernel"]
 fn more_ipv6_addresses_than_rows() {
     const MORE: u64 = 20_000;
     const PACKETS: u64 = ROWS + MORE;

@@ -13,7 +13,9 @@ use git2::Oid;
 use crate::{
     buildroot::BuildRoot,
     commands::setup,
+    fetch,
     kconfig::Wishes,
+    pins::Source,
     sandbox::{Sandbox, jobs},
     stamp::{Recipe, Stamp, withdraw, write_atomically},
     tree::Tree,
@@ -31,23 +33,42 @@ pub const FIXED: [&str; 5] = [
     "LOCALVERSION=",
 ];
 
+/// The folder of the configurations' fragments.
+const FRAGMENTS: &str = "kernel-patches/config";
+/// Where Debian's package has the configuration of its ordinary kernel.
+const DEBIAN_CONFIG: &str = "./usr/src/linux-config-*/config.amd64_none_amd64.xz";
+
 /// How many lines make prints for a whole build, until a build has counted them.
 const LINES: u64 = 2200;
 
-/// A kernel configuration: a fragment in `kernel-patches/config/`.
+/// A kernel configuration: what it starts from, and fragments in `kernel-patches/config/`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Config {
     /// With everything that finds bugs at run time; the tests boot it.
     Debug,
-    /// With nothing that slows it down.
-    Lean,
+    /// Small, for virtual machines and for measuring.
+    Vm,
+    /// Debian's own, without what a server has no use for.
+    Server,
+}
+
+impl Config {
+    /// The fragments, in the order in which they are merged.
+    fn fragments(self) -> &'static [&'static str] {
+        match self {
+            Self::Debug => &["base.config", "debug.config"],
+            Self::Vm => &["base.config", "vm.config"],
+            Self::Server => &["server.config"],
+        }
+    }
 }
 
 impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Debug => "debug",
-            Self::Lean => "lean",
+            Self::Vm => "vm",
+            Self::Server => "server",
         })
     }
 }
@@ -57,7 +78,7 @@ impl fmt::Display for Config {
 #[group(skip)] // flattened into others that are called so too
 pub struct Options {
     /// The kernel's configuration
-    #[arg(long, value_enum, default_value_t = Config::Lean)]
+    #[arg(long, value_enum, default_value_t = Config::Vm)]
     pub config: Config,
     /// The kernel series, of those in pins.toml
     #[arg(long)]
@@ -80,6 +101,13 @@ impl Kernel {
     /// The bootable image.
     pub fn image(&self) -> PathBuf {
         self.objects.join("arch/x86/boot/bzImage")
+    }
+
+    /// What `uname -r` says of it.
+    pub fn release(&self) -> Result<String> {
+        let file = self.objects.join("include/config/kernel.release");
+        let text = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        Ok(text.trim().to_owned())
     }
 }
 
@@ -110,7 +138,8 @@ pub fn build_at(
     config: Config,
     checkout: &str,
 ) -> Result<Kernel> {
-    let fragments = fragments(ws, config);
+    let folder = ws.repo().join(FRAGMENTS);
+    let fragments: Vec<_> = config.fragments().iter().map(|name| folder.join(name)).collect();
     let name = format!("{}-{config}", tree.name());
     let objects = ws.cache().join(checkout).join(&name);
     let mut recipe = Recipe::new("kernel 1")
@@ -120,7 +149,14 @@ pub fn build_at(
     for fragment in &fragments {
         recipe = recipe.file(fragment)?;
     }
-    let build = Build { ws, root, tree, commit, config, fragments, name: name.clone(), objects: objects.clone() };
+    let debian = match config {
+        Config::Server => Some(ws.pins().debian_config(tree.name())?),
+        Config::Debug | Config::Vm => None,
+    };
+    if let Some(debian) = debian {
+        recipe = recipe.text("debian", &debian.sha256);
+    }
+    let build = Build { ws, root, tree, commit, debian, fragments, name: name.clone(), objects: objects.clone() };
     let stamp = recipe.stamp();
     let stamp_file = ws.cache().join(checkout).join(format!("{name}.stamp"));
     let source = tree.checkout(ws, checkout, commit)?;
@@ -132,17 +168,13 @@ pub fn build_at(
     Ok(Kernel { source, objects, stamp, name })
 }
 
-fn fragments(ws: &Workshop, config: Config) -> Vec<PathBuf> {
-    let folder = ws.repo().join("kernel-patches/config");
-    vec![folder.join("base.config"), folder.join(format!("{config}.config"))]
-}
-
 struct Build<'a> {
     ws: &'a Workshop,
     root: &'a BuildRoot,
     tree: &'a Tree,
     commit: Oid,
-    config: Config,
+    /// The package with Debian's configuration, to start from that instead of from nothing.
+    debian: Option<&'a Source>,
     fragments: Vec<PathBuf>,
     name: String,
     objects: PathBuf,
@@ -192,7 +224,10 @@ impl Build<'_> {
     /// Makes `.config`, unless nothing that it depends on has changed: make rebuilds much when it
     /// is new.
     fn configure(&self, step: &mut Step, sandbox: &Sandbox) -> Result<()> {
-        let mut recipe = Recipe::new("kernel configuration 1").text("base", &self.tree.base().to_string());
+        let mut recipe = Recipe::new("kernel configuration 2").text("base", &self.tree.base().to_string());
+        if let Some(debian) = self.debian {
+            recipe = recipe.text("debian", &debian.sha256);
+        }
         for fragment in &self.fragments {
             recipe = recipe.file(fragment)?;
         }
@@ -214,20 +249,31 @@ impl Build<'_> {
             words.push(target);
             sandbox.command("src", &words)
         };
-        step.run(make("tinyconfig"))?;
-        let fragment = format!("/repo/kernel-patches/config/{}.config", self.config);
-        let merge = [
-            "/src/scripts/kconfig/merge_config.sh",
-            "-m",
-            "-O",
-            "/build",
-            "/build/.config",
-            "/repo/kernel-patches/config/base.config",
-            &fragment,
-        ];
-        step.run(sandbox.command("build", &merge))?;
+        match self.debian {
+            Some(package) => self.take_debian_config(step, package)?,
+            None => step.run(make("tinyconfig"))?,
+        }
+        let merge = ["/src/scripts/kconfig/merge_config.sh", "-m", "-O", "/build", "/build/.config"];
+        let fragments: Vec<_> =
+            self.fragments.iter().map(|file| format!("/repo/{FRAGMENTS}/{}", name_of(file))).collect();
+        let words: Vec<_> = merge.into_iter().chain(fragments.iter().map(String::as_str)).collect();
+        step.run(sandbox.command("build", &words))?;
         step.run(make("olddefconfig"))?;
         Wishes::read(&self.fragments)?.check(&self.objects.join(".config"))?;
         stamp.write(&stamp_file)
     }
+
+    /// Makes Debian's configuration, from the binary package that has it, the `.config`.
+    fn take_debian_config(&self, step: &mut Step, package: &Source) -> Result<()> {
+        let file = fetch::pinned(self.ws, package)?;
+        let downloads = file.parent().context("a download lies in no folder")?;
+        let sandbox = self.root.sandbox().read(downloads, "src").write(&self.objects, "build");
+        let script = "dpkg-deb --fsys-tarfile \"$1\" | tar --extract --to-stdout --wildcards \"$2\" | xz -dc >.config";
+        let package = format!("/src/{}", name_of(&file));
+        step.run(sandbox.command("build", &["bash", "-euo", "pipefail", "-c", script, "-", &package, DEBIAN_CONFIG]))
+    }
+}
+
+fn name_of(file: &Path) -> String {
+    file.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }

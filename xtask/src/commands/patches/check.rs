@@ -29,7 +29,7 @@ pub fn run(ws: &Workshop, tree: &Tree, which: Which) -> Result<()> {
     for (file, commit) in &commits {
         let name = series::name(file);
         match which {
-            Which::Kernel => build_kernel::build_at(ws, &root, tree, *commit, Config::Lean, CHECKOUT).map(drop),
+            Which::Kernel => build_kernel::build_at(ws, &root, tree, *commit, Config::Vm, CHECKOUT).map(drop),
             Which::Iptables => build_iptables::build_at(ws, &root, tree, *commit, CHECKOUT).map(drop),
         }
         .with_context(|| format!("{name} does not build"))?;

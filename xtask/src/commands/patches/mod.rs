@@ -36,7 +36,7 @@ pub enum Action {
     Export(Target),
     /// Check that the series applies, that each patch builds, and that checkpatch is content
     ///
-    /// Each patch is built, whole (the lean kernel), on those before it, in a tree and with objects
+    /// Each patch is built, whole (the vm kernel), on those before it, in a tree and with objects
     /// that only this command uses: the first time takes a full build and some minutes for each
     /// patch that changes a header. `scripts/checkpatch.pl --strict` of the pinned kernel looks at
     /// kernel patches.
