@@ -4,6 +4,7 @@
 mod archive;
 mod buildroot;
 mod commands;
+mod deb;
 mod fetch;
 mod guest_root;
 mod kconfig;
@@ -24,8 +25,8 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use commands::{
-    build, build_iptables, build_kernel, build_libxt, build_module, cache, demo, patches, replay, setup, shell, test,
-    vm_test,
+    build, build_iptables, build_kernel, build_libxt, build_module, cache, deb as deb_command, demo, patches, replay,
+    setup, shell, test, vm_test,
 };
 use workshop::Workshop;
 
@@ -54,6 +55,8 @@ enum Command {
     BuildLibxt(build_libxt::Options),
     /// Build everything that a guest is made of
     Build(build_kernel::Options),
+    /// Build Debian packages of everything, a repository for apt
+    Deb(deb_command::Options),
     /// Do everything from nothing, replay a recorded capture, and show the tables
     Demo(build_kernel::Options),
     /// Send captures to a guest's mirror port and print what it counted
@@ -96,6 +99,7 @@ fn run(command: &Command) -> Result<()> {
         Command::BuildIptables => build_iptables::run(ws),
         Command::BuildLibxt(options) => build_libxt::run(ws, options),
         Command::Build(options) => build::run(ws, options),
+        Command::Deb(options) => deb_command::run(ws, options),
         Command::Demo(options) => demo::run(ws, options),
         Command::Replay(options) => replay::run(ws, options),
         Command::Shell(options) => shell::run(ws, options),

@@ -46,12 +46,21 @@ impl Recipe {
         Ok(self.bytes(&name, &content))
     }
 
-    /// Adds every file below `folder`, by relative name and content, but for those in the folder `without`
-    /// there; hidden files are left out, as editors put theirs there.
-    pub fn folder(self, folder: &Path, without: &str) -> Result<Self> {
+    /// Adds every file below `folder`, by relative name and content; hidden files are left out, as editors put
+    /// theirs there.
+    pub fn folder(self, folder: &Path) -> Result<Self> {
+        self.files(folder, |_| true)
+    }
+
+    /// As [`Recipe::folder`], without what is in the folder `without` there.
+    pub fn folder_without(self, folder: &Path, without: &str) -> Result<Self> {
+        self.files(folder, |file| !file.starts_with(folder.join(without)))
+    }
+
+    fn files(self, folder: &Path, wanted: impl Fn(&Path) -> bool) -> Result<Self> {
         let mut files = Vec::new();
         list_files(folder, &mut files)?;
-        files.retain(|file| !file.starts_with(folder.join(without)));
+        files.retain(|file| wanted(file));
         files.sort();
         let mut recipe = self.text("files", &files.len().to_string());
         for file in &files {
@@ -158,14 +167,17 @@ mod tests {
     #[test]
     fn a_folder_is_its_names_and_contents() {
         let folder = tempfile::tempdir().unwrap();
-        let stamp = || Recipe::new("t").folder(folder.path(), "without").unwrap().stamp();
+        let stamp = || Recipe::new("t").folder_without(folder.path(), "without").unwrap().stamp();
+        let all = || Recipe::new("t").folder(folder.path()).unwrap().stamp();
         fs::create_dir(folder.path().join("sub")).unwrap();
         fs::write(folder.path().join("sub/a"), "1").unwrap();
         let first = stamp();
         fs::write(folder.path().join(".a.swp"), "x").unwrap();
         fs::create_dir(folder.path().join("without")).unwrap();
+        let before = all();
         fs::write(folder.path().join("without/a"), "x").unwrap();
         assert_eq!(stamp(), first);
+        assert_ne!(all(), before);
         fs::write(folder.path().join("sub/a"), "2").unwrap();
         assert_ne!(stamp(), first);
         fs::write(folder.path().join("sub/a"), "1").unwrap();

@@ -13,12 +13,14 @@ use crate::{
 };
 
 /// What the folders of the cache are for. Trees that a person edits are never removed here.
-const FOLDERS: [(&str, &str); 8] = [
+const FOLDERS: [(&str, &str); 10] = [
     ("download", "verified tarballs"),
     ("root", "build roots"),
     ("guest", "the guest's root"),
     ("tree", "source trees in git"),
     ("build", "objects"),
+    ("deb", "packages"),
+    ("box", "the disk of the deployment test"),
     ("guests", "booted guests of the VM harness"),
     ("check", "objects of `patches check`"),
     ("edit", "trees to edit, from `patches apply`; yours to remove"),

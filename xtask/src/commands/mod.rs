@@ -7,6 +7,7 @@ pub mod build_kernel;
 pub mod build_libxt;
 pub mod build_module;
 pub mod cache;
+pub mod deb;
 pub mod demo;
 pub mod patches;
 pub mod replay;

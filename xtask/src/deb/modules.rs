@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: GPL-2.0
+//! `modules`: the kernel module for one kernel, built against that kernel's headers package, and the
+//! package that depends on all that a box needs.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use super::{
+    Bench,
+    source::{Built, Source, copy_tree},
+    version::Revision,
+};
+use crate::{
+    commands::build_kernel::{Config, Kernel},
+    stamp::Recipe,
+};
+
+/// The commits that change these make a new revision. With the kernel's: the module is for one build of it.
+const PATHS: [&str; 5] = ["xtask/deb/modules", "module", "xtask/deb/linux", "kernel-patches", "xtask/pins.toml"];
+
+/// Builds the module once more, the way anybody would who has nothing but the headers package.
+pub fn build(bench: &Bench<'_>, kernel: &Kernel, config: Config, linux: &Built) -> Result<Built> {
+    let release = kernel.release()?;
+    let headers = linux.file(&format!("linux-headers-{release}"))?;
+    let folder = headers.parent().context("a package lies in no folder")?;
+    let module = bench.ws.repo().join("module");
+    let source = Recipe::new("module source").folder_without(&module, "tests")?.stamp();
+    Source {
+        folder: "modules",
+        name: &format!("xt-traffic-{config}"),
+        base: concat!(env!("CARGO_PKG_VERSION"), "-"),
+        revision: Revision::of(bench.ws, &PATHS)?.after(bench.steps),
+        words: &[
+            ("RELEASE", &release),
+            ("CONFIG", &config.to_string()),
+            ("LINUX", &linux.version),
+            ("HEADERS", &name_of(headers)),
+        ],
+        made_from: &[&linux.stamp, &source],
+        sandbox: bench.root.sandbox().read(folder, "src"),
+    }
+    .build(bench, |folder| copy_tree(&module, &folder.join("module"), &[]))
+}
+
+fn name_of(file: &Path) -> String {
+    file.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
