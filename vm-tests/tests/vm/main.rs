@@ -21,6 +21,7 @@ mod offloads;
 mod options;
 mod rules;
 mod samples;
+mod service;
 mod sizes;
 mod stock;
 mod support;

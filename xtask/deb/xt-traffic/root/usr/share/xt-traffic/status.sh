@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: GPL-2.0
+# Part of xt-traffic(8): what `status` shows.
+# shellcheck shell=sh disable=SC3043,SC2086,SC2046,SC2015,SC2034,SC2154
+
+# Looks at what is, not at what should be: the configuration may be broken at the moment.
+status() {
+    local now status=0
+    [ "$(id -u)" -eq 0 ] || die 1 'status: only root can do this'
+    is_running || die $NOT_RUNNING 'not started'
+    load_record
+    if now=$(read_conf && want && echo "$wanted") && [ "${now:+$now$NL}" != "$installed" ]; then
+        say "$CONF has changed: 'xt-traffic reload' goes over to it"
+    fi
+    status_of_ports || status=1
+    status_of_rules || status=1
+    status_of_tables
+    return $status
+}
+
+status_of_ports() {
+    local rule tool chain words port match name state seen='' status=0
+    while read -r rule; do
+        take_apart "$rule"
+        [ -n "$rule" ] && ! is_listed "$port" "$seen" || continue
+        seen="$seen$port$NL"
+        state_of "$port" || status=1
+        printf 'port   %-15s  %s\n' "$port" "$state"
+    done <<EOF
+$installed
+EOF
+    return $status
+}
+
+# Sets $state. Fails if no frames can come.
+state_of() { # PORT
+    local value flags counters=$SYS/$1/statistics
+    state='not there'
+    [ -e "$SYS/$1" ] || return 1
+    read_flags "$1"
+    case $flags in
+        *,NO-CARRIER,*) state='no link' ;;
+        *,PROMISC,UP,* | *,PROMISC,*,UP,*) state=listens ;;
+        *,UP,*) state='not promiscuous' ;;
+        *) state=down ;;
+    esac
+    [ "$state" = listens ] || return 1
+    read_value "$counters/rx_packets"
+    state="listens: $value frames"
+    read_value "$counters/rx_missed_errors"
+    state="$state, $value missed"
+}
+
+status_of_rules() {
+    local rule tool chain words port match name counters listed='' list status=0
+    while read -r rule; do
+        [ -n "$rule" ] || continue
+        take_apart "$rule"
+        if [ "$listed" != "$tool $chain" ]; then
+            list=$("$tool" -w -v -S "$chain")
+            listed="$tool $chain"
+        fi
+        read_counters || status=1
+        printf 'rule   %-15s  %s %s -i %s: %s\n' "$name" "$tool" "$chain" "$port" "$counters"
+    done <<EOF
+$installed
+EOF
+    return $status
+}
+
+# Sets $counters of the rule that is taken apart, by $list.
+read_counters() {
+    local line
+    counters=missing
+    while read -r line; do
+        case $line in
+            *" -i $port -m traffic "*" --name $name "*"$MARK"*)
+                counters=${line##* -c }
+                counters="${counters%% *} packets, ${counters##* } bytes"
+                return 0
+                ;;
+        esac
+    done <<EOF
+$list
+EOF
+    return 1
+}
+
+# What the module says of each file.
+status_of_tables() {
+    local file key value rows
+    [ -f "$TABLES/.stats" ] || return 0
+    while read -r key value; do
+        file=${key%.*}
+        case $key in
+            *.flows.*) ;;
+            *.rows) rows=$value ;;
+            *.overflows)
+                case $installed in
+                    *" --name ${file%%.*} "*) echo "table  $TABLES/$file: $rows rows, $value overflows" ;;
+                esac
+                ;;
+        esac
+    done <"$TABLES/.stats"
+}
