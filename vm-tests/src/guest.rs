@@ -5,9 +5,9 @@ mod agent;
 mod clock;
 mod inside;
 mod leaks;
-mod port;
-mod qemu;
-mod qmp;
+pub(crate) mod port;
+pub(crate) mod qemu;
+pub(crate) mod qmp;
 mod state;
 
 use std::time::{Duration, Instant};

@@ -4,6 +4,7 @@
 //! * [`capture`] reads capture files, [`frames`] makes frames.
 //! * [`guest`] runs the machine that [`artifacts`] names, and moves the frames into it without losing one.
 //! * [`model`] computes what `/proc` must say about frames, with a parser that is not the kernel module's.
+//! * [`machine`] runs a whole computer from its own disk, and types at its terminal.
 //! * [`log`] decides whether a guest's kernel log is clean.
 //! * [`replay`] and [`shell`] are what `cargo xtask` offers to people.
 
@@ -13,6 +14,7 @@ pub mod capture;
 pub mod frames;
 pub mod guest;
 pub mod log;
+pub mod machine;
 pub mod model;
 pub mod replay;
 pub mod shell;

@@ -2,6 +2,7 @@
 //! Every build and run step of xt_traffic: `cargo xtask --help`.
 
 mod archive;
+mod box_image;
 mod buildroot;
 mod commands;
 mod deb;

@@ -65,7 +65,7 @@ impl Sender {
     }
 
     /// How many frames have been sent to this port, and how many of them are too short for the guest's driver.
-    pub(super) fn sent(&self) -> [u64; 2] {
+    pub(crate) fn sent(&self) -> [u64; 2] {
         [self.counts.frames.load(Ordering::SeqCst), self.counts.runts.load(Ordering::SeqCst)]
     }
 }
@@ -82,10 +82,10 @@ pub fn check_length(frame: &[u8]) -> Result<()> {
 }
 
 /// The host's end of the cable.
-pub(super) struct Port {
-    pub(super) sender: Sender,
+pub(crate) struct Port {
+    pub(crate) sender: Sender,
     /// The guest's name for the port.
-    pub(super) device: String,
+    pub(crate) device: String,
     /// The network namespace in the guest that the port is in; empty is the first one.
     pub(super) netns: String,
     from_guest: Arc<Mutex<Vec<Vec<u8>>>>,
@@ -94,7 +94,7 @@ pub(super) struct Port {
 
 impl Port {
     /// Binds our end. QEMU's end does not exist yet; [`Port::connect`] follows when QEMU runs.
-    pub(super) fn bind(path: &Path, device: String) -> Result<Self> {
+    pub(crate) fn bind(path: &Path, device: String) -> Result<Self> {
         let socket = UnixDatagram::bind(path).with_context(|| path.display().to_string())?;
         socket.set_write_timeout(Some(PATIENCE))?;
         rustix::net::sockopt::set_socket_send_buffer_size(&socket, SEND_BUFFER)?;
@@ -104,7 +104,7 @@ impl Port {
         Ok(Self { sender, device, netns: String::new(), from_guest, drain: Some(drain) })
     }
 
-    pub(super) fn connect(&self, path: &Path) -> Result<()> {
+    pub(crate) fn connect(&self, path: &Path) -> Result<()> {
         self.sender.socket.connect(path).with_context(|| path.display().to_string())
     }
 

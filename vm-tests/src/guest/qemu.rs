@@ -20,7 +20,7 @@ const MAX_FOLDER: usize = 90;
 
 /// The machine. (`pc` works too, but has its interrupt routes in ACPI code that a debug kernel needs ten seconds
 /// for, with each device.)
-pub(super) const MACHINE: &str = "q35";
+pub(crate) const MACHINE: &str = "q35";
 
 /// How long QEMU may take to open its sockets.
 const START_TIME: Duration = Duration::from_secs(30);
@@ -61,7 +61,7 @@ pub(super) enum Start<'a> {
 
 /// A folder for one guest's sockets and files, in the usual place for temporary files or, if that has too long
 /// a name for a socket, in /tmp.
-pub(super) fn folder() -> Result<TempDir> {
+pub(crate) fn folder() -> Result<TempDir> {
     let mut builder = tempfile::Builder::new();
     builder.prefix("xt-vm-");
     let usual = std::env::temp_dir();
@@ -70,12 +70,12 @@ pub(super) fn folder() -> Result<TempDir> {
 }
 
 /// The frame socket's path on our side of port `n`.
-pub(super) fn host_end(folder: &Path, n: usize) -> PathBuf {
+pub(crate) fn host_end(folder: &Path, n: usize) -> PathBuf {
     folder.join(format!("host{n}"))
 }
 
 /// The frame socket's path on QEMU's side of port `n`.
-pub(super) fn guest_end(folder: &Path, n: usize) -> PathBuf {
+pub(crate) fn guest_end(folder: &Path, n: usize) -> PathBuf {
     folder.join(format!("guest{n}"))
 }
 
@@ -241,6 +241,6 @@ fn talk_arguments(command: &mut Command, config: &Config, folder: &Path) -> Resu
 }
 
 /// A comma ends a value in QEMU's option strings, two commas are one.
-fn escape(value: &str) -> String {
+pub(crate) fn escape(value: &str) -> String {
     value.replace(',', ",,")
 }

@@ -1,28 +1,29 @@
 // SPDX-License-Identifier: GPL-2.0
-//! QEMU's machine protocol: one command, one answer, events in between that nobody here waits for.
+//! QEMU's machine protocol: one command, one answer, events in between.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
 /// A connection to a running QEMU.
-pub(super) struct Qmp {
+pub(crate) struct Qmp {
     stream: BufReader<UnixStream>,
 }
 
 impl Qmp {
     /// Takes the greeting and leaves negotiation mode. The stream's time limits are the caller's.
-    pub(super) fn new(stream: UnixStream) -> Result<Self> {
+    pub(crate) fn new(stream: UnixStream) -> Result<Self> {
         let mut qmp = Self { stream: BufReader::new(stream) };
         qmp.read().context("QEMU's greeting")?;
         qmp.command("qmp_capabilities", &json!({}))?;
         Ok(qmp)
     }
 
-    /// Runs a command and gives what it returns.
-    pub(super) fn command(&mut self, name: &str, arguments: &Value) -> Result<Value> {
+    /// Runs a command and gives what it returns. Events that come before the answer are lost.
+    pub(crate) fn command(&mut self, name: &str, arguments: &Value) -> Result<Value> {
         let request = json!({ "execute": name, "arguments": arguments }).to_string() + "\n";
         self.stream.get_mut().write_all(request.as_bytes()).with_context(|| format!("QMP {name}"))?;
         loop {
@@ -32,6 +33,19 @@ impl Qmp {
             }
             if let Some(value) = answer.get_mut("return") {
                 return Ok(value.take());
+            }
+        }
+    }
+
+    /// Waits for an event, at most for `patience`.
+    pub(crate) fn wait_for(&mut self, event: &str, patience: Duration) -> Result<()> {
+        let usual = self.stream.get_ref().read_timeout()?;
+        let deadline = Instant::now() + patience;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+            self.stream.get_ref().set_read_timeout(Some(left))?;
+            if self.read().with_context(|| format!("waiting for QEMU's event {event}"))?["event"] == event {
+                return Ok(self.stream.get_ref().set_read_timeout(usual)?);
             }
         }
     }

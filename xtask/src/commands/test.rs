@@ -16,7 +16,7 @@ pub fn run(ws: &Workshop) -> Result<()> {
     sh.change_dir(ws.repo());
     for tests in [
         cmd!(sh, "cargo test --quiet --workspace --exclude vm-tests"),
-        cmd!(sh, "cargo test --quiet --package vm-tests --lib"),
+        cmd!(sh, "cargo test --quiet --package vm-tests --lib --test deploy"),
     ] {
         if !process::run_foreground(tests.into())?.success() {
             bail!("tests on the host failed");

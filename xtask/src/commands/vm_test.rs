@@ -1,17 +1,23 @@
 // SPDX-License-Identifier: GPL-2.0
 //! `vm-test`: the tests that run in QEMU.
 
-use std::process::Command;
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use clap::Args;
 use xshell::{Shell, cmd};
 
 use crate::{
+    box_image,
+    buildroot::BuildRoot,
     commands::{
         build_kernel::{Config, Options as KernelOptions},
         setup,
     },
+    deb::Bench,
     process, vm_image,
     workshop::Workshop,
 };
@@ -32,46 +38,99 @@ pub struct Options {
     pub arguments: Vec<String>,
 }
 
-/// The command. Most tests run on a kernel that looks for its own bugs. Those that need a fast one are marked to
-/// be ignored: they run on the lean kernel, if any of them is wanted.
+/// The programs that hold the tests.
+const ON_GUESTS: &str = "vm";
+const ON_A_BOX: &str = "deploy";
+/// What has them run the tests that are marked.
+const IGNORED: &str = "--ignored";
+
+/// The command. Most tests run on a kernel that looks for its own bugs. Those that need more are marked to be ignored:
+/// a fast kernel, or Debian on a disk, which are made if any of them is wanted.
 pub fn run(ws: &Workshop, options: &Options) -> Result<()> {
     let sh = Shell::new()?;
     sh.change_dir(ws.repo());
-    run_on(ws, &sh, options, Config::Debug, None)?;
-    let filter = &options.filter;
-    let large = cmd!(sh, "cargo test --quiet --package vm-tests --test * -- --ignored --list {filter...}");
-    if large.quiet().read()?.contains(": test") {
-        run_on(ws, &sh, options, Config::Lean, Some("--ignored"))?;
+    let tests = Tests { ws, sh: &sh, options };
+    let (all, fast, on_a_box) =
+        (tests.count(ON_GUESTS, None)?, tests.count(ON_GUESTS, Some(IGNORED))?, tests.count(ON_A_BOX, Some(IGNORED))?);
+    ensure!(all + on_a_box > 0, "no test in QEMU has that in its name");
+    if all > fast {
+        tests.run_on_guests(Config::Debug, None)?;
+    }
+    if fast > 0 {
+        tests.run_on_guests(Config::Vm, Some(IGNORED))?;
+    }
+    if on_a_box > 0 {
+        tests.run_on_a_box()?;
     }
     Ok(())
 }
 
-fn run_on(ws: &Workshop, sh: &Shell, options: &Options, config: Config, which: Option<&str>) -> Result<()> {
-    let kernel = KernelOptions { config, series: options.series.clone() };
-    let folder = {
-        let _lock = setup::prepare(ws)?;
-        vm_image::ready(ws, &kernel)?
-    };
-    // Without KVM a guest keeps one processor busy, but at the end of its test it waits for kmemleak.
-    let threads = (2 * std::thread::available_parallelism().map_or(1, usize::from)).to_string();
-    let (filter, arguments) = (&options.filter, &options.arguments);
-    let mut tests = cmd!(sh, "cargo test --quiet --package vm-tests --test * -- {which...} {filter...} {arguments...}")
-        .env("XT_TRAFFIC_VM", &folder);
-    if !arguments.iter().any(|argument| argument.starts_with("--test-threads")) {
-        tests = tests.arg("--test-threads").arg(threads);
+struct Tests<'a> {
+    ws: &'a Workshop,
+    sh: &'a Shell,
+    options: &'a Options,
+}
+
+impl Tests<'_> {
+    /// How many tests of a program the filter leaves: all of them, or those that are marked.
+    fn count(&self, program: &str, which: Option<&str>) -> Result<usize> {
+        let (sh, filter) = (self.sh, &self.options.filter);
+        let list = cmd!(sh, "cargo test --quiet --package vm-tests --test {program} -- {which...} --list {filter...}");
+        Ok(list.quiet().read()?.lines().filter(|line| line.ends_with(": test")).count())
     }
-    if options.review {
-        // Write what differs beside the snapshots, also where CI is set.
-        tests = tests.env("INSTA_UPDATE", "new");
+
+    fn run_on_guests(&self, config: Config, which: Option<&str>) -> Result<()> {
+        let kernel = KernelOptions { config, series: self.options.series.clone() };
+        let folder = {
+            let _lock = setup::prepare(self.ws)?;
+            vm_image::ready(self.ws, &kernel)?
+        };
+        // Without KVM a guest keeps one processor busy, but at the end of its test it waits for kmemleak.
+        let threads = 2 * std::thread::available_parallelism().map_or(1, usize::from);
+        self.run(ON_GUESTS, which, "XT_TRAFFIC_VM", &folder, threads)
     }
-    let tested = process::run_foreground(Command::from(tests))?;
-    if options.review {
-        let review = process::run_foreground(cmd!(sh, "cargo insta review").into())?;
-        if !review.success() {
-            bail!("cargo insta review failed; `cargo install cargo-insta` installs it");
+
+    fn run_on_a_box(&self) -> Result<()> {
+        let folder = {
+            let _lock = setup::prepare(self.ws)?;
+            delivery(self.ws)?
+        };
+        self.run(ON_A_BOX, Some(IGNORED), "XT_TRAFFIC_BOX", &folder, 1)
+    }
+
+    fn run(&self, program: &str, which: Option<&str>, variable: &str, folder: &Path, threads: usize) -> Result<()> {
+        let sh = self.sh;
+        let Options { filter, arguments, review, .. } = self.options;
+        let test = cmd!(sh, "cargo test --quiet --package vm-tests --test {program} -- {which...} {filter...}");
+        let mut test = test.args(arguments).env(variable, folder);
+        if !arguments.iter().any(|argument| argument.starts_with("--test-threads")) {
+            test = test.arg("--test-threads").arg(threads.to_string());
         }
-    } else if !tested.success() {
-        bail!("tests in QEMU failed");
+        if *review {
+            // Write what differs beside the snapshots, also where CI is set.
+            test = test.env("INSTA_UPDATE", "new");
+        }
+        let tested = process::run_foreground(Command::from(test))?;
+        if *review {
+            let reviewed = process::run_foreground(cmd!(sh, "cargo insta review").into())?;
+            if !reviewed.success() {
+                bail!("cargo insta review failed; `cargo install cargo-insta` installs it");
+            }
+        } else if !tested.success() {
+            bail!("tests in QEMU failed");
+        }
+        Ok(())
     }
-    Ok(())
+}
+
+/// What the deployment test takes: the packages of this commit and of the next, Debian's own, and the disk.
+fn delivery(ws: &Workshop) -> Result<PathBuf> {
+    let root = &BuildRoot::ready(ws)?;
+    let folder = |name: &str| ws.target("deploy").join(name);
+    let folders = ["release-1", "release-2", "debian"].map(|name| (name, folder(name)));
+    let [(_, first), (_, second), (_, debian)] = &folders;
+    Bench { ws, root, folder: first, steps: 0 }.build(Config::Vm)?;
+    Bench { ws, root, folder: second, steps: 1 }.build(Config::Vm)?;
+    Bench { ws, root, folder: debian, steps: 0 }.take_debian()?;
+    box_image::folder(ws, root, &folders.each_ref().map(|(name, folder)| (*name, folder.as_path())))
 }
