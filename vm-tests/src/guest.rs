@@ -249,8 +249,7 @@ impl Guest {
     }
 
     /// Brings port `n` up as a mirror port: promiscuous, without an address. From then on it receives every
-    /// frame that [`Guest::sender`] sends, and before that none: the driver tells the device about the mode
-    /// after the command has returned, and until then the device would filter.
+    /// frame that [`Guest::sender`] sends, and before that none.
     ///
     /// # Errors
     /// When the guest refuses it.
@@ -260,17 +259,8 @@ impl Guest {
             name => format!("-n {name} "),
         };
         self.must(&format!("ip {netns}link set dev eth{n} promisc on up"))?;
-        let deadline = Instant::now() + COMMAND_TIME;
-        let filter = json!({ "name": format!("port{n}") });
-        // QEMU has an event for a changed filter, but only for one change between two queries, so ask.
-        loop {
-            let state = self.qmp.command("query-rx-filter", &filter);
-            if self.told(state)?.pointer("/0/promiscuous").is_some_and(|value| value == true) {
-                return Ok(());
-            }
-            ensure!(Instant::now() < deadline, "port {n} does not become promiscuous");
-            std::thread::sleep(Duration::from_millis(2));
-        }
+        let promiscuous = self.qmp.await_promiscuous(&format!("port{n}"), COMMAND_TIME);
+        self.told(promiscuous)
     }
 
     /// What sends frames to port `n`, from any thread.

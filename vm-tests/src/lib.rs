@@ -11,6 +11,7 @@
 pub mod accel;
 pub mod artifacts;
 pub mod capture;
+mod door;
 pub mod frames;
 pub mod guest;
 pub mod log;

@@ -14,7 +14,6 @@ mod transcript;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use serde_json::json;
 
 pub use image::Image;
 pub use qemu::{disk, hardware};
@@ -190,7 +189,8 @@ impl Machine {
     /// # Errors
     /// When the port is not promiscuous.
     pub fn sender(&mut self) -> Result<Sender> {
-        self.await_promiscuous()?;
+        let promiscuous = self.qmp.await_promiscuous(&format!("port{MIRROR}"), FRAME_TIME);
+        self.told(promiscuous)?;
         Ok(self.mirror.sender.clone())
     }
 
@@ -209,20 +209,6 @@ impl Machine {
                 return Ok(());
             }
             ensure!(Instant::now() < deadline, "{wanted} frames were sent, but the port has received only {received}");
-        }
-    }
-
-    /// The driver tells the device about the mode after `ip link` has returned; until then the device filters.
-    fn await_promiscuous(&mut self) -> Result<()> {
-        let deadline = Instant::now() + FRAME_TIME;
-        let filter = json!({ "name": format!("port{MIRROR}") });
-        loop {
-            let state = self.qmp.command("query-rx-filter", &filter);
-            if self.told(state)?.pointer("/0/promiscuous").is_some_and(|value| value == true) {
-                return Ok(());
-            }
-            ensure!(Instant::now() < deadline, "{} is not promiscuous", self.mirror.device);
-            std::thread::sleep(Duration::from_millis(5));
         }
     }
 

@@ -2,18 +2,18 @@
 //! The QEMU process: its arguments, its sockets, its end.
 
 use std::fs::File;
-use std::io::ErrorKind;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result};
 use tempfile::TempDir;
 
 use super::state::State;
 use super::{Config, mac_of_port};
 use crate::accel::QEMU;
+use crate::door::Door;
 
 /// `sun_path` holds 108 bytes with its final NUL; the longest name in the folder has 10.
 const MAX_FOLDER: usize = 90;
@@ -21,9 +21,6 @@ const MAX_FOLDER: usize = 90;
 /// The machine. (`pc` works too, but has its interrupt routes in ACPI code that a debug kernel needs ten seconds
 /// for, with each device.)
 pub(crate) const MACHINE: &str = "q35";
-
-/// How long QEMU may take to open its sockets.
-const START_TIME: Duration = Duration::from_secs(30);
 
 /// The kernel's command line. A quiet console saves time (each character is an exit from the guest); an oops
 /// is shown all the same, becomes a panic, and ends QEMU.
@@ -45,8 +42,8 @@ pub(super) struct Qemu {
 
 /// The listening ends that QEMU connects to when it starts.
 pub(super) struct Doors {
-    agent: UnixListener,
-    qmp: UnixListener,
+    agent: Door,
+    qmp: Door,
 }
 
 /// How a guest begins.
@@ -81,12 +78,7 @@ pub(crate) fn guest_end(folder: &Path, n: usize) -> PathBuf {
 
 impl Doors {
     pub(super) fn open(folder: &Path) -> Result<Self> {
-        let listen = |name: &str| {
-            let listener = UnixListener::bind(folder.join(name)).with_context(|| format!("socket {name}"))?;
-            listener.set_nonblocking(true)?;
-            anyhow::Ok(listener)
-        };
-        Ok(Self { agent: listen("agent")?, qmp: listen("qmp")? })
+        Ok(Self { agent: Door::open(folder, "agent")?, qmp: Door::open(folder, "qmp")? })
     }
 }
 
@@ -125,27 +117,7 @@ impl Qemu {
 
     /// The connections that QEMU makes to the doors: the agent's and QMP's.
     pub(super) fn accept(&mut self, doors: &Doors) -> Result<(UnixStream, UnixStream)> {
-        Ok((self.accept_one(&doors.agent)?, self.accept_one(&doors.qmp)?))
-    }
-
-    fn accept_one(&mut self, listener: &UnixListener) -> Result<UnixStream> {
-        let deadline = Instant::now() + START_TIME;
-        loop {
-            match listener.accept() {
-                Ok((stream, _)) => {
-                    stream.set_nonblocking(false)?;
-                    return Ok(stream);
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error).context("QEMU's connection"),
-            }
-            // Two events are waited for, a connection and the process's end, and std can wait for one.
-            if let Some(status) = self.child.try_wait()? {
-                bail!("QEMU did not start ({status})");
-            }
-            ensure!(Instant::now() < deadline, "QEMU does not connect");
-            std::thread::sleep(Duration::from_millis(2));
-        }
+        Ok((doors.agent.accept(&mut self.child)?, doors.qmp.accept(&mut self.child)?))
     }
 
     /// Waits until QEMU ends by itself.

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
 /// A connection to a running QEMU.
@@ -47,6 +47,21 @@ impl Qmp {
             if self.read().with_context(|| format!("waiting for QEMU's event {event}"))?["event"] == event {
                 return Ok(self.stream.get_ref().set_read_timeout(usual)?);
             }
+        }
+    }
+
+    /// Waits until the network device `port` takes every frame, at most for `patience`. The driver tells the device
+    /// about the mode after the command that sets it has returned; until then the device filters.
+    pub(crate) fn await_promiscuous(&mut self, port: &str, patience: Duration) -> Result<()> {
+        let deadline = Instant::now() + patience;
+        // QEMU has an event for a changed filter, but only for one change between two queries, so ask.
+        loop {
+            let state = self.command("query-rx-filter", &json!({ "name": port }))?;
+            if state.pointer("/0/promiscuous").is_some_and(|value| value == true) {
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "{port} does not become promiscuous");
+            std::thread::sleep(Duration::from_millis(2));
         }
     }
 

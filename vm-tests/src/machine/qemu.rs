@@ -3,22 +3,20 @@
 
 use std::fs::File;
 use std::io::ErrorKind;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 
 use super::console::plain;
 use super::{Image, MIRROR};
 use crate::accel::{self, QEMU};
+use crate::door::Door;
 use crate::guest::mac_of_port;
 use crate::guest::qemu::{MACHINE, escape, guest_end, host_end};
-
-/// How long QEMU may take to open its sockets.
-const START_TIME: Duration = Duration::from_secs(30);
 
 /// Enough for apt, and for an initramfs to be packed in.
 const MEMORY: &str = "1G";
@@ -26,18 +24,13 @@ const CPUS: &str = "2";
 
 /// The listening ends that QEMU connects to when it starts.
 pub(super) struct Doors {
-    terminal: UnixListener,
-    qmp: UnixListener,
+    terminal: Door,
+    qmp: Door,
 }
 
 impl Doors {
     pub(super) fn open(folder: &Path) -> Result<Self> {
-        let listen = |name: &str| {
-            let listener = UnixListener::bind(folder.join(name)).with_context(|| format!("socket {name}"))?;
-            listener.set_nonblocking(true)?;
-            anyhow::Ok(listener)
-        };
-        Ok(Self { terminal: listen("terminal")?, qmp: listen("qmp")? })
+        Ok(Self { terminal: Door::open(folder, "terminal")?, qmp: Door::open(folder, "qmp")? })
     }
 }
 
@@ -65,26 +58,7 @@ impl Qemu {
 
     /// The connections that QEMU makes to the doors: the terminal's and QMP's.
     pub(super) fn accept(&mut self, doors: &Doors) -> Result<(UnixStream, UnixStream)> {
-        Ok((self.accept_one(&doors.terminal)?, self.accept_one(&doors.qmp)?))
-    }
-
-    fn accept_one(&mut self, listener: &UnixListener) -> Result<UnixStream> {
-        let deadline = Instant::now() + START_TIME;
-        loop {
-            match listener.accept() {
-                Ok((stream, _)) => {
-                    stream.set_nonblocking(false)?;
-                    return Ok(stream);
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error).context("QEMU's connection"),
-            }
-            if let Some(status) = self.child.try_wait()? {
-                bail!("QEMU did not start ({status})");
-            }
-            ensure!(Instant::now() < deadline, "QEMU does not connect");
-            std::thread::sleep(Duration::from_millis(2));
-        }
+        Ok((doors.terminal.accept(&mut self.child)?, doors.qmp.accept(&mut self.child)?))
     }
 
     /// Waits until QEMU ends by itself, as it does when the machine is switched off.
