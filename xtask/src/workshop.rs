@@ -125,6 +125,11 @@ fn cache_folder() -> Result<PathBuf> {
     Ok(base.join("xt-traffic"))
 }
 
+/// The last part of a path, as text.
+pub fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
 /// Removes a folder with everything in it, also where a folder in it may not be written.
 pub fn remove_tree(folder: &Path) -> Result<()> {
     let remove = || match fs::remove_dir_all(folder) {

@@ -20,7 +20,7 @@ use crate::{
     stamp::{Recipe, Stamp, withdraw, write_atomically},
     tree::Tree,
     ui::Step,
-    workshop::{Workshop, remove_tree},
+    workshop::{Workshop, file_name, remove_tree},
 };
 
 /// What makes the build independent of who makes it, where and when; and `LOCALVERSION`, which keeps
@@ -255,7 +255,7 @@ impl Build<'_> {
         }
         let merge = ["/src/scripts/kconfig/merge_config.sh", "-m", "-O", "/build", "/build/.config"];
         let fragments: Vec<_> =
-            self.fragments.iter().map(|file| format!("/repo/{FRAGMENTS}/{}", name_of(file))).collect();
+            self.fragments.iter().map(|file| format!("/repo/{FRAGMENTS}/{}", file_name(file))).collect();
         let words: Vec<_> = merge.into_iter().chain(fragments.iter().map(String::as_str)).collect();
         step.run(sandbox.command("build", &words))?;
         step.run(make("olddefconfig"))?;
@@ -269,11 +269,7 @@ impl Build<'_> {
         let downloads = file.parent().context("a download lies in no folder")?;
         let sandbox = self.root.sandbox().read(downloads, "src").write(&self.objects, "build");
         let script = "dpkg-deb --fsys-tarfile \"$1\" | tar --extract --to-stdout --wildcards \"$2\" | xz -dc >.config";
-        let package = format!("/src/{}", name_of(&file));
+        let package = format!("/src/{}", file_name(&file));
         step.run(sandbox.command("build", &["bash", "-euo", "pipefail", "-c", script, "-", &package, DEBIAN_CONFIG]))
     }
-}
-
-fn name_of(file: &Path) -> String {
-    file.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }

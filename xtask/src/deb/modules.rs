@@ -2,8 +2,6 @@
 //! `modules`: the kernel module for one kernel, built against that kernel's headers package, and the
 //! package that depends on all that a box needs.
 
-use std::path::Path;
-
 use anyhow::{Context, Result};
 
 use super::{
@@ -14,6 +12,7 @@ use super::{
 use crate::{
     commands::build_kernel::{Config, Kernel},
     stamp::Recipe,
+    workshop::file_name,
 };
 
 /// The commits that change these make a new revision. With the kernel's: the module is for one build of it.
@@ -35,14 +34,10 @@ pub fn build(bench: &Bench<'_>, kernel: &Kernel, config: Config, linux: &Built) 
             ("RELEASE", &release),
             ("CONFIG", &config.to_string()),
             ("LINUX", &linux.version),
-            ("HEADERS", &name_of(headers)),
+            ("HEADERS", &file_name(headers)),
         ],
         made_from: &[&linux.stamp, &source],
         sandbox: bench.root.sandbox().read(folder, "src"),
     }
     .build(bench, |folder| copy_tree(&module, &folder.join("module"), &[]))
-}
-
-fn name_of(file: &Path) -> String {
-    file.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }

@@ -14,7 +14,7 @@ use crate::{
     sandbox::{Sandbox, jobs},
     stamp::{Recipe, Stamp, withdraw, write_atomically},
     ui::Step,
-    workshop::remove_tree,
+    workshop::{file_name, remove_tree},
 };
 
 /// Who answers for the packages.
@@ -72,16 +72,15 @@ impl Source<'_> {
     /// Builds the package when it is not in the cache, and copies it to the bench's folder. `fill` puts what
     /// lies beside `debian/` into the folder that it is given.
     pub fn build(&self, bench: &Bench<'_>, fill: impl FnOnce(&Path) -> Result<()>) -> Result<Built> {
-        let version = self.version();
         let stamp = self.stamp(bench)?;
         let shelf = bench.ws.cache().join("deb").join(self.name);
         let kept = shelf.join(stamp.short());
         if !kept.exists() {
             make_room(&shelf)?;
-            self.make(bench, &version, fill, &kept)?;
+            self.make(bench, fill, &kept)?;
         }
         let files = self.hand_out(&kept, bench.folder)?;
-        Ok(Built { version, files, stamp })
+        Ok(Built { version: self.version(), files, stamp })
     }
 
     /// Copies the packages in `kept` to `folder`, in the place of those of the last time.
@@ -114,21 +113,15 @@ impl Source<'_> {
         Ok(recipe.stamp())
     }
 
-    fn make(
-        &self,
-        bench: &Bench<'_>,
-        version: &str,
-        fill: impl FnOnce(&Path) -> Result<()>,
-        kept: &Path,
-    ) -> Result<()> {
-        let mut step = bench.ws.step(&format!("deb-{}", self.name), format!("packing {} {version}", self.name))?;
+    fn make(&self, bench: &Bench<'_>, fill: impl FnOnce(&Path) -> Result<()>, kept: &Path) -> Result<()> {
+        let title = format!("packing {} {}", self.name, self.version());
+        let mut step = bench.ws.step(&format!("deb-{}", self.name), title)?;
         let out = bench.ws.temporary()?;
         let source = out.path().join("source");
         fs::create_dir(&source).with_context(|| format!("cannot make {}", source.display()))?;
         fill(&source)?;
         copy_tree(&bench.ws.repo().join(FOLDERS).join(self.folder), &source.join("debian"), self.words)?;
-        let changelog = self.changelog(bench);
-        write_atomically(&source.join("debian/changelog"), changelog.as_bytes())?;
+        write_atomically(&source.join("debian/changelog"), self.changelog(bench).as_bytes())?;
         let sandbox = self.sandbox.clone().write(out.path(), "out");
         let jobs = jobs();
         // Nobody is helped by packages with debugging symbols of what he can build himself.
@@ -203,8 +196,4 @@ fn make_room(shelf: &Path) -> Result<()> {
     }
     kept.sort();
     kept.iter().rev().skip(KEPT - 1).try_for_each(|(_, folder)| remove_tree(folder))
-}
-
-fn file_name(path: &Path) -> String {
-    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
