@@ -113,13 +113,21 @@ impl Step {
 
     /// Like [`Step::run`]; the bar moves by one for each line that `counts`.
     pub fn run_counting(&mut self, command: Command, counts: impl Fn(&str) -> bool) -> Result<()> {
+        let bar = self.bar.clone();
+        self.run_watching(command, |line| {
+            if counts(line) {
+                bar.inc(1);
+            }
+        })
+    }
+
+    /// Like [`Step::run`]; each line of the output is also given to `watch`.
+    pub fn run_watching(&mut self, command: Command, mut watch: impl FnMut(&str)) -> Result<()> {
         let name = program_name(&command);
         let _ = writeln!(self.log, "$ {}", describe(&command));
         self.excerpt = Excerpt::default();
         let status = process::run_lines(command, |line| {
-            if counts(line) {
-                self.bar.inc(1);
-            }
+            watch(line);
             self.line(line);
         })?;
         self.require(status, &name)

@@ -14,7 +14,7 @@ use crate::{
     buildroot::BuildRoot,
     commands::setup,
     fetch,
-    kconfig::Wishes,
+    kconfig::{self, Settings},
     pins::Source,
     sandbox::{Sandbox, jobs},
     stamp::{Recipe, Stamp, withdraw, write_atomically},
@@ -244,7 +244,7 @@ impl Build<'_> {
         }
         withdraw(&stamp_file)?;
         let make = |target| {
-            let mut words = vec!["make", "-C", "/src", "O=/build"];
+            let mut words = vec!["make", "-C", "/src", "O=/build", kconfig::NAME_THE_UNKNOWN];
             words.extend(FIXED);
             words.push(target);
             sandbox.command("src", &words)
@@ -258,8 +258,11 @@ impl Build<'_> {
             self.fragments.iter().map(|file| format!("/repo/{FRAGMENTS}/{}", file_name(file))).collect();
         let words: Vec<_> = merge.into_iter().chain(fragments.iter().map(String::as_str)).collect();
         step.run(sandbox.command("build", &words))?;
-        step.run(make("olddefconfig"))?;
-        Wishes::read(&self.fragments)?.check(&self.objects.join(".config"))?;
+        let merged = Settings::read(&[self.objects.join(".config")])?;
+        let mut unknown = Vec::new();
+        step.run_watching(make("olddefconfig"), |line| unknown.extend(kconfig::unknown(line)))?;
+        merged.require_known(&unknown)?;
+        Settings::read(&self.fragments)?.require_in(&self.objects.join(".config"))?;
         stamp.write(&stamp_file)
     }
 
