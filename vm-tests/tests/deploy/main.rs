@@ -13,7 +13,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use self::remains::Remains;
-use self::scene::{CONFIGURATION, KERNEL, Release, Scene};
+use self::scene::{CONFIGURATION, Release, Scene};
 
 /// apt and the packages' scripts, on a machine that QEMU translates.
 const APT_TIME: Duration = Duration::from_secs(600);
@@ -43,7 +43,7 @@ fn deploy() {
 }
 
 fn whole_life(scene: &mut Scene) -> Result<()> {
-    scene.step("A Debian 13 as its installer leaves it", log_in)?;
+    scene.step("A Debian 13 as its installer leaves it", begin)?;
     let before = Remains::look(scene)?;
     scene.step("Install", install)?;
     scene.step("Name the port and the networks", configure)?;
@@ -60,22 +60,21 @@ fn whole_life(scene: &mut Scene) -> Result<()> {
     scene.step("Back to Debian's iptables", restore_iptables)?;
     scene.step("What is left", |scene| before.compare(scene))?;
     scene.step("Reboot without the packages", boot_stock)?;
-    readme::check(scene.machine.transcript())
+    readme::check(scene.machine.transcript(), &scene.kernel.config)
 }
 
-fn log_in(scene: &mut Scene) -> Result<()> {
-    scene.machine.log_in()?;
+fn begin(scene: &mut Scene) -> Result<()> {
     scene.bring_debian()?;
     scene.await_running("running")?;
-    scene.stock_kernel = scene.machine.must("uname -r")?.trim().to_owned();
-    Ok(())
+    scene.machine.must("uname -r").map(drop)
 }
 
 fn install(scene: &mut Scene) -> Result<()> {
     scene.offer(Release::First)?;
     scene.machine.must(SOURCE)?;
     scene.machine.must("apt-get update")?;
-    scene.machine.must_for("apt-get install -y xt-traffic-vm", APT_TIME)?;
+    let package = scene.kernel.metapackage();
+    scene.machine.must_for(&format!("apt-get install -y {package}"), APT_TIME)?;
     scene.check_versions(Release::First)
 }
 
@@ -88,7 +87,7 @@ fn configure(scene: &mut Scene) -> Result<()> {
 fn boot_promisc(scene: &mut Scene) -> Result<()> {
     scene.reboot()?;
     let kernel = scene.machine.must("uname -r")?;
-    ensure!(kernel.trim() == KERNEL, "the machine has booted {kernel}");
+    ensure!(kernel.trim() == scene.kernel.release, "the machine has booted {kernel}");
     scene.await_running("running")?;
     scene.machine.must("xt-traffic status").map(drop)
 }
@@ -127,8 +126,8 @@ fn downgrade(scene: &mut Scene) -> Result<()> {
 }
 
 fn purge(scene: &mut Scene) -> Result<()> {
-    let packages = format!("xt-traffic-vm xt-traffic xt-traffic-modules-{KERNEL} linux-image-{KERNEL}");
-    scene.machine.must_for(&format!("apt-get purge -y {packages}"), APT_TIME)?;
+    let packages = scene.kernel.packages().join(" ");
+    scene.machine.must_for(&format!("apt-get purge -y xt-traffic {packages}"), APT_TIME)?;
     scene.machine.must("rm /etc/apt/sources.list.d/xt-traffic.sources")?;
     scene.machine.must("apt-get update").map(drop)
 }

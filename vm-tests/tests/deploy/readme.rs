@@ -12,10 +12,11 @@ const README: &str = include_str!("../../../README.md");
 const SECTION: &str = "## Deploy";
 const DOTS: &str = "...";
 
-/// Fails when a command of the section was not typed, in that order, or has not printed what the section says.
-pub fn check(transcript: &Transcript) -> Result<()> {
+/// Fails when a command of the section was not typed, in that order, or has not printed what the section says. It
+/// names the kernel's configuration `vm`, and says that with another one its name is there instead.
+pub fn check(transcript: &Transcript, config: &str) -> Result<()> {
     let section = section(README).context("README has no section Deploy")?;
-    check_section(&section, transcript.entries())
+    check_section(&section.replace("-vm", &format!("-{config}")), transcript.entries())
 }
 
 /// The text of the section, without its heading.

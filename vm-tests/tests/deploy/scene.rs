@@ -13,9 +13,6 @@ use vm_tests::machine::{Image, Machine};
 use vm_tests::model::{self, Expected, Rule};
 use vm_tests::replay::TABLES;
 
-/// The kernel of the packages.
-pub const KERNEL: &str = "6.18.15-vm-promisc";
-
 /// What the administrator adds to `/etc/xt-traffic.conf`: the networks are those of the captures.
 pub const CONFIGURATION: &str = "\
 port eth1
@@ -36,8 +33,8 @@ Suites: ./
 Trusted: yes
 END";
 
-/// What must be installed from our repository, beside what it needs.
-const OURS: [&str; 4] = ["iptables", "libxtables12", "xt-traffic", "xt-traffic-vm"];
+/// What must be installed from our repository, beside what belongs to its kernel.
+const OURS: [&str; 3] = ["iptables", "libxtables12", "xt-traffic"];
 
 /// A table follows the port's counter after so long at the latest.
 const SETTLING: Duration = Duration::from_secs(15);
@@ -68,23 +65,59 @@ impl fmt::Display for Release {
     }
 }
 
+/// The kernel that a repository has packages of.
+#[derive(Clone, Debug)]
+pub struct Kernel {
+    /// What `uname -r` says of it.
+    pub release: String,
+    /// The configuration that it is built in.
+    pub config: String,
+}
+
+impl Kernel {
+    /// The one of `linux-image-VERSION-CONFIG-promisc` in an index.
+    fn in_index(index: &str) -> Option<Self> {
+        let release = packages(index).find_map(|(name, _)| name.strip_prefix("linux-image-"))?;
+        let (_, config) = release.strip_suffix("-promisc")?.rsplit_once('-')?;
+        Some(Self { release: release.to_owned(), config: config.to_owned() })
+    }
+
+    /// The package that pulls in all others for this kernel.
+    pub fn metapackage(&self) -> String {
+        format!("xt-traffic-{}", self.config)
+    }
+
+    /// Everything that is installed for this kernel.
+    pub fn packages(&self) -> [String; 3] {
+        let Self { release, .. } = self;
+        [self.metapackage(), format!("xt-traffic-modules-{release}"), format!("linux-image-{release}")]
+    }
+}
+
 /// A machine in the course of its life.
 pub struct Scene {
     /// The machine.
     pub machine: Machine,
     /// The release of Debian's own kernel.
     pub stock_kernel: String,
+    /// The kernel of the packages.
+    pub kernel: Kernel,
     /// The frames that the running kernel has seen.
     seen: Vec<Vec<u8>>,
     rules: Vec<(String, Rule)>,
 }
 
 impl Scene {
-    /// Switches the machine on.
+    /// Switches the machine on, and logs in.
     pub fn begin() -> Result<Self> {
         let rules = rules(CONFIGURATION)?;
-        let machine = Machine::power_on(&Image::from_environment()?)?;
-        Ok(Self { machine, stock_kernel: String::new(), seen: Vec::new(), rules })
+        let mut machine = Machine::power_on(&Image::from_environment()?)?;
+        machine.log_in()?;
+        bring_packages(&mut machine)?;
+        let stock_kernel = machine.quietly("uname -r")?.trim().to_owned();
+        let index = machine.quietly(&format!("cat {}/Packages", Release::First.folder()))?;
+        let kernel = Kernel::in_index(&index).context("there is no kernel to install")?;
+        Ok(Self { machine, stock_kernel, kernel, seen: Vec::new(), rules })
     }
 
     /// Does `story`, and leaves the transcript in `target/deploy`, also when something fails.
@@ -125,18 +158,12 @@ impl Scene {
 
     /// Stands in for the network on which Debian's packages are.
     pub fn bring_debian(&mut self) -> Result<()> {
-        self.bring_packages()?;
         self.machine.quietly(DEBIAN).map(drop)
-    }
-
-    fn bring_packages(&mut self) -> Result<()> {
-        let mount = format!("mkdir -p {DELIVERY} && mount -o ro LABEL=packages {DELIVERY}");
-        self.machine.quietly(&format!("mountpoint -q {DELIVERY} || {{ {mount}; }}")).map(drop)
     }
 
     /// Puts the packages of a release where the administrator keeps them, as `scp` would.
     pub fn offer(&mut self, release: Release) -> Result<()> {
-        self.bring_packages()?;
+        bring_packages(&mut self.machine)?;
         self.machine.quietly(&format!("ln -sfn {} {PLACE}", release.folder()))?;
         self.machine.transcript().remark(&format!("{PLACE} now holds the packages of the {release} release"));
         Ok(())
@@ -148,7 +175,7 @@ impl Scene {
         let offered: BTreeMap<_, _> = packages(&index).collect();
         let installed = self.machine.quietly("dpkg-query --show --showformat='${Package} ${Version}\\n'")?;
         let installed: BTreeMap<_, _> = installed.lines().filter_map(|line| line.split_once(' ')).collect();
-        let kernel = [format!("linux-image-{KERNEL}"), format!("xt-traffic-modules-{KERNEL}")];
+        let kernel = self.kernel.packages();
         for name in OURS.into_iter().chain(kernel.iter().map(String::as_str)) {
             ensure!(offered.contains_key(name), "the {release} release has no {name}");
             ensure!(installed.contains_key(name), "{name} is not installed");
@@ -208,6 +235,12 @@ impl Scene {
         }
         Ok(())
     }
+}
+
+/// Mounts the file system with the packages, unless it is mounted.
+fn bring_packages(machine: &mut Machine) -> Result<()> {
+    let mount = format!("mkdir -p {DELIVERY} && mount -o ro LABEL=packages {DELIVERY}");
+    machine.quietly(&format!("mountpoint -q {DELIVERY} || {{ {mount}; }}")).map(drop)
 }
 
 /// The frames of a recorded capture.

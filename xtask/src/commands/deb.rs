@@ -15,29 +15,35 @@ use crate::{
 #[derive(Args, Clone, Debug)]
 pub struct Options {
     /// The kernel's configuration
-    #[arg(long, value_enum, default_value_t = Flavour::Vm)]
+    #[arg(long, value_enum, default_value_t)]
     config: Flavour,
 }
 
 /// The configurations that there are packages of.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Flavour {
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub enum Flavour {
     /// Small, for virtual machines
+    #[default]
     Vm,
     /// Debian's own, without what a server has no use for
     Server,
+}
+
+impl From<Flavour> for Config {
+    fn from(flavour: Flavour) -> Self {
+        match flavour {
+            Flavour::Vm => Self::Vm,
+            Flavour::Server => Self::Server,
+        }
+    }
 }
 
 /// The command.
 pub fn run(ws: &Workshop, options: &Options) -> Result<()> {
     let _lock = setup::prepare(ws)?;
     let root = BuildRoot::ready(ws)?;
-    let config = match options.config {
-        Flavour::Vm => Config::Vm,
-        Flavour::Server => Config::Server,
-    };
     let folder = ws.target("deb");
-    for file in (Bench { ws, root: &root, folder: &folder, steps: 0 }).build(config)? {
+    for file in (Bench { ws, root: &root, folder: &folder, steps: 0 }).build(options.config.into())? {
         eprintln!("{}", file.display());
     }
     Ok(())

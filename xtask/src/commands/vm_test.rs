@@ -15,6 +15,7 @@ use crate::{
     buildroot::BuildRoot,
     commands::{
         build_kernel::{Config, Options as KernelOptions},
+        deb::Flavour,
         setup,
     },
     deb::Bench,
@@ -30,6 +31,9 @@ pub struct Options {
     /// The kernel series, of those in pins.toml
     #[arg(long)]
     pub series: Option<String>,
+    /// The kernel's configuration of the packages that are deployed
+    #[arg(long, value_name = "CONFIG", value_enum, default_value_t)]
+    pub packages: Flavour,
     /// Look at changed snapshots afterwards, with cargo-insta
     #[arg(long)]
     pub review: bool,
@@ -93,7 +97,7 @@ impl Tests<'_> {
     fn run_on_a_box(&self) -> Result<()> {
         let folder = {
             let _lock = setup::prepare(self.ws)?;
-            delivery(self.ws)?
+            delivery(self.ws, self.options.packages.into())?
         };
         self.run(ON_A_BOX, Some(IGNORED), "XT_TRAFFIC_BOX", &folder, 1)
     }
@@ -124,13 +128,13 @@ impl Tests<'_> {
 }
 
 /// What the deployment test takes: the packages of this commit and of the next, Debian's own, and the disk.
-fn delivery(ws: &Workshop) -> Result<PathBuf> {
+fn delivery(ws: &Workshop, config: Config) -> Result<PathBuf> {
     let root = &BuildRoot::ready(ws)?;
-    let folder = |name: &str| ws.target("deploy").join(name);
+    let folder = |name: &str| ws.target("deploy").join(config.to_string()).join(name);
     let folders = ["release-1", "release-2", "debian"].map(|name| (name, folder(name)));
     let [(_, first), (_, second), (_, debian)] = &folders;
-    Bench { ws, root, folder: first, steps: 0 }.build(Config::Vm)?;
-    Bench { ws, root, folder: second, steps: 1 }.build(Config::Vm)?;
+    Bench { ws, root, folder: first, steps: 0 }.build(config)?;
+    Bench { ws, root, folder: second, steps: 1 }.build(config)?;
     Bench { ws, root, folder: debian, steps: 0 }.take_debian()?;
     box_image::folder(ws, root, &folders.each_ref().map(|(name, folder)| (*name, folder.as_path())))
 }
