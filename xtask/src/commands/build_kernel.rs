@@ -142,7 +142,7 @@ pub fn build_at(
     let fragments: Vec<_> = config.fragments().iter().map(|name| folder.join(name)).collect();
     let name = format!("{}-{config}", tree.name());
     let objects = ws.cache().join(checkout).join(&name);
-    let mut recipe = Recipe::new("kernel 1")
+    let mut recipe = Recipe::new("kernel 2")
         .text("root", root.stamp().as_str())
         .text("commit", &commit.to_string())
         .list("fixed", &FIXED);
@@ -224,7 +224,7 @@ impl Build<'_> {
     /// Makes `.config`, unless nothing that it depends on has changed: make rebuilds much when it
     /// is new.
     fn configure(&self, step: &mut Step, sandbox: &Sandbox) -> Result<()> {
-        let mut recipe = Recipe::new("kernel configuration 2").text("base", &self.tree.base().to_string());
+        let mut recipe = Recipe::new("kernel configuration 3").text("base", &self.tree.base().to_string());
         if let Some(debian) = self.debian {
             recipe = recipe.text("debian", &debian.sha256);
         }
@@ -243,6 +243,9 @@ impl Build<'_> {
             return Ok(());
         }
         withdraw(&stamp_file)?;
+        // rustc writes into a crate's metadata, which the headers package holds, what comes of all options. make does not
+        // see that crates depend on them.
+        remove_tree(&self.objects.join("rust"))?;
         let make = |target| {
             let mut words = vec!["make", "-C", "/src", "O=/build", kconfig::NAME_THE_UNKNOWN];
             words.extend(FIXED);
