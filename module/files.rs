@@ -166,11 +166,11 @@ impl<A: Family, K: Key, const PAIRS: usize> Lines for Rows<A, K, PAIRS> {
     type Error = Error;
 
     fn snapshot(&self) -> Result<Self::Snapshot> {
-        let count = self.tables().map(|(_, table)| table.rows() as usize).sum();
-        let mut entries = KVVec::with_capacity(count, GFP_KERNEL_ACCOUNT)?;
+        let count: usize = self.tables().map(|(_, table)| table.rows() as usize).sum();
+        // A few more may come before they are listed. The list can grow, but moves then.
+        let mut entries = KVVec::with_capacity(count + count / 64, GFP_KERNEL_ACCOUNT)?;
         let all = self.tables().flat_map(|(cpu, table)| rows::entries(cpu, table));
-        // What has come since they were counted is for the next reader.
-        for (n, entry) in all.take(count).enumerate() {
+        for (n, entry) in all.enumerate() {
             if n % PAUSE == 0 {
                 task::go_on()?;
             }

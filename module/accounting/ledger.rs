@@ -21,7 +21,7 @@ pub type Traffic<A, M> = Table<A, BYTE_COLUMNS, M>;
 pub type Connections<K, M> = Table<K, CONNECTION_COLUMNS, M>;
 
 /// Rows of ports: there are no more ports than that.
-pub const PORTS: Size = Size { rows: 1 << 16, buckets: 1 << 8 };
+pub const PORTS: Size = Size::hashed(1 << 16, 1 << 8);
 
 /// What one CPU counts for a table.
 pub struct Ledger<A, M: Memory> {

@@ -7,7 +7,8 @@
 //!
 //! On the way of a packet: [`packet`] and [`ipv6`] (who sends to whom, by which protocol),
 //! [`network`] (which of the two is accounted for), [`transport`] and [`flows`] (does it start a
-//! connection), and [`ledger`], which puts it all into the rows of a [`table`].
+//! connection), and [`ledger`], which puts it all into the rows of a [`table`]: [`direct`] ones in a small
+//! network, else [`hashed`] ones.
 //!
 //! On the way to a reader: [`rows`] (which there are), [`sort`], [`report`] (the text of a row),
 //! [`delivery`] (who has got which lines), and [`stats`] (what tables say about themselves).
@@ -19,8 +20,10 @@
 
 pub mod counters;
 pub mod delivery;
+pub mod direct;
 pub mod flows;
 pub mod hash;
+pub mod hashed;
 pub mod ipv6;
 pub mod key;
 pub mod ledger;

@@ -48,6 +48,11 @@ impl<A: Address> Network<A> {
         (contiguous && base & mask == base).then_some(Self { base, mask, internal })
     }
 
+    /// Its first address.
+    pub fn base(&self) -> A {
+        self.base
+    }
+
     /// How many addresses it has.
     pub fn size(&self) -> u128 {
         let host_bits = A::BITS - self.mask.count_ones();

@@ -5,7 +5,7 @@
 use super::{
     key::Address,
     network::{Internal, Network},
-    table::Size,
+    table::{Size, Spread},
 };
 use crate::abi::{self, XtTrafficMtinfo};
 use core::fmt;
@@ -85,6 +85,9 @@ pub struct Sizes {
 }
 
 impl Sizes {
+    /// Addresses of the largest network in which each has a place of its own: at worst, when those that
+    /// are seen lie far apart, the rows of bytes take 4 MiB on a CPU.
+    const DIRECT: u32 = 1 << 16;
     /// Rows of addresses at most, if no larger hash is asked for.
     const ROWS: u32 = 1 << 20;
     /// The hash size of all larger networks, if none is asked for.
@@ -99,7 +102,17 @@ impl Sizes {
             given => given.next_power_of_two(),
         };
         let rows = addresses.min(Self::ROWS.max(buckets)).min(Self::ALL_ROWS / cpus.max(1));
-        Self { addresses: Size { rows, buckets }, flow_sets: buckets.clamp(1 << 13, 1 << 18) }
+        Self { addresses: Size::hashed(rows, buckets), flow_sets: buckets.clamp(1 << 13, 1 << 18) }
+    }
+
+    /// The same, with direct rows if the network is small and has no more addresses than buckets were asked for.
+    #[must_use]
+    pub fn for_network<A: Address>(mut self, network: &Network<A>) -> Self {
+        let (all, Size { rows, buckets, .. }) = (saturated(network.size()), self.addresses);
+        if all <= Self::DIRECT && all <= buckets && all == rows {
+            self.addresses.spread = Spread::Direct { prefix: network.base().to_words() };
+        }
+        self
     }
 
     fn default_buckets(network_size: u128) -> u32 {
@@ -217,7 +230,7 @@ impl<A: Address> Params<A> {
             name: Name::from_padded(info.name).ok_or(Refusal::Name)?,
             counts,
             network,
-            sizes: Sizes::new(network.size(), info.hash_size, cpus),
+            sizes: Sizes::new(network.size(), info.hash_size, cpus).for_network(&network),
             clear_on_read,
         })
     }
@@ -291,7 +304,7 @@ mod tests {
     #[test]
     fn sizes() {
         let size = |network_size, hash_size| {
-            let Size { rows, buckets } = Sizes::new(network_size, hash_size, 2).addresses;
+            let Size { rows, buckets, .. } = Sizes::new(network_size, hash_size, 2).addresses;
             (rows, buckets)
         };
         assert_eq!(size(1, 0), (1, 1));
@@ -306,6 +319,20 @@ mod tests {
         assert_eq!([1, 0, 1 << 24].map(flow_sets), [1 << 13, 1 << 16, 1 << 18]);
         let rows = |hash_size, cpus| Sizes::new(u128::MAX, hash_size, cpus).addresses.rows;
         assert_eq!([rows(0, 32), rows(0, 64), rows(1 << 24, 32)], [1 << 20, 1 << 19, 1 << 20]);
+    }
+
+    #[test]
+    fn small_networks_are_direct() {
+        let spread = |length: u32, hash_size, cpus| {
+            let network = Network::new(0u32, u32::MAX.checked_shl(32 - length).unwrap_or(0), Internal::Any).unwrap();
+            Sizes::new(network.size(), hash_size, cpus).for_network(&network).addresses.spread
+        };
+        let direct = Spread::Direct { prefix: [0, 0] };
+        assert_eq!([16, 24, 32].map(|length| spread(length, 0, 2)), [direct; 3]);
+        assert_eq!([0, 8, 15].map(|length| spread(length, 0, 2)), [Spread::Hashed; 3]);
+        assert_eq!(spread(15, 1 << 17, 2), Spread::Hashed, "too much memory");
+        assert_eq!(spread(24, 128, 2), Spread::Hashed, "fewer buckets were asked for");
+        assert_eq!(spread(16, 0, 1 << 10), Spread::Hashed, "not every address can have a row");
     }
 
     #[test]

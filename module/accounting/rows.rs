@@ -25,7 +25,7 @@ pub fn entries<K: Key, const PAIRS: usize, M: Memory>(
     cpu: u32,
     table: &Table<K, PAIRS, M>,
 ) -> impl Iterator<Item = Entry<K>> + '_ {
-    (0..table.rows()).filter_map(move |row| Some(Entry { key: table.key(row)?, cpu, row }))
+    (0..table.end()).filter_map(move |row| Some(Entry { key: table.key(row)?, cpu, row }))
 }
 
 /// A run of entries for one key.

@@ -61,7 +61,7 @@ fn event() -> impl Strategy<Value = Event> {
 /// Has fewer rows than there are ports, so that some have none.
 fn tables() -> Vec<Ports> {
     let table = |_| {
-        let Ok(table) = Table::new(Seed::new(3), Size { rows: 4, buckets: 2 }, &Heap::ENDLESS);
+        let Ok(table) = Table::new(Seed::new(3), Size::hashed(4, 2), &Heap::ENDLESS);
         table
     };
     (0..CPUS).map(table).collect()
@@ -196,7 +196,7 @@ fn a_file_that_is_at_rest_has_one_text() {
 fn rows_are_in_order() {
     check(100, vec((0..CPUS, any::<u32>(), 1..9u64), 0..60), |counts| {
         let new = |_| {
-            let Ok(table) = Table::<u32, 3, _>::new(Seed::new(3), Size { rows: 15, buckets: 1 }, &Heap::ENDLESS);
+            let Ok(table) = Table::<u32, 3, _>::new(Seed::new(3), Size::hashed(15, 1), &Heap::ENDLESS);
             table
         };
         let tables: Vec<_> = (0..CPUS).map(new).collect();

@@ -23,7 +23,7 @@ use xt_traffic_accounting::{
         key::{Key, Owner},
         params::Sizes,
         slots::{Memory, Slot, Slots},
-        table::{Size, Table},
+        table::{Size, Spread, Table},
     },
     host::{Heap, HeapSlots},
 };
@@ -65,8 +65,8 @@ fn by_key<K: Key>(items: &[Item<K>]) -> BTreeMap<K, Pairs> {
 }
 
 fn rows<K: Key, M: Memory>(table: &Table<K, 3, M>) -> BTreeMap<K, Pairs> {
-    let numbers = 0..table.rows();
-    let rows: BTreeMap<_, _> = numbers.map(|n| (table.key(n).unwrap(), pairs(table.totals(n).pairs()))).collect();
+    let row = |number| Some((table.key(number)?, pairs(table.totals(number).pairs())));
+    let rows: BTreeMap<_, _> = (0..table.end()).filter_map(row).collect();
     assert_eq!(rows.len(), table.rows() as usize, "a key has two rows");
     rows
 }
@@ -83,7 +83,7 @@ fn sum<'a>(rows: impl IntoIterator<Item = &'a Pairs>) -> Pairs {
 
 fn like_a_map<K: Key + Debug>(keys: impl Strategy<Value = K>) {
     check(150, (items(keys, 400), sizes()), |(items, (seed, buckets))| {
-        let Ok(table) = Table::new(Seed::new(seed), Size { rows: 400, buckets }, &Heap::ENDLESS);
+        let Ok(table) = Table::new(Seed::new(seed), Size::hashed(400, buckets), &Heap::ENDLESS);
         add_all(&table, &items);
         let expected = by_key(&items);
         assert_eq!(rows(&table), expected);
@@ -92,6 +92,29 @@ fn like_a_map<K: Key + Debug>(keys: impl Strategy<Value = K>) {
         }
         assert!(table.others().is_zero() && table.overflows() == 0);
     });
+}
+
+/// Each key of a range has its place: the range begins anywhere.
+fn like_a_map_in_a_range<K: Key + Debug>(ranges: impl Strategy<Value = K>, key: fn(K, u8) -> K) {
+    check(150, (ranges, vec((any::<u8>(), 0..3usize, any::<bool>(), any::<u32>()), 0..400)), |(base, items)| {
+        let items: Vec<_> =
+            items.into_iter().map(|(n, column, into, amount)| (key(base, n), column, into, amount)).collect();
+        let size = Size { rows: 1 << 8, buckets: 1 << 8, spread: Spread::Direct { prefix: base.to_words() } };
+        let Ok(table) = Table::new(Seed::new(1), size, &Heap::ENDLESS);
+        add_all(&table, &items);
+        let expected = by_key(&items);
+        assert_eq!(rows(&table), expected);
+        for (key, row) in &expected {
+            assert_eq!(pairs(table.totals_of(Owner::One(*key)).pairs()), *row);
+        }
+        assert!(table.others().is_zero() && table.overflows() == 0);
+    });
+}
+
+#[test]
+fn a_table_of_a_small_network_is_a_map() {
+    like_a_map_in_a_range(any::<u32>().prop_map(|base| base & !0xff), |base, n| base | u32::from(n));
+    like_a_map_in_a_range(any::<u128>().prop_map(|base| base & !0xff), |base, n| base | u128::from(n));
 }
 
 /// Addresses next to each other and anywhere, ports, and IPv6 addresses that differ in one half.
@@ -107,7 +130,7 @@ fn the_order_does_not_matter() {
     let pair = items(0..60u32, 200).prop_flat_map(|items| (Just(items.clone()), Just(items).prop_shuffle()));
     check(100, (pair, sizes(), sizes()), |((one, other), sizes, other_sizes)| {
         let contents = |items: &[Item<u32>], (seed, buckets)| {
-            let Ok(table) = Table::new(Seed::new(seed), Size { rows: 60, buckets }, &Heap::ENDLESS);
+            let Ok(table) = Table::new(Seed::new(seed), Size::hashed(60, buckets), &Heap::ENDLESS);
             add_all(&table, items);
             rows(&table)
         };
@@ -119,7 +142,7 @@ fn the_order_does_not_matter() {
 #[test]
 fn a_full_table_loses_nothing() {
     check(150, (items(0..100u32, 300), 0..80u32, sizes()), |(items, limit, (seed, buckets))| {
-        let Ok(table) = Table::new(Seed::new(seed), Size { rows: limit, buckets }, &Heap::ENDLESS);
+        let Ok(table) = Table::new(Seed::new(seed), Size::hashed(limit, buckets), &Heap::ENDLESS);
         add_all(&table, &items);
         let mut first = BTreeSet::new();
         for (key, ..) in &items {
@@ -177,9 +200,13 @@ impl<T: Slot> Slots<T> for ScarceSlots<T> {
 #[test]
 fn a_table_without_memory_loses_nothing() {
     let part = || (items(0..2000u32, 900), 0..12u32);
-    check(60, (vec(part(), 1..6), any::<u64>(), 1..4000u32), |(parts, seed, buckets)| {
+    let sizes = prop_oneof![
+        (1..4000u32).prop_map(|buckets| Size::hashed(2000, buckets)),
+        Just(Size { rows: 1 << 11, buckets: 1, spread: Spread::Direct { prefix: [0, 0] } }),
+    ];
+    check(60, (vec(part(), 1..6), any::<u64>(), sizes), |(parts, seed, size)| {
         let memory = Scarce(Rc::default());
-        let Ok(table) = Table::new(Seed::new(seed), Size { rows: 2000, buckets }, &memory);
+        let Ok(table) = Table::new(Seed::new(seed), size, &memory);
         let (mut all, mut known) = (vec![], 0);
         for (items, pages) in parts {
             memory.0.set(pages);
@@ -217,7 +244,7 @@ fn some_cpus_count_like_one() {
 fn crowded<A: Modelled>() {
     check(60, (scenario::<A>(60), 0..5u32), |(scenario, rows)| {
         let (all, limited) = (scenario.run(&Heap::ENDLESS), {
-            let sizes = Sizes { addresses: Size { rows, buckets: scenario.buckets }, ..ROOMY };
+            let sizes = Sizes { addresses: Size::hashed(rows, scenario.buckets), ..ROOMY };
             scenario.run_with(sizes, &Heap::ENDLESS)
         });
         for (all, limited) in all.texts.iter().flatten().zip(limited.texts.iter().flatten()) {

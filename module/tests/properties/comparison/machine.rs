@@ -27,7 +27,7 @@ pub const START: Ticks = 1;
 pub const ALL: Counts = Counts { traffic: true, ipconn: true, portconn: true };
 
 /// Room for all that a test has.
-pub const ROOMY: Sizes = Sizes { addresses: Size { rows: 1 << 12, buckets: 16 }, flow_sets: 1 << 13 };
+pub const ROOMY: Sizes = Sizes { addresses: Size::hashed(1 << 12, 16), flow_sets: 1 << 13 };
 
 /// The ledgers of its CPUs.
 pub struct Machine<A, M: Memory> {

@@ -153,14 +153,19 @@ impl<A: Modelled> Scenario<A> {
 
     /// What the accounting says.
     pub fn run(&self, memory: &Heap) -> Outcome {
-        let sizes = Sizes { addresses: Size { buckets: self.buckets, ..ROOMY.addresses }, ..ROOMY };
-        self.run_with(sizes, memory)
+        let network = self.network();
+        let rows = network.size().min(ROOMY.addresses.rows.into()) as u32;
+        let sizes = Sizes { addresses: Size::hashed(rows, self.buckets), ..ROOMY };
+        self.run_with(sizes.for_network(&network), memory)
+    }
+
+    fn network(&self) -> Network<A> {
+        Network::new(self.base, A::mask(self.length), self.internal).unwrap()
     }
 
     /// What it says when its tables have these sizes.
     pub fn run_with(&self, sizes: Sizes, memory: &Heap) -> Outcome {
-        let network = Network::new(self.base, A::mask(self.length), self.internal).unwrap();
-        let machine = Machine::new(network, self.counts, sizes, self.cpus, memory);
+        let machine = Machine::new(self.network(), self.counts, sizes, self.cpus, memory);
         let (mut now, mut matched, mut bytes) = (START, vec![], 0);
         for (number, arrival) in self.arrivals.iter().enumerate() {
             now += arrival.gap;

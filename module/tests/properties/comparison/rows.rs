@@ -35,7 +35,7 @@ impl<'a, K: Key, const PAIRS: usize, M: Memory> Rows<'a, K, PAIRS, M> {
 
     /// The same rows, cleared by reading.
     pub fn cleared(self) -> Self {
-        let Ok(table) = Table::new(Seed::new(0xc1ea), Size { rows: 1 << 10, buckets: 1 }, &Heap::ENDLESS);
+        let Ok(table) = Table::new(Seed::new(0xc1ea), Size::hashed(1 << 10, 1), &Heap::ENDLESS);
         Self { delivered: Some(RefCell::new(table)), ..self }
     }
 

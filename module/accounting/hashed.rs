@@ -1,0 +1,253 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Rows in the order in which their keys came, and an index to find them.
+//!
+//! The index is a linear hash table: when there are as many rows as buckets, each new row brings
+//! another bucket, by splitting the bucket whose turn it is. So there is no moment at which
+//! everything moves, and memory follows the number of rows, page by page.
+
+use super::{
+    counters::Counters,
+    hash::Seed,
+    key::{hash_of, Key},
+    slots::{Memory, Slots},
+    table::Row,
+};
+use core::{
+    marker::PhantomData,
+    sync::atomic::{
+        AtomicU32,
+        Ordering::{Acquire, Relaxed, Release},
+    },
+};
+
+/// A reference to a row or to the end of a chain: 0, or the row's number plus one.
+type Link = AtomicU32;
+
+/// The rows of one CPU, for any keys.
+pub struct Hashed<K, const PAIRS: usize, M: Memory> {
+    seed: Seed,
+    /// How many rows are there. Rows below this number are complete.
+    length: AtomicU32,
+    /// How many buckets are there, at least one. Their memory comes with the first row in them.
+    buckets: AtomicU32,
+    /// The bits of a hash by which they are told apart: [`mask`] of their number.
+    mask: AtomicU32,
+    rows: M::Slots<Row<PAIRS>>,
+    /// The first row in a bucket.
+    heads: M::Slots<Link>,
+    /// The next row in the bucket of a row.
+    nexts: M::Slots<Link>,
+    _keys: PhantomData<fn(K) -> K>,
+}
+
+impl<K: Key, const PAIRS: usize, M: Memory> Hashed<K, PAIRS, M> {
+    /// No rows yet, and at most `rows`. There are `buckets` buckets from the start, though without
+    /// memory: at least one.
+    pub fn new(seed: Seed, rows: u32, buckets: u32, memory: &M) -> Result<Self, M::Error> {
+        let buckets = buckets.max(1);
+        Ok(Self {
+            seed,
+            length: AtomicU32::new(0),
+            buckets: AtomicU32::new(buckets),
+            mask: AtomicU32::new(mask(buckets)),
+            rows: memory.slots(rows)?,
+            heads: memory.slots(rows.max(buckets))?,
+            nexts: memory.slots(rows)?,
+            _keys: PhantomData,
+        })
+    }
+
+    /// The counters of a key, if it has a row.
+    #[inline]
+    pub fn find(&self, key: K) -> Option<&Counters<PAIRS>> {
+        let words = key.to_words();
+        let mut link = self.heads.get(self.bucket(self.hash(key)))?.load(Relaxed);
+        loop {
+            let number = link.checked_sub(1)?;
+            let row = self.rows.get(number)?;
+            if row.words() == words {
+                return Some(&row.counters);
+            }
+            link = self.nexts.get(number)?.load(Relaxed);
+        }
+    }
+
+    /// Makes a row for a key that has none, or says that there is no room.
+    pub fn insert(&self, key: K) -> Option<&Counters<PAIRS>> {
+        let number = self.length.load(Relaxed);
+        let (row, next) = (self.rows.make(number)?, self.nexts.make(number)?);
+        if number >= self.buckets.load(Relaxed) {
+            self.split();
+        }
+        let head = self.heads.make(self.bucket(self.hash(key)))?;
+        let [low, high] = key.to_words();
+        row.key[0].store(low, Relaxed);
+        row.key[1].store(high, Relaxed);
+        next.store(head.load(Relaxed), Relaxed);
+        head.store(number + 1, Relaxed);
+        // Readers that see the new length see the key.
+        self.length.store(number + 1, Release);
+        Some(&row.counters)
+    }
+
+    /// Adds a bucket and moves to it what belongs there. Without memory for it the chains just
+    /// get longer.
+    fn split(&self) {
+        let new = self.buckets.load(Relaxed);
+        let Some(new_head) = self.heads.make(new) else {
+            return;
+        };
+        // The bucket where the hashes of the new one were till now.
+        let old = self.bucket(new);
+        self.buckets.store(new + 1, Relaxed);
+        self.mask.store(mask(new + 1), Relaxed);
+        let Some(old_head) = self.heads.get(old) else {
+            return;
+        };
+        let mut link = old_head.load(Relaxed);
+        let (mut keep, mut give) = (0, 0);
+        while let Some(number) = link.checked_sub(1) {
+            let (Some(row), Some(next)) = (self.rows.get(number), self.nexts.get(number)) else {
+                break;
+            };
+            let after = next.load(Relaxed);
+            let hash = self.hash(K::from_words(row.words()));
+            let side = if self.bucket(hash) == new { &mut give } else { &mut keep };
+            next.store(*side, Relaxed);
+            *side = link;
+            link = after;
+        }
+        old_head.store(keep, Relaxed);
+        new_head.store(give, Relaxed);
+    }
+
+    #[inline]
+    fn hash(&self, key: K) -> u32 {
+        hash_of(self.seed, key) as u32
+    }
+
+    /// The bucket of `hash`.
+    #[inline]
+    fn bucket(&self, hash: u32) -> u32 {
+        bucket(hash, self.buckets.load(Relaxed), self.mask.load(Relaxed))
+    }
+
+    /// How many rows are there.
+    pub fn rows(&self) -> u32 {
+        self.length.load(Acquire)
+    }
+
+    /// The numbers of the rows are below that: each has one.
+    pub fn end(&self) -> u32 {
+        self.rows()
+    }
+
+    /// The key of row `number`.
+    pub fn key(&self, number: u32) -> Option<K> {
+        Some(K::from_words(self.rows.get(number)?.words()))
+    }
+
+    /// The counters in row `number`.
+    pub fn counters(&self, number: u32) -> Option<&Counters<PAIRS>> {
+        Some(&self.rows.get(number)?.counters)
+    }
+
+    /// Bytes of memory that the rows and the index take.
+    pub fn memory(&self) -> usize {
+        self.rows.memory() + self.heads.memory() + self.nexts.memory()
+    }
+}
+
+impl<const PAIRS: usize> Row<PAIRS> {
+    #[inline]
+    fn words(&self) -> [u64; 2] {
+        [self.key[0].load(Relaxed), self.key[1].load(Relaxed)]
+    }
+}
+
+/// The bits of a hash that tell `buckets` buckets apart. There is at least one.
+fn mask(buckets: u32) -> u32 {
+    u32::MAX.checked_shr((buckets - 1).leading_zeros()).unwrap_or(0)
+}
+
+/// The bucket of `hash` among `buckets`, with their `mask`.
+///
+/// With 2^n < buckets <= 2^(n+1), the buckets that have been split in this round, and those
+/// that they were split into, are told apart by n+1 bits of the hash, the others by n.
+#[inline]
+fn bucket(hash: u32, buckets: u32, mask: u32) -> u32 {
+    let wide = hash & mask;
+    if wide < buckets {
+        wide
+    } else {
+        wide & (mask >> 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::Heap;
+
+    fn hashed(rows: u32, buckets: u32) -> Hashed<u32, 3, Heap> {
+        let Ok(hashed) = Hashed::new(Seed::new(0x0123_4567_89ab_cdef), rows, buckets, &Heap::ENDLESS);
+        hashed
+    }
+
+    fn insert(hashed: &Hashed<u32, 3, Heap>, addresses: u32) {
+        (0..addresses).for_each(|n| assert!(hashed.insert(0x0a00_0000 | n).is_some()));
+    }
+
+    fn longest_chain(hashed: &Hashed<u32, 3, Heap>) -> u32 {
+        let length = |bucket| {
+            let mut link = hashed.heads.get(bucket).map_or(0, |head| head.load(Relaxed));
+            let mut length = 0;
+            while let Some(number) = link.checked_sub(1) {
+                link = hashed.nexts.get(number).unwrap().load(Relaxed);
+                length += 1;
+            }
+            length
+        };
+        (0..hashed.buckets.load(Relaxed)).map(length).max().unwrap()
+    }
+
+    #[test]
+    fn each_hash_has_a_bucket() {
+        for buckets in [1, 2, 3, 4, 5, 255, 256, 257, u32::MAX] {
+            let mask = mask(buckets);
+            assert!(mask >= buckets - 1 && (buckets == 1 || mask / 2 < buckets - 1), "{buckets}: {mask:x}");
+            for hash in (0..1000).chain([u32::MAX, u32::MAX / 2, buckets - 1, buckets.wrapping_add(1)]) {
+                assert!(bucket(hash, buckets, mask) < buckets);
+            }
+        }
+    }
+
+    #[test]
+    fn chains_stay_short() {
+        for buckets in [1, 1000, 1 << 16] {
+            let hashed = hashed(1 << 16, buckets);
+            insert(&hashed, 1 << 16);
+            assert!(longest_chain(&hashed) < 12, "{}", longest_chain(&hashed));
+        }
+    }
+
+    #[test]
+    fn buckets_take_no_memory_before_there_are_rows() {
+        let hashed = hashed(1 << 20, 1 << 24);
+        assert_eq!(hashed.memory(), 0);
+        insert(&hashed, 1);
+        assert!(hashed.memory() < 16 << 10, "{}", hashed.memory());
+    }
+
+    #[test]
+    fn rows_are_found_without_memory_for_more_buckets() {
+        let mut hashed = hashed(1000, 1);
+        // The index may not grow beyond its first page.
+        let Ok(heads) = Heap { most: 64 }.slots(1000);
+        hashed.heads = heads;
+        insert(&hashed, 1000);
+        assert_eq!((hashed.rows(), hashed.buckets.load(Relaxed)), (1000, 64));
+        (0..1000).for_each(|n| assert!(hashed.find(0x0a00_0000 | n).is_some()));
+    }
+}
