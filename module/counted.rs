@@ -4,14 +4,21 @@
 
 use crate::{
     accounting::{
-        flows::Flows,
+        flows::{Flows, Ticks},
         hash::Seed,
-        ledger::{Clerk, Ledger},
+        ledger::{self, Ledger, Ledgers},
         network::Network,
-        packet::{Family, Header},
+        packet::Family,
         params::Params,
     },
-    glue::{clock, memcg::Memcg, packet::SkBuff, paged::KernelMemory, percpu::PerCpu, random::random_u64},
+    glue::{
+        clock,
+        memcg::Memcg,
+        packet::SkBuff,
+        paged::KernelMemory,
+        percpu::{BottomHalves, PerCpu},
+        random::random_u64,
+    },
 };
 use kernel::{prelude::*, sync::Arc};
 
@@ -35,21 +42,35 @@ impl<A: Family> Counted<A> {
 
     /// Counts a packet. Was there anything to count?
     #[inline]
-    pub(crate) fn count(&self, packet: &SkBuff<'_>, header: &Header<A>) -> bool {
-        let Some(ends) = self.network.ends(header.source, header.destination) else {
-            return false;
+    pub(crate) fn count(&self, packet: &SkBuff<'_>, bottom_halves: BottomHalves) -> bool {
+        // The ledger first: what is known of the packet need not be kept during a call then.
+        let count = |own: &_| {
+            let header = A::header(packet)?;
+            let ends = self.network.ends(header.source, header.destination)?;
+            Some(ledger::count(self, own, packet, header, ends))
         };
-        let now = clock::now();
-        let counted = self.cpus.with_local(|cpu, ledger| {
-            let others = || self.cpus.iter().filter(|(other, _)| *other != cpu);
-            let elsewhere = |flow| others().any(|(_, ledger)| ledger.knows(flow, now));
-            Clerk { ledger, flows: &self.flows, now, elsewhere }.count(packet, header, ends)
-        });
-        counted.unwrap_or(false)
+        self.cpus.with_local(bottom_halves, count).flatten().unwrap_or(false)
     }
 
     /// The ledgers.
     pub(crate) fn cpus(&self) -> &PerCpu<Ledger<A, KernelMemory>> {
         &self.cpus
+    }
+}
+
+impl<A: Family> Ledgers<A, KernelMemory> for Counted<A> {
+    fn all<'a>(&'a self) -> impl Iterator<Item = &'a Ledger<A, KernelMemory>>
+    where
+        A: 'a,
+    {
+        self.cpus.iter().map(|(_, ledger)| ledger)
+    }
+
+    fn flows(&self) -> &Flows {
+        &self.flows
+    }
+
+    fn now(&self) -> Ticks {
+        clock::now()
     }
 }

@@ -82,7 +82,7 @@ impl Packet for Bytes<'_> {
         self.0.get(offset..)?.first_chunk().copied()
     }
 
-    fn wire_len(&self, _payload: usize) -> u64 {
+    fn wire_len(&self, _payload: u16) -> u64 {
         self.0.len() as u64
     }
 }

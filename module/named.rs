@@ -8,7 +8,7 @@
 
 use crate::{
     accounting::{
-        packet::{Family, Header},
+        packet::Family,
         params::{Name, Params},
         stats::{FlowStats, TableStats},
     },
@@ -19,6 +19,7 @@ use crate::{
         memcg::Memcg,
         netns::{HasPerNetSlot, Net, PerNet, PerNetSlot},
         packet::SkBuff,
+        percpu::BottomHalves,
         procfs::{Dir, File},
         xt_match::NfProto,
     },
@@ -221,8 +222,8 @@ pub(crate) struct TableRef<A: HasTables> {
 impl<A: HasTables> TableRef<A> {
     /// Counts a packet. Was there anything to count?
     #[inline]
-    pub(crate) fn count(&self, packet: &SkBuff<'_>, header: &Header<A>) -> bool {
-        self.counted.count(packet, header)
+    pub(crate) fn count(&self, packet: &SkBuff<'_>, bottom_halves: BottomHalves) -> bool {
+        self.counted.count(packet, bottom_halves)
     }
 }
 

@@ -9,7 +9,7 @@ use crate::{
         log,
         netns::{Net, PerNetSlot},
         packet::SkBuff,
-        percpu::possible_cpus,
+        percpu::{possible_cpus, BottomHalves},
         xt_match::{Match, NfProto},
     },
     named::{HasTables, TableRef, Tables},
@@ -40,7 +40,7 @@ impl<A: HasTables> Match for Rule<A> {
 
     /// Counts the packet. It matches exactly when something was counted.
     #[inline]
-    fn matches(&self, packet: &SkBuff<'_>) -> bool {
-        A::header(packet).is_some_and(|header| self.table.count(packet, &header))
+    fn matches(&self, packet: &SkBuff<'_>, bottom_halves: BottomHalves) -> bool {
+        self.table.count(packet, bottom_halves)
     }
 }

@@ -23,7 +23,7 @@ const DESTINATION_OPTIONS: u8 = 60;
 struct Step {
     /// The number of the header at `offset`.
     protocol: u8,
-    offset: usize,
+    offset: u16,
     part: Part,
 }
 
@@ -39,7 +39,7 @@ impl Step {
 
     fn pass(self, packet: &impl Packet) -> Option<Self> {
         // No extension header is shorter than that.
-        let [protocol, length, offset_high, offset_low, ..] = packet.array::<8>(self.offset)?;
+        let [protocol, length, offset_high, offset_low, ..] = packet.array::<8>(self.offset.into())?;
         let mut part = Part::First;
         let size = match self.protocol {
             FRAGMENT => {
@@ -49,11 +49,11 @@ impl Step {
                 }
                 8
             }
-            AUTHENTICATION => (usize::from(length) + 2) * 4,
-            _ => (usize::from(length) + 1) * 8,
+            AUTHENTICATION => (u16::from(length) + 2) * 4,
+            _ => (u16::from(length) + 1) * 8,
         };
         let offset = self.offset + size;
-        (offset <= packet.length()).then_some(Self { protocol, offset, part })
+        (usize::from(offset) <= packet.length()).then_some(Self { protocol, offset, part })
     }
 }
 
@@ -72,7 +72,7 @@ impl Family for u128 {
     fn header(packet: &impl Packet) -> Option<Header<Self>> {
         let h: &[u8; SIZE] = packet.linear().first_chunk()?;
         let (source, destination) = h[8..].split_first_chunk()?;
-        let mut step = Step { protocol: h[6], offset: SIZE, part: Part::First };
+        let mut step = Step { protocol: h[6], offset: SIZE as u16, part: Part::First };
         for _ in 0..MAX_EXTENSIONS {
             let Some(next) = step.next(packet) else {
                 break;
@@ -134,7 +134,7 @@ mod tests {
         (AUTHENTICATION, body)
     }
 
-    fn read(packet: &[u8]) -> (u8, Part, usize) {
+    fn read(packet: &[u8]) -> (u8, Part, u16) {
         let header = u128::header(&Bytes(packet)).unwrap();
         (header.protocol, header.part, header.payload)
     }

@@ -14,6 +14,7 @@ use super::{
     table::{Size, Table},
     transport::Opening,
 };
+use core::ptr;
 
 /// Bytes per address.
 pub type Traffic<A, M> = Table<A, BYTE_COLUMNS, M>;
@@ -108,32 +109,88 @@ fn open_table<K: Key, const PAIRS: usize, M: Memory>(
     Ok(())
 }
 
-/// The ledger of this CPU, and what has to be known to write in it.
-pub struct Clerk<'a, A, M: Memory, E> {
-    /// Where it is written.
-    pub ledger: &'a Ledger<A, M>,
+/// The ledgers of all CPUs for one table, and what they agree about.
+pub trait Ledgers<A, M: Memory> {
+    /// All of them.
+    fn all<'a>(&'a self) -> impl Iterator<Item = &'a Ledger<A, M>>
+    where
+        A: 'a,
+        M: 'a;
+
     /// The flows of the table.
-    pub flows: &'a Flows,
-    /// Now.
-    pub now: Ticks,
-    /// Says whether another CPU knows a flow.
-    pub elsewhere: E,
+    fn flows(&self) -> &Flows;
+
+    /// What time it is.
+    fn now(&self) -> Ticks;
 }
 
-impl<A: Family, M: Memory, E: Fn(Flow) -> bool> Clerk<'_, A, M, E> {
-    /// Counts a packet at those of its ends that are to be counted. Was there anything to count?
-    ///
-    /// One context at a time calls this for one ledger.
-    #[inline]
-    pub fn count(&self, packet: &impl Packet, header: &Header<A>, ends: Ends) -> bool {
-        let bytes = self.count_bytes(packet, header, ends);
-        let connection = self.count_connection(packet, header, ends);
-        bytes | connection
+/// Counts a packet in `own`, this CPU's one of `ledgers`, at those of its ends that are to be counted. Was there
+/// anything to count?
+///
+/// One context at a time calls this for one ledger.
+#[inline]
+pub fn count<A: Family, M: Memory>(
+    ledgers: &impl Ledgers<A, M>,
+    own: &Ledger<A, M>,
+    packet: &impl Packet,
+    header: Header<A>,
+    ends: Ends,
+) -> bool {
+    match &own.recent {
+        None => own.count_bytes(packet, header, ends),
+        Some(recent) => {
+            // Put together anew: as a whole it would lie in memory from the start.
+            let Header { source, destination, protocol, part, payload } = header;
+            let header = Header { source, destination, protocol, part, payload };
+            count_all(ledgers, own, recent, packet, header, ends)
+        }
     }
+}
 
-    #[inline]
-    fn count_bytes(&self, packet: &impl Packet, header: &Header<A>, ends: Ends) -> bool {
-        let Some(traffic) = &self.ledger.traffic else {
+/// Not inlined: who counts bytes alone need not pay for the registers that it takes.
+#[inline(never)]
+fn count_all<A: Family, M: Memory>(
+    ledgers: &impl Ledgers<A, M>,
+    own: &Ledger<A, M>,
+    recent: &Recent<M>,
+    packet: &impl Packet,
+    header: Header<A>,
+    ends: Ends,
+) -> bool {
+    let bytes = own.count_bytes(packet, header, ends);
+    bytes | count_connection(ledgers, own, recent, packet, header, ends)
+}
+
+#[inline]
+fn count_connection<A: Family, M: Memory>(
+    ledgers: &impl Ledgers<A, M>,
+    own: &Ledger<A, M>,
+    recent: &Recent<M>,
+    packet: &impl Packet,
+    header: Header<A>,
+    ends: Ends,
+) -> bool {
+    let Some(opening) = Opening::of(packet, &header) else {
+        return false;
+    };
+    let is_first = match ledgers.flows().flow(&header, &opening) {
+        Some(flow) => {
+            let now = ledgers.now();
+            let mut others = ledgers.all().filter(|other| !ptr::eq(*other, own));
+            recent.is_first(flow, now, || others.any(|other| other.knows(flow, now)))
+        }
+        None => true,
+    };
+    if is_first {
+        own.add_connection(&header, &opening, ends);
+    }
+    is_first
+}
+
+impl<A: Family, M: Memory> Ledger<A, M> {
+    #[inline(always)]
+    fn count_bytes(&self, packet: &impl Packet, header: Header<A>, ends: Ends) -> bool {
+        let Some(traffic) = &self.traffic else {
             return false;
         };
         let (column, bytes) = (A::protocol(header.protocol).byte_column(), packet.wire_len(header.payload));
@@ -146,34 +203,16 @@ impl<A: Family, M: Memory, E: Fn(Flow) -> bool> Clerk<'_, A, M, E> {
         true
     }
 
-    #[inline]
-    fn count_connection(&self, packet: &impl Packet, header: &Header<A>, ends: Ends) -> bool {
-        let Some(recent) = &self.ledger.recent else {
-            return false;
-        };
-        let Some(opening) = Opening::of(packet, header) else {
-            return false;
-        };
-        let is_first = match self.flows.flow(header, &opening) {
-            Some(flow) => recent.is_first(flow, self.now, || (self.elsewhere)(flow)),
-            None => true,
-        };
-        if is_first {
-            self.add_connection(header, &opening, ends);
-        }
-        is_first
-    }
-
     #[cold]
     fn add_connection(&self, header: &Header<A>, opening: &Opening, ends: Ends) {
         let (column, port) = (opening.protocol().connection_column(), opening.port());
         let initiator = ends.source.then_some((header.source, Direction::Out));
         let target = ends.destination.then_some((header.destination, Direction::In));
         for (address, direction) in [initiator, target].into_iter().flatten() {
-            if let Some(ipconn) = &self.ledger.ipconn {
+            if let Some(ipconn) = &self.ipconn {
                 ipconn.add(address, column, direction, 1);
             }
-            if let Some(portconn) = &self.ledger.portconn {
+            if let Some(portconn) = &self.portconn {
                 portconn.add(port, column, direction, 1);
             }
         }

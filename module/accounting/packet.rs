@@ -18,7 +18,7 @@ pub trait Packet {
 
     /// Bytes at the IP layer on the wire. What an offload has merged counts as it came. `payload`
     /// is where the payload of the IP header and its extensions begins.
-    fn wire_len(&self, payload: usize) -> u64;
+    fn wire_len(&self, payload: u16) -> u64;
 }
 
 /// Which part of a datagram a packet carries.
@@ -41,8 +41,9 @@ pub struct Header<A> {
     pub protocol: u8,
     /// Whether the transport header is here.
     pub part: Part,
-    /// Where the payload begins, in bytes from the start of the packet.
-    pub payload: usize,
+    /// Where the payload begins, in bytes from the start of the packet. With extensions as long as they may be
+    /// that is 32 KiB.
+    pub payload: u16,
 }
 
 /// A family of addresses, with its header.
@@ -91,7 +92,7 @@ impl Family for u32 {
             destination: u32::from_be_bytes([h[16], h[17], h[18], h[19]]),
             protocol: h[9],
             part: if offset == 0 { Part::First } else { Part::Later },
-            payload: usize::from(h[0] & 0x0f) * 4,
+            payload: u16::from(h[0] & 0x0f) * 4,
         })
     }
 }

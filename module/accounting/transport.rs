@@ -65,10 +65,11 @@ impl Opening {
         if let Part::Later = header.part {
             return None;
         }
+        let payload = usize::from(header.payload);
         match protocol {
-            Protocol::Tcp => Self::of_tcp(&packet.array(header.payload)?),
-            Protocol::Udp => Some(Self::of_udp(&packet.array(header.payload)?)),
-            _ => Self::of_icmp::<A>(&packet.array(header.payload)?),
+            Protocol::Tcp => Self::of_tcp(&packet.array(payload)?),
+            Protocol::Udp => Some(Self::of_udp(&packet.array(payload)?)),
+            _ => Self::of_icmp::<A>(&packet.array(payload)?),
         }
     }
 

@@ -142,8 +142,9 @@ impl<'a> SkBuff<'a> {
 impl Packet for SkBuff<'_> {
     #[inline]
     fn linear(&self) -> &[u8] {
-        let length = self.len().saturating_sub(self.data_len()) as usize;
-        // SAFETY: By the type's invariant. The linear part of a valid skb is so many bytes at `data`.
+        let length = self.len().wrapping_sub(self.data_len()) as usize;
+        // SAFETY: By the type's invariant. The linear part of a valid skb is so many bytes at `data`; `data_len` is a part
+        // of `len`.
         unsafe { core::slice::from_raw_parts(self.data(), length) }
     }
 
@@ -163,11 +164,11 @@ impl Packet for SkBuff<'_> {
     /// IP receive has trimmed the packet to the length in its header. What GRO has merged, or GSO
     /// is still to split, counts as its segments: each has the headers of the first.
     #[inline]
-    fn wire_len(&self, payload: usize) -> u64 {
+    fn wire_len(&self, payload: u16) -> u64 {
         let segments = self.segments();
         match NonZeroU16::new(segments.size) {
             None => u64::from(self.len()),
-            Some(size) => self.segments_len(segments, size, payload),
+            Some(size) => self.segments_len(segments, size, payload.into()),
         }
     }
 }

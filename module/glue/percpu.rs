@@ -44,16 +44,18 @@ impl<T> PerCpu<T> {
         Ok(Self(all))
     }
 
-    /// Calls `f` with this CPU's number and `T`, with bottom halves off.
+    /// Calls `f` with this CPU's `T`, with bottom halves off.
     ///
     /// A hook may run in softirq or, for packets that a task of this machine sends, in process
     /// context. With bottom halves off neither is preempted by the other, nor moved to another
     /// CPU. Hooks never run in hard interrupts.
     #[inline]
-    pub(crate) fn with_local<R>(&self, f: impl FnOnce(u32, &T) -> R) -> Option<R> {
-        let _guard = BhGuard::new();
-        let cpu = CpuId::current().as_u32();
-        self.get(cpu).map(|own| f(cpu, own))
+    pub(crate) fn with_local<R>(&self, bottom_halves: BottomHalves, f: impl FnOnce(&T) -> R) -> Option<R> {
+        let _guard = match bottom_halves {
+            BottomHalves::Off(_) => None,
+            BottomHalves::Unknown => Some(BhGuard::new()),
+        };
+        self.get(CpuId::current().as_u32()).map(f)
     }
 
     /// The `T` of a CPU.
@@ -65,6 +67,29 @@ impl<T> PerCpu<T> {
     /// All of them, with the CPU's number.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
         (0..).zip(self.0.iter().map(|own| &own.0))
+    }
+}
+
+/// What is known about bottom halves on this CPU, as long as this lives.
+pub(crate) enum BottomHalves {
+    /// They are off already.
+    Off(BhOff),
+    /// Nothing.
+    Unknown,
+}
+
+/// Shows that bottom halves are off. It stays where it was made.
+pub(crate) struct BhOff(NotThreadSafe);
+
+impl BhOff {
+    /// Vouches for it.
+    ///
+    /// # Safety
+    ///
+    /// Bottom halves must be off, and stay so until the value is dropped.
+    #[inline]
+    pub(crate) unsafe fn assume() -> Self {
+        Self(NotThreadSafe)
     }
 }
 

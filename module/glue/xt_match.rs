@@ -4,7 +4,11 @@
 //!
 //! C header: `include/linux/netfilter/x_tables.h`
 
-use super::{netns::Net, packet::SkBuff};
+use super::{
+    netns::Net,
+    packet::SkBuff,
+    percpu::{BhOff, BottomHalves},
+};
 use crate::abi::{RuleInfo, XtTrafficMtinfo};
 use core::{marker::PhantomData, ptr};
 use kernel::{
@@ -39,7 +43,7 @@ pub(crate) trait Match: Send + Sync + Sized + 'static {
     fn new(net: &Net, info: &XtTrafficMtinfo) -> Result<KBox<Self>>;
 
     /// Does `packet` match? Called in the packet path.
-    fn matches(&self, packet: &SkBuff<'_>) -> bool;
+    fn matches(&self, packet: &SkBuff<'_>, bottom_halves: BottomHalves) -> bool;
 }
 
 /// A registered match.
@@ -86,7 +90,7 @@ impl<M: Match> Registration<M> {
         unsafe {
             let info = (*par).__bindgen_anon_2.matchinfo.cast::<RuleInfo>();
             let rule = <KBox<M> as ForeignOwnable>::borrow((*info).kernel as *mut _);
-            rule.matches(&SkBuff::from_raw(skb))
+            rule.matches(&SkBuff::from_raw(skb), bottom_halves(par))
         }
     }
 
@@ -111,6 +115,24 @@ impl<M: Match> Registration<M> {
             KBox::<M>::from_foreign((*info).kernel as *mut _)
         });
     }
+}
+
+/// What is known about bottom halves while `match_packet` runs.
+///
+/// # Safety
+///
+/// `par` must be what `match_packet` was called with, and the result must be dropped before it returns.
+#[inline]
+unsafe fn bottom_halves(par: *const bindings::xt_action_param) -> BottomHalves {
+    // SAFETY: The hook's state is valid during the call.
+    let hook = unsafe { (*(*par).state).hook };
+    if u32::from(hook) != bindings::nf_inet_hooks_NF_INET_PROMISC {
+        // A task's packet, or one that came back from a queue.
+        return BottomHalves::Unknown;
+    }
+    // SAFETY: The hook is a part of receiving, which runs with bottom halves off. Nothing comes to it from elsewhere:
+    // its packets are never queued.
+    BottomHalves::Off(unsafe { BhOff::assume() })
 }
 
 impl<M: Match> Drop for Registration<M> {

@@ -8,7 +8,7 @@ use xt_traffic_accounting::accounting::{
     flows::{Clock, Flows, Ticks},
     hash::Seed,
     key::Key,
-    ledger::{Clerk, Ledger},
+    ledger::{self, Ledger, Ledgers},
     network::Network,
     packet::{Family, Packet},
     params::{Counts, Sizes},
@@ -56,9 +56,8 @@ where
         let Some(ends) = self.network.ends(header.source, header.destination) else {
             return false;
         };
-        let others = || self.ledgers.iter().enumerate().filter(|(other, _)| *other != cpu);
-        let elsewhere = |flow| others().any(|(_, ledger)| ledger.knows(flow, now));
-        Clerk { ledger: &self.ledgers[cpu], flows: &self.flows, now, elsewhere }.count(packet, &header, ends)
+        let ledgers = AtThatTime { machine: self, now };
+        ledger::count(&ledgers, &self.ledgers[cpu], packet, header, ends)
     }
 
     /// How often a CPU has forgotten a flow too early.
@@ -90,6 +89,30 @@ where
     }
 }
 
+/// A machine when a packet arrives.
+struct AtThatTime<'m, A, M: Memory> {
+    machine: &'m Machine<A, M>,
+    now: Ticks,
+}
+
+impl<A, M: Memory> Ledgers<A, M> for AtThatTime<'_, A, M> {
+    fn all<'a>(&'a self) -> impl Iterator<Item = &'a Ledger<A, M>>
+    where
+        A: 'a,
+        M: 'a,
+    {
+        self.machine.ledgers.iter()
+    }
+
+    fn flows(&self) -> &Flows {
+        &self.machine.flows
+    }
+
+    fn now(&self) -> Ticks {
+        self.now
+    }
+}
+
 /// A packet of which only so many bytes lie at hand.
 #[derive(Clone, Copy, Debug)]
 pub struct Pieces<'a> {
@@ -112,7 +135,7 @@ impl Packet for Pieces<'_> {
         self.bytes.get(offset..)?.first_chunk().copied()
     }
 
-    fn wire_len(&self, _payload: usize) -> u64 {
+    fn wire_len(&self, _payload: u16) -> u64 {
         self.bytes.len() as u64
     }
 }
