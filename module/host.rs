@@ -10,7 +10,8 @@ use crate::accounting::{
 };
 use std::{boxed::Box, convert::Infallible, sync::OnceLock, vec::Vec};
 
-const PER_PAGE: u32 = 64;
+/// Bytes that are allocated at once, as in the kernel.
+const PAGE_SIZE: usize = 4096;
 
 /// An array of at most `limit` slots.
 pub struct HeapSlots<T> {
@@ -18,23 +19,29 @@ pub struct HeapSlots<T> {
     pages: Vec<OnceLock<Box<[T]>>>,
 }
 
+impl<T> HeapSlots<T> {
+    const PER_PAGE: u32 = (PAGE_SIZE / size_of::<T>()) as u32;
+}
+
 impl<T: Default> Slots<T> for HeapSlots<T> {
+    #[inline]
     fn get(&self, index: u32) -> Option<&T> {
-        let page = self.pages.get((index / PER_PAGE) as usize)?.get()?;
-        page.get((index % PER_PAGE) as usize)
+        let page = self.pages.get((index / Self::PER_PAGE) as usize)?.get()?;
+        page.get((index % Self::PER_PAGE) as usize)
     }
 
     fn make(&self, index: u32) -> Option<&T> {
         if index >= self.limit {
             return None;
         }
-        self.pages[(index / PER_PAGE) as usize].get_or_init(|| (0..PER_PAGE).map(|_| T::default()).collect());
+        self.pages[(index / Self::PER_PAGE) as usize]
+            .get_or_init(|| (0..Self::PER_PAGE).map(|_| T::default()).collect());
         self.get(index)
     }
 
     fn memory(&self) -> usize {
         let pages = self.pages.iter().filter(|page| page.get().is_some()).count();
-        pages * PER_PAGE as usize * size_of::<T>()
+        pages * PAGE_SIZE
     }
 }
 
@@ -60,7 +67,7 @@ impl Memory for Heap {
 
     fn slots<T: Slot>(&self, limit: u32) -> Result<HeapSlots<T>, Infallible> {
         let limit = limit.min(self.most);
-        let pages = limit.div_ceil(PER_PAGE);
+        let pages = limit.div_ceil(HeapSlots::<T>::PER_PAGE);
         Ok(HeapSlots { limit, pages: (0..pages).map(|_| OnceLock::new()).collect() })
     }
 }

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// What is left out: nothing in the guest reads it. A `*` at the end stands for anything.
-const UNWANTED: [&str; 38] = [
+const UNWANTED: [&str; 13] = [
     "dev",
     "etc/apt",
     "usr/lib/systemd",
@@ -33,6 +33,10 @@ const UNWANTED: [&str; 38] = [
     "usr/share/man",
     "usr/share/perl5",
     "var",
+];
+
+/// What is left out of the usual guest, too. Packages that it does not have may need it.
+const UNUSED: [&str; 25] = [
     // Tools of iproute2 that have no use here, and the big libraries that only they pull in.
     "usr/bin/rdma",
     "usr/bin/ss",
@@ -77,21 +81,30 @@ const LINKS: [&str; 4] = ["bin", "sbin", "lib", "lib64"];
 
 /// The archive of the pins' recipe; made when it is not in the cache.
 pub fn ready(ws: &Workshop) -> Result<PathBuf> {
-    let pins = ws.pins();
+    made(ws, &ws.pins().guest.packages, &[&UNWANTED[..], &UNUSED].concat())
+}
+
+/// Another one, with `more` packages, and all that they may need.
+pub fn ready_with(ws: &Workshop, more: &[String]) -> Result<PathBuf> {
+    let packages = [&ws.pins().guest.packages, more].concat();
+    made(ws, &packages, &UNWANTED)
+}
+
+fn made(ws: &Workshop, packages: &[String], unwanted: &[&str]) -> Result<PathBuf> {
     let stamp = Recipe::new("guest root 1")
-        .text("suite", &pins.suite)
-        .list("packages", &pins.guest.packages)
-        .list("unwanted", &UNWANTED)
+        .text("suite", &ws.pins().suite)
+        .list("packages", packages)
+        .list("unwanted", unwanted)
         .list("folders", &FOLDERS)
         .stamp();
     let path = ws.cache().join("guest").join(format!("{}.cpio", stamp.short()));
     if !path.exists() {
-        make(ws, &path)?;
+        make(ws, packages, unwanted, &path)?;
     }
     Ok(path)
 }
 
-fn make(ws: &Workshop, path: &Path) -> Result<()> {
+fn make(ws: &Workshop, packages: &[String], unwanted: &[&str], path: &Path) -> Result<()> {
     let pins = ws.pins();
     let title = format!("making the guest's root (Debian {})", pins.suite);
     let mut step = ws.step("guest-root", title)?;
@@ -103,10 +116,10 @@ fn make(ws: &Workshop, path: &Path) -> Result<()> {
         .args(["--extract", "--no-same-owner", "--preserve-permissions"])
         .args(["--exclude=./dev/*", "--directory"])
         .arg(&root);
-    debootstrap(&mut step, "extract", &pins.suite, &pins.guest.packages, &UNREAD, unpack)?;
+    debootstrap(&mut step, "extract", &pins.suite, packages, &UNREAD, unpack)?;
 
     let mut archive = Archive::new();
-    archive.copy(&root, Path::new(""), &unwanted)?;
+    archive.copy(&root, Path::new(""), &|path| is_among(path, unwanted))?;
     FOLDERS.iter().for_each(|folder| archive.folder(folder));
     for (name, content) in FILES {
         archive.file(name, 0o644, content.as_bytes().to_vec());
@@ -121,9 +134,9 @@ fn make(ws: &Workshop, path: &Path) -> Result<()> {
     Ok(())
 }
 
-fn unwanted(path: &Path) -> bool {
+fn is_among(path: &Path, unwanted: &[&str]) -> bool {
     let path = path.to_string_lossy();
-    UNWANTED.iter().any(|unwanted| match unwanted.strip_suffix('*') {
+    unwanted.iter().any(|unwanted| match unwanted.strip_suffix('*') {
         Some(prefix) => path.starts_with(prefix),
         None => path == *unwanted,
     })

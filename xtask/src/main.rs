@@ -2,6 +2,7 @@
 //! Every build and run step of xt_traffic: `cargo xtask --help`.
 
 mod archive;
+mod bench;
 mod box_image;
 mod buildroot;
 mod commands;
@@ -26,8 +27,8 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use commands::{
-    build, build_iptables, build_kernel, build_libxt, build_module, cache, deb as deb_command, demo, patches, replay,
-    setup, shell, test, vm_test,
+    bench as bench_command, build, build_iptables, build_kernel, build_libxt, build_module, cache, deb as deb_command,
+    demo, patches, replay, setup, shell, test, vm_test,
 };
 use workshop::Workshop;
 
@@ -68,6 +69,8 @@ enum Command {
     Test,
     /// Run the tests in QEMU
     VmTest(vm_test::Options),
+    /// Measure what a packet costs, beside what it costs others
+    Bench(bench_command::Options),
     /// Apply, export or check a patch series
     #[command(subcommand)]
     Patches(patches::Action),
@@ -106,6 +109,7 @@ fn run(command: &Command) -> Result<()> {
         Command::Shell(options) => shell::run(ws, options),
         Command::Test => test::run(ws),
         Command::VmTest(options) => vm_test::run(ws, options),
+        Command::Bench(options) => bench_command::run(ws, options),
         Command::Patches(action) => patches::run(ws, action),
         Command::Cache(action) => cache::run(ws, *action),
     }

@@ -52,9 +52,9 @@ impl Recipe {
         self.files(folder, |_| true)
     }
 
-    /// As [`Recipe::folder`], without what is in the folder `without` there.
-    pub fn folder_without(self, folder: &Path, without: &str) -> Result<Self> {
-        self.files(folder, |file| !file.starts_with(folder.join(without)))
+    /// As [`Recipe::folder`], without what is in the folders `without` there.
+    pub fn folder_without(self, folder: &Path, without: &[&str]) -> Result<Self> {
+        self.files(folder, |file| !without.iter().any(|without| file.starts_with(folder.join(without))))
     }
 
     fn files(self, folder: &Path, wanted: impl Fn(&Path) -> bool) -> Result<Self> {
@@ -167,7 +167,7 @@ mod tests {
     #[test]
     fn a_folder_is_its_names_and_contents() {
         let folder = tempfile::tempdir().unwrap();
-        let stamp = || Recipe::new("t").folder_without(folder.path(), "without").unwrap().stamp();
+        let stamp = || Recipe::new("t").folder_without(folder.path(), &["without"]).unwrap().stamp();
         let all = || Recipe::new("t").folder(folder.path()).unwrap().stamp();
         fs::create_dir(folder.path().join("sub")).unwrap();
         fs::write(folder.path().join("sub/a"), "1").unwrap();

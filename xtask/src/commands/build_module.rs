@@ -20,6 +20,9 @@ use crate::{
 /// The module's file.
 pub const MODULE: &str = "xt_traffic.ko";
 
+/// The folders of the source that are none of the kernel's business.
+pub const HOST_ONLY: [&str; 2] = ["benches", "tests"];
+
 /// The command.
 pub fn run(ws: &Workshop, options: &Options) -> Result<()> {
     let _lock = setup::prepare(ws)?;
@@ -35,9 +38,8 @@ pub fn build(ws: &Workshop, root: &BuildRoot, kernel: &Kernel) -> Result<Product
     let source = ws.repo().join("module");
     let name = kernel.name.replace("kernel", "module");
     let out = ws.target("build").join(&name);
-    // The tests of the host are none of the kernel's business.
     let recipe = Recipe::new("module 1").text("kernel", kernel.stamp.as_str());
-    let stamp = recipe.folder_without(&source, "tests")?.stamp();
+    let stamp = recipe.folder_without(&source, &HOST_ONLY)?.stamp();
     let stamp_file = out.join("stamp");
     let file = out.join(MODULE);
     if stamp.is_in(&stamp_file) && file.exists() {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The subcommands, one file each.
 
+pub mod bench;
 pub mod build;
 pub mod build_iptables;
 pub mod build_kernel;

@@ -10,7 +10,10 @@ use super::{
     version::Revision,
 };
 use crate::{
-    commands::build_kernel::{Config, Kernel},
+    commands::{
+        build_kernel::{Config, Kernel},
+        build_module::HOST_ONLY,
+    },
     stamp::Recipe,
     workshop::file_name,
 };
@@ -24,7 +27,7 @@ pub fn build(bench: &Bench<'_>, kernel: &Kernel, config: Config, linux: &Built) 
     let headers = linux.file(&format!("linux-headers-{release}"))?;
     let folder = headers.parent().context("a package lies in no folder")?;
     let module = bench.ws.repo().join("module");
-    let source = Recipe::new("module source").folder_without(&module, "tests")?.stamp();
+    let source = Recipe::new("module source").folder_without(&module, &HOST_ONLY)?.stamp();
     Source {
         folder: "modules",
         name: &format!("xt-traffic-{config}"),

@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: GPL-2.0
+//! What a packet costs, in our match and in its peers.
+
+pub mod code;
+pub mod instructions;
+pub mod native;
+mod peers;
+pub mod rate;
+pub mod report;
+mod source;
+mod targets;

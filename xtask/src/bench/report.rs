@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The figures, for people and for programs.
+
+use std::{
+    fmt::{self, Display, Formatter},
+    fs,
+    path::Path,
+};
+
+use anyhow::{Context, Result};
+use plotters::prelude::*;
+use serde::Serialize;
+
+use super::{
+    instructions::{Cost, Figures, Reading},
+    native::Time,
+    rate::Rate,
+    targets::{self, Target},
+};
+
+/// All figures of one run.
+#[derive(Serialize)]
+pub struct Report {
+    /// What the machine's CPU calls itself, for the native figures.
+    pub cpu: String,
+    /// How many of them there are.
+    pub cpus: usize,
+    /// Instructions per packet.
+    pub instructions: Vec<Cost>,
+    /// What it costs to read a table.
+    pub reading: Reading,
+    /// Packets a second without loss.
+    pub rates: Vec<Rate>,
+    /// Nanoseconds per packet.
+    pub native: Vec<Time>,
+    /// What the figures are to be like.
+    pub targets: Vec<Target>,
+}
+
+impl Report {
+    /// A report of these figures on this machine.
+    pub fn new(figures: Figures, native: Vec<Time>) -> Self {
+        let targets = targets::all(&figures, &native);
+        let Figures { costs, reading, rates } = figures;
+        let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        let cpu = model.map_or("unknown", |(_, name)| name).to_owned();
+        Self { cpu, cpus, instructions: costs, reading, rates, native, targets }
+    }
+
+    /// Writes the report as `report.json`, and its plots, into a folder.
+    pub fn write(&self, folder: &Path) -> Result<()> {
+        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        let file = folder.join("report.json");
+        fs::write(&file, serde_json::to_string_pretty(self)?)
+            .with_context(|| format!("cannot write {}", file.display()))?;
+        let costs = lines(&self.instructions, |cost| (cost.case.clone(), cost.addresses, cost.added));
+        plot(&folder.join("addresses.svg"), "Instructions that a rule adds to a packet", "addresses", &costs)?;
+        let threads: Vec<_> = self.native.iter().filter(|time| time.group == "threads").cloned().collect();
+        let threads = lines(&threads, |time| (time.case.clone(), time.number, time.nanoseconds));
+        plot(&folder.join("cpus.svg"), "Nanoseconds for a packet, on each CPU", "CPUs that count", &threads)
+    }
+}
+
+impl Display for Report {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{:<42}{:>10}{:>14}{:>10}", "instructions per packet", "addresses", "all", "added")?;
+        for Cost { case, addresses, instructions, added } in &self.instructions {
+            writeln!(f, "{case:<42}{addresses:>10}{instructions:>14.1}{added:>10.1}")?;
+        }
+        let Reading { rows, instructions } = &self.reading;
+        let row = instructions / f64::from(*rows);
+        writeln!(f, "\nreading {rows} rows: {:.1} million instructions, {row:.0} for a row", instructions / 1e6)?;
+        writeln!(f, "\npackets a second without loss, on a CPU that executes 10^9 instructions")?;
+        for Rate { counter, packets, all } in &self.rates {
+            let most = if *all { "   (no more can be received)" } else { "" };
+            writeln!(f, "{counter:<42}{packets:>10.0}{most}")?;
+        }
+        writeln!(f, "\nnanoseconds per packet, on {} x {}", self.cpus, self.cpu)?;
+        for Time { group, case, number, nanoseconds } in &self.native {
+            writeln!(f, "{group:<10}{case:<20}{number:>10}{nanoseconds:>14.1}")?;
+        }
+        writeln!(f, "\ntargets")?;
+        self.targets.iter().try_for_each(|target| writeln!(f, "{target}"))
+    }
+}
+
+/// A line of a plot: its name and points.
+type Line = (String, Vec<(f64, f64)>);
+
+fn lines<T>(figures: &[T], point: impl Fn(&T) -> (String, u32, f64)) -> Vec<Line> {
+    let mut lines: Vec<Line> = Vec::new();
+    for (name, x, y) in figures.iter().map(point) {
+        let point = (f64::from(x), y);
+        match lines.iter_mut().find(|line| line.0 == name) {
+            Some(line) => line.1.push(point),
+            None => lines.push((name, vec![point])),
+        }
+    }
+    lines
+}
+
+/// Draws lines over a logarithmic axis.
+fn plot(file: &Path, title: &str, axis: &str, lines: &[Line]) -> Result<()> {
+    let points = || lines.iter().flat_map(|(_, points)| points);
+    let last = points().map(|point| point.0).fold(1.0, f64::max);
+    let top = points().map(|point| point.1).fold(1.0, f64::max);
+    let area = SVGBackend::new(file, (960, 540)).into_drawing_area();
+    area.fill(&WHITE)?;
+    let mut chart = ChartBuilder::on(&area)
+        .caption(title, ("sans-serif", 22))
+        .margin(16)
+        .x_label_area_size(44)
+        .y_label_area_size(64)
+        .build_cartesian_2d((1.0..last * 1.1).log_scale().base(2.0), 0.0..top * 1.1)?;
+    chart.configure_mesh().x_desc(axis).x_label_formatter(&|x| format!("{x:.0}")).draw()?;
+    for (number, (name, points)) in lines.iter().enumerate() {
+        let colour = Palette99::pick(number).stroke_width(2);
+        chart
+            .draw_series(LineSeries::new(points.iter().copied(), colour).point_size(3))?
+            .label(name.as_str())
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], colour));
+    }
+    chart.configure_series_labels().background_style(WHITE.mix(0.8)).border_style(BLACK).draw()?;
+    area.present().with_context(|| format!("cannot write {}", file.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::targets::Bound, *};
+
+    fn report() -> Report {
+        let cost = |addresses, added| Cost { case: "one".into(), addresses, instructions: 1500.0, added };
+        let target = |value| Target { what: "a target", value, bound: Bound::AtMost(0.8) };
+        let time = |number| Time { group: "threads".into(), case: "traffic".into(), number, nanoseconds: 9.0 };
+        Report {
+            cpu: "fast".into(),
+            cpus: 2,
+            instructions: vec![cost(1, 250.0), cost(65536, 260.0)],
+            rates: vec![Rate { counter: "one".into(), packets: 1000.0, all: true }],
+            reading: Reading { rows: 65536, instructions: 6.5536e7 },
+            native: vec![time(1), time(2)],
+            targets: vec![target(0.75), target(0.85)],
+        }
+    }
+
+    #[test]
+    fn what_is_missed_is_marked() {
+        let text = report().to_string();
+        let targets: Vec<_> = text.lines().filter(|line| line.starts_with("a target")).collect();
+        assert!(!targets[0].contains("missed") && targets[1].contains("missed"), "{text}");
+    }
+
+    #[test]
+    fn there_is_a_plot_of_each_kind() {
+        let folder = tempfile::tempdir().unwrap();
+        report().write(folder.path()).unwrap();
+        for name in ["addresses.svg", "cpus.svg"] {
+            let plot = fs::read_to_string(folder.path().join(name)).unwrap();
+            assert!(plot.starts_with("<svg") && plot.contains("<polyline"), "{name}");
+        }
+        let json = fs::read(folder.path().join("report.json")).unwrap();
+        let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+        assert_eq!(json["instructions"][1]["addresses"], 65536);
+    }
+}
