@@ -3,11 +3,11 @@
 
 use std::{fs, path::Path};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use xshell::{Shell, cmd};
 
-use crate::workshop::Workshop;
+use crate::workshop::{Workshop, remove_tree};
 
 /// One figure.
 #[derive(Clone, Debug, Serialize)]
@@ -48,12 +48,12 @@ pub fn measure(ws: &Workshop, quick: bool) -> Result<Vec<Time>> {
     sh.change_dir(ws.repo());
     let results = ws.target("criterion");
     // Benchmarks that are no more must not be found.
-    crate::workshop::remove_tree(&results)?;
+    remove_tree(&results)?;
     let time: &[&str] = if quick { &["--warm-up-time", "0.2", "--measurement-time", "0.5"] } else { &[] };
-    let status = crate::process::run_foreground(
-        cmd!(sh, "cargo bench --quiet --package xt-traffic-accounting --bench packet -- --noplot {time...}").into(),
-    )?;
-    ensure!(status.success(), "the benchmark failed");
+    let mut step = ws.step("bench-native", "timing the accounting on this machine")?;
+    let bench = cmd!(sh, "cargo bench --quiet --package xt-traffic-accounting --bench packet -- --noplot {time...}");
+    step.run(bench.into())?;
+    step.finish();
     let mut times = Vec::new();
     collect(&results, &mut times)?;
     let (draw, mut times): (Vec<_>, Vec<_>) = times.into_iter().partition(|time| time.group == "draw");
