@@ -3,8 +3,8 @@
 //! What it costs to parse and count a packet, without the kernel around it.
 //!
 //! A packet is a UDP datagram from an address that is drawn at random to its counterpart: there are as many
-//! flows as addresses, and both ends are counted. It is written into one buffer, as the addresses are all that tells packets apart, so it is the rows that miss the cache, not
-//! the packets. Drawing the addresses is part of every figure; `draw` is that alone.
+//! flows as addresses, and both ends are counted. It is written into one buffer, as the addresses are all that
+//! tells packets apart, so it is the rows that miss the cache, not the packets. Drawing the addresses is part of every figure; `draw` is that alone.
 
 use std::{
     hint::black_box,

@@ -81,16 +81,21 @@ fn sum<'a>(rows: impl IntoIterator<Item = &'a Pairs>) -> Pairs {
     })
 }
 
+/// Adds to an empty table, which must have all of it then, and each key's in a row of its own.
+fn holds_all<K: Key + Debug>(table: &Table<K, 3, Heap>, items: &[Item<K>]) {
+    add_all(table, items);
+    let expected = by_key(items);
+    assert_eq!(rows(table), expected);
+    for (key, row) in &expected {
+        assert_eq!(pairs(table.totals_of(Owner::One(*key)).pairs()), *row);
+    }
+    assert!(table.others().is_zero() && table.overflows() == 0);
+}
+
 fn like_a_map<K: Key + Debug>(keys: impl Strategy<Value = K>) {
     check(150, (items(keys, 400), sizes()), |(items, (seed, buckets))| {
         let Ok(table) = Table::new(Seed::new(seed), Size::hashed(400, buckets), &Heap::ENDLESS);
-        add_all(&table, &items);
-        let expected = by_key(&items);
-        assert_eq!(rows(&table), expected);
-        for (key, row) in &expected {
-            assert_eq!(pairs(table.totals_of(Owner::One(*key)).pairs()), *row);
-        }
-        assert!(table.others().is_zero() && table.overflows() == 0);
+        holds_all(&table, &items);
     });
 }
 
@@ -101,13 +106,7 @@ fn like_a_map_in_a_range<K: Key + Debug>(ranges: impl Strategy<Value = K>, key: 
             items.into_iter().map(|(n, column, into, amount)| (key(base, n), column, into, amount)).collect();
         let size = Size { rows: 1 << 8, buckets: 1 << 8, spread: Spread::Direct { prefix: base.to_words() } };
         let Ok(table) = Table::new(Seed::new(1), size, &Heap::ENDLESS);
-        add_all(&table, &items);
-        let expected = by_key(&items);
-        assert_eq!(rows(&table), expected);
-        for (key, row) in &expected {
-            assert_eq!(pairs(table.totals_of(Owner::One(*key)).pairs()), *row);
-        }
-        assert!(table.others().is_zero() && table.overflows() == 0);
+        holds_all(&table, &items);
     });
 }
 

@@ -62,10 +62,13 @@ pub const ACCOUNT: &str = "ACCOUNT";
 const SET: &str = "nftables set of senders";
 pub const SETS: &str = "nftables sets of senders and receivers";
 
+/// The rule that all others are measured by.
+pub const RULE_TRAFFIC: &str = "iptables-legacy -A PROMISC -m traffic --traffic --net 10.0.0.0/16 --name t";
+
 /// The rule's counter.
 const RULE: &str = "iptables-legacy -vnxL PROMISC | awk 'NR == 3 { print $1 }'";
 /// The bytes that the table has as sent, in packets.
-const TABLE: &str = "awk 'NR > 1 { sum += $2 } END { printf \"%d\", sum / 46 }' /proc/net/xt_traffic/t";
+pub const TABLE: &str = "awk 'NR > 1 { sum += $2 } END { printf \"%d\", sum / 46 }' /proc/net/xt_traffic/t";
 /// The packets that the set's counters have.
 const ELEMENTS: &str = "nft list set netdev bench senders | grep -o 'counter packets [0-9]*' | \
                         awk '{ sum += $3 } END { printf \"%d\", sum }'";
@@ -79,12 +82,7 @@ const CASES: [Case; 12] = [
         setup: "iptables-legacy -A PROMISC -s 192.0.2.1",
         counted: None,
     },
-    Case {
-        name: TRAFFIC,
-        without: EMPTY,
-        setup: "iptables-legacy -A PROMISC -m traffic --traffic --net 10.0.0.0/16 --name t",
-        counted: Some(TABLE),
-    },
+    Case { name: TRAFFIC, without: EMPTY, setup: RULE_TRAFFIC, counted: Some(TABLE) },
     Case {
         name: "--traffic, hashed",
         without: EMPTY,
@@ -220,7 +218,7 @@ fn reading(config: &Config, step: &mut Step) -> Result<Reading> {
     step.line("reading a table");
     let mut guest = Guest::boot(config)?;
     let source = Source::new(&mut guest)?;
-    guest.must("iptables-legacy -A PROMISC -m traffic --traffic --net 10.0.0.0/16 --name t")?;
+    guest.must(RULE_TRAFFIC)?;
     let rows = ADDRESSES.into_iter().max().unwrap_or_default();
     source.set_up(&mut guest, rows, PACKETS.max(rows), Pace::Each)?;
     source.run(&mut guest)?;

@@ -12,7 +12,7 @@ use vm_tests::{
 };
 
 use super::{
-    instructions::TRAFFIC,
+    instructions::{RULE_TRAFFIC, TABLE, TRAFFIC},
     source::{Pace, Source},
 };
 use crate::ui::Step;
@@ -42,12 +42,7 @@ struct Counter {
 pub const PMACCTD: &str = "pmacctd";
 
 const COUNTERS: [Counter; 2] = [
-    Counter {
-        name: TRAFFIC,
-        setup: "iptables-legacy -A PROMISC -m traffic --traffic --net 10.0.0.0/16 --name t",
-        pending: 0,
-        counted: "awk 'NR > 1 { sum += $2 } END { printf \"%d\", sum / 46 }' /proc/net/xt_traffic/t",
-    },
+    Counter { name: TRAFFIC, setup: RULE_TRAFFIC, pending: 0, counted: TABLE },
     // Each packet is one of its sender's and one of its receiver's. The sizes are what its documentation advises for
     // many packets.
     Counter {
