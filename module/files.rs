@@ -169,12 +169,15 @@ impl<A: Family, K: Key, const PAIRS: usize> Lines for Rows<A, K, PAIRS> {
         let count: usize = self.tables().map(|(_, table)| table.rows() as usize).sum();
         // A few more may come before they are listed. The list can grow, but moves then.
         let mut entries = KVVec::with_capacity(count + count / 64, GFP_KERNEL_ACCOUNT)?;
-        let all = self.tables().flat_map(|(cpu, table)| rows::entries(cpu, table));
-        for (n, entry) in all.enumerate() {
-            if n % PAUSE == 0 {
-                task::go_on()?;
+        for (cpu, table) in self.tables() {
+            // Direct rows are looked for everywhere, even when there is none.
+            task::go_on()?;
+            for (n, entry) in (1..).zip(rows::entries(cpu, table)) {
+                if n % PAUSE == 0 {
+                    task::go_on()?;
+                }
+                entries.push(entry, GFP_KERNEL_ACCOUNT)?;
             }
-            entries.push(entry, GFP_KERNEL_ACCOUNT)?;
         }
         sort(&mut entries)?;
         Ok(entries)
