@@ -77,11 +77,12 @@ impl Rule {
         ledger::count(self, own, &packet, header, ends)
     }
 
-    /// Bytes of memory for a row of bytes, with all that it takes to find it.
-    fn memory(&self) -> f64 {
-        let tables: Vec<_> = self.ledgers.iter().filter_map(Ledger::traffic).collect();
-        let rows: u32 = tables.iter().map(|table| table.rows()).sum();
-        tables.iter().map(|table| table.memory()).sum::<usize>() as f64 / f64::from(rows)
+    /// Bytes of memory on a CPU for each of so many addresses: rows of bytes and of connections, and what finds them.
+    fn memory(&self, addresses: u32) -> f64 {
+        let traffic = self.ledgers.iter().filter_map(Ledger::traffic).map(|table| table.memory());
+        let ipconn = self.ledgers.iter().filter_map(Ledger::ipconn).map(|table| table.memory());
+        let bytes: usize = traffic.chain(ipconn).sum();
+        bytes as f64 / (f64::from(addresses) * self.ledgers.len() as f64)
     }
 }
 
@@ -226,9 +227,8 @@ fn hot(criterion: &mut Criterion) {
             let mut source = Source::new(addresses);
             let id = BenchmarkId::new(format!("{name}/{prefix}"), addresses);
             group.bench_function(id, |bencher| bencher.iter_custom(|n| count_on(&rule, 0, &mut source, n)));
-            if count == TRAFFIC {
-                println!("memory/{prefix}/{addresses}: {:.1} bytes per address and CPU", rule.memory());
-            }
+            // For `cargo xtask bench`: criterion has no figures but times.
+            println!("memory {name}/{prefix} {addresses} {:.1}", rule.memory(addresses));
         }
     }
 }

@@ -9,32 +9,18 @@ use std::{fs, path::Path};
 
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
-use vm_tests::{
-    artifacts::Artifacts,
-    guest::{Config, Guest},
-};
+use vm_tests::guest::Guest;
 
 use super::{
-    peers::{self, Account},
-    rate::{self, Rate},
+    lab::Lab,
     source::{Pace, Source},
 };
-use crate::{
-    buildroot::BuildRoot,
-    commands::{
-        build_iptables,
-        build_kernel::{self, Options},
-        setup,
-    },
-    ui::Step,
-    vm_image,
-    workshop::Workshop,
-};
+use crate::{ui::Step, workshop::Workshop};
 
 /// How many addresses send and receive.
-const ADDRESSES: [u32; 3] = [1, 1 << 8, 1 << 16];
+pub const ADDRESSES: [u32; 3] = [1, 1 << 8, 1 << 16];
 /// Packets at least, in each run.
-const PACKETS: u32 = 20_000;
+pub const PACKETS: u32 = 20_000;
 
 /// The extensions of the guest's iptables.
 const EXTENSIONS: &str = "/usr/local/lib/xtables";
@@ -162,46 +148,14 @@ pub struct Cost {
     pub added: f64,
 }
 
-/// What reading a table costs.
-#[derive(Clone, Debug, Serialize)]
-pub struct Reading {
-    /// Rows in the table.
-    pub rows: u32,
-    /// Instructions until all of it has been read: in nanoseconds, if each takes one.
-    pub instructions: f64,
-}
-
-/// All figures of guests.
-pub struct Figures {
-    /// What packets cost.
-    pub costs: Vec<Cost>,
-    /// What reading costs.
-    pub reading: Reading,
-    /// How fast packets may come.
-    pub rates: Vec<Rate>,
-}
-
 /// Measures every case; only one number of addresses if it is to be `quick`.
-pub fn measure(ws: &Workshop, quick: bool) -> Result<Figures> {
-    let (artifacts, with_peers, account) = {
-        let _lock = setup::prepare(ws)?;
-        let root = BuildRoot::ready(ws)?;
-        let options = Options { config: build_kernel::Config::Vm, series: None };
-        let kernel = build_kernel::build(ws, &root, &options)?;
-        let iptables = build_iptables::build(ws, &root)?;
-        let account = peers::account(ws, &root, &kernel, &iptables)?;
-        let folder = vm_image::ready(ws, &options)?;
-        (Artifacts::from_dir(&folder)?, peers::guest(ws, &folder)?, account)
-    };
+pub fn measure(ws: &Workshop, lab: &Lab, quick: bool) -> Result<Vec<Cost>> {
     let numbers = if quick { &ADDRESSES[2..] } else { &ADDRESSES[..] };
-    let config = Config { ports: 0, ..Config::with_virtual_clock(artifacts) };
-    let mut step = ws.step("bench", "counting instructions")?;
+    let mut step = ws.step("bench-instructions", "counting instructions")?;
     let mut costs: Vec<Cost> = Vec::new();
     for case in &CASES {
-        costs.extend(costs_of(&config, &account, case, numbers, &mut step).with_context(|| case.name.to_owned())?);
+        costs.extend(costs_of(lab, case, numbers, &mut step).with_context(|| case.name.to_owned())?);
     }
-    let reading = reading(&config, &mut step).context("reading")?;
-    let rates = rate::measure(with_peers, &mut step)?;
     step.finish();
     let whole = costs.clone();
     for cost in &mut costs {
@@ -209,37 +163,15 @@ pub fn measure(ws: &Workshop, quick: bool) -> Result<Figures> {
         let base = whole.iter().find(|base| Some(base.case.as_str()) == without && base.addresses == cost.addresses);
         cost.added = cost.instructions - base.context("nothing to compare with")?.instructions;
     }
-    Ok(Figures { costs, reading, rates })
-}
-
-/// Reads a table with a row for each of the most addresses, some times.
-fn reading(config: &Config, step: &mut Step) -> Result<Reading> {
-    const TIMES: u32 = 20;
-    step.line("reading a table");
-    let mut guest = Guest::boot(config)?;
-    let source = Source::new(&mut guest)?;
-    guest.must(RULE_TRAFFIC)?;
-    let rows = ADDRESSES.into_iter().max().unwrap_or_default();
-    source.set_up(&mut guest, rows, PACKETS.max(rows), Pace::Each)?;
-    source.run(&mut guest)?;
-    let lines = guest.must("wc -l </proc/net/xt_traffic/t")?;
-    ensure!(lines.trim() == (rows + 1).to_string(), "the table has {} lines", lines.trim());
-    let times = guest.must(&format!(
-        "read begun rest </proc/uptime; n=0; \
-         while [ $n -lt {TIMES} ]; do cat /proc/net/xt_traffic/t >/dev/null; n=$((n + 1)); done; \
-         read ended rest </proc/uptime; echo $begun $ended"
-    ))?;
-    let times: Vec<f64> = times.split_whitespace().filter_map(|time| time.parse().ok()).collect();
-    let &[begun, ended] = &times[..] else { anyhow::bail!("the guest has no clock") };
-    Ok(Reading { rows, instructions: (ended - begun) * 1e9 / f64::from(TIMES) })
+    Ok(costs)
 }
 
 /// One guest for one case: what another case leaves behind costs nothing here.
-fn costs_of(config: &Config, account: &Account, case: &Case, numbers: &[u32], step: &mut Step) -> Result<Vec<Cost>> {
-    let mut guest = Guest::boot(config)?;
+fn costs_of(lab: &Lab, case: &Case, numbers: &[u32], step: &mut Step) -> Result<Vec<Cost>> {
+    let mut guest = Guest::boot(&lab.config()?)?;
     if case.name == ACCOUNT {
-        guest.write("/xt_ACCOUNT.ko", &read(&account.module)?)?;
-        guest.write(&format!("{EXTENSIONS}/libxt_ACCOUNT.so"), &read(&account.library)?)?;
+        guest.write("/xt_ACCOUNT.ko", &read(&lab.account.module)?)?;
+        guest.write(&format!("{EXTENSIONS}/libxt_ACCOUNT.so"), &read(&lab.account.library)?)?;
     }
     let source = Source::new(&mut guest)?;
     if !case.setup.is_empty() {

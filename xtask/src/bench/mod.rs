@@ -3,9 +3,11 @@
 
 pub mod code;
 pub mod instructions;
+pub mod lab;
 pub mod native;
 mod peers;
 pub mod rate;
+pub mod reading;
 pub mod report;
 mod source;
-mod targets;
+pub mod targets;

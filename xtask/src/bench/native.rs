@@ -3,7 +3,7 @@
 
 use std::{fs, path::Path};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use xshell::{Shell, cmd};
 
@@ -21,6 +21,26 @@ pub struct Time {
     pub number: u32,
     /// Nanoseconds for a packet: the median.
     pub nanoseconds: f64,
+}
+
+/// What it takes to know an address.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Memory {
+    /// As for a time.
+    pub case: String,
+    /// How many addresses are known.
+    pub addresses: u32,
+    /// Bytes for each of them, on each CPU that has seen it: the row, and what finds it.
+    pub bytes: f64,
+}
+
+/// All figures of this machine.
+#[derive(Clone, Debug, Default)]
+pub struct Native {
+    /// What packets take.
+    pub times: Vec<Time>,
+    /// What addresses take.
+    pub memory: Vec<Memory>,
 }
 
 /// What criterion writes into `benchmark.json`.
@@ -43,7 +63,7 @@ struct Estimate {
 }
 
 /// Runs the benchmark, for a short time if it is to be `quick`. Drawing addresses is no part of the figures.
-pub fn measure(ws: &Workshop, quick: bool) -> Result<Vec<Time>> {
+pub fn measure(ws: &Workshop, quick: bool) -> Result<Native> {
     let sh = Shell::new()?;
     sh.change_dir(ws.repo());
     let results = ws.target("criterion");
@@ -52,8 +72,10 @@ pub fn measure(ws: &Workshop, quick: bool) -> Result<Vec<Time>> {
     let time: &[&str] = if quick { &["--warm-up-time", "0.2", "--measurement-time", "0.5"] } else { &[] };
     let mut step = ws.step("bench-native", "timing the accounting on this machine")?;
     let bench = cmd!(sh, "cargo bench --quiet --package xt-traffic-accounting --bench packet -- --noplot {time...}");
-    step.run(bench.into())?;
+    let mut memory = Vec::new();
+    step.run_watching(bench.into(), |line| memory.extend(Memory::from_line(line)))?;
     step.finish();
+    ensure!(!memory.is_empty(), "the benchmark says nothing about memory");
     let mut times = Vec::new();
     collect(&results, &mut times)?;
     let (draw, mut times): (Vec<_>, Vec<_>) = times.into_iter().partition(|time| time.group == "draw");
@@ -64,7 +86,18 @@ pub fn measure(ws: &Workshop, quick: bool) -> Result<Vec<Time>> {
         time.nanoseconds -= draw.context("the benchmark has no figure for drawing")?.nanoseconds;
     }
     times.sort_by(|a, b| (&a.group, &a.case, a.number).cmp(&(&b.group, &b.case, b.number)));
-    Ok(times)
+    memory.sort_by(|a, b| (&a.case, a.addresses).cmp(&(&b.case, b.addresses)));
+    Ok(Native { times, memory })
+}
+
+impl Memory {
+    /// Reads a line of the benchmark, if it is about memory: "memory", the case, addresses, bytes.
+    fn from_line(line: &str) -> Option<Self> {
+        let mut words = line.strip_prefix("memory ")?.split_whitespace();
+        let case = words.next()?.to_owned();
+        let (addresses, bytes) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+        Some(Self { case, addresses, bytes })
+    }
 }
 
 /// Finds all results below `folder`.
@@ -93,4 +126,18 @@ fn read(folder: &Path) -> Result<Time> {
         number: benchmark.value_str.and_then(|value| value.parse().ok()).unwrap_or_default(),
         nanoseconds: estimates.median.point_estimate,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_about_memory() {
+        let memory = Memory { case: "all/8".into(), addresses: 256, bytes: 84.5 };
+        assert_eq!(Memory::from_line("memory all/8 256 84.5"), Some(memory));
+        for other in ["memory all/8 256", "all/8 256 84.5", "memory all/8 many 84.5", ""] {
+            assert_eq!(Memory::from_line(other), None, "{other}");
+        }
+    }
 }

@@ -6,16 +6,14 @@
 
 use anyhow::{Context, Result};
 use serde::Serialize;
-use vm_tests::{
-    artifacts::Artifacts,
-    guest::{Config, Guest},
-};
+use vm_tests::guest::{Config, Guest};
 
 use super::{
     instructions::{RULE_TRAFFIC, TABLE, TRAFFIC},
+    lab::Lab,
     source::{Pace, Source},
 };
-use crate::ui::Step;
+use crate::{ui::Step, workshop::Workshop};
 
 /// How many addresses send and receive.
 const ADDRESSES: u32 = 1 << 8;
@@ -76,11 +74,14 @@ pub struct Rate {
     pub all: bool,
 }
 
-/// Looks for the rate of each. `artifacts` have pmacct.
-pub fn measure(artifacts: Artifacts, step: &mut Step) -> Result<Vec<Rate>> {
-    let config = Config { ports: 0, memory_mib: 1024, ..Config::with_virtual_clock(artifacts) };
-    let rate = |counter: &Counter| rate_of(&config, counter, step).with_context(|| counter.name.to_owned());
-    COUNTERS.iter().map(rate).collect()
+/// Looks for the rate of each.
+pub fn measure(ws: &Workshop, lab: &Lab) -> Result<Vec<Rate>> {
+    let config = lab.config_with_peers(ws)?;
+    let mut step = ws.step("bench-rates", "sending packets")?;
+    let rate = |counter: &Counter| rate_of(&config, counter, &mut step).with_context(|| counter.name.to_owned());
+    let rates = COUNTERS.iter().map(rate).collect::<Result<_>>()?;
+    step.finish();
+    Ok(rates)
 }
 
 fn rate_of(config: &Config, counter: &Counter, step: &mut Step) -> Result<Rate> {

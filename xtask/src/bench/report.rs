@@ -12,9 +12,10 @@ use plotters::prelude::*;
 use serde::Serialize;
 
 use super::{
-    instructions::{Cost, Figures, Reading},
-    native::Time,
+    instructions::Cost,
+    native::{Memory, Native, Time},
     rate::Rate,
+    reading::Reading,
     targets::{self, Target},
 };
 
@@ -33,20 +34,23 @@ pub struct Report {
     pub rates: Vec<Rate>,
     /// Nanoseconds per packet.
     pub native: Vec<Time>,
+    /// Bytes of memory per address.
+    pub memory: Vec<Memory>,
     /// What the figures are to be like.
     pub targets: Vec<Target>,
 }
 
 impl Report {
     /// A report of these figures on this machine.
-    pub fn new(figures: Figures, native: Vec<Time>) -> Self {
-        let targets = targets::all(&figures, &native);
-        let Figures { costs, reading, rates } = figures;
+    pub fn new(instructions: Vec<Cost>, reading: Reading, rates: Vec<Rate>, native: Native) -> Result<Self> {
+        let Native { times, memory } = native;
         let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         let cpu = model.map_or("unknown", |(_, name)| name).to_owned();
-        Self { cpu, cpus, instructions: costs, reading, rates, native, targets }
+        let targets =
+            [targets::of_costs(&instructions)?, targets::of_rates(&rates)?, targets::of_times(&times, cpus)?].concat();
+        Ok(Self { cpu, cpus, instructions, reading, rates, native: times, memory, targets })
     }
 
     /// Writes the report as `report.json`, and its plots, into a folder.
@@ -65,10 +69,7 @@ impl Report {
 
 impl Display for Report {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{:<42}{:>10}{:>14}{:>10}", "instructions per packet", "addresses", "all", "added")?;
-        for Cost { case, addresses, instructions, added } in &self.instructions {
-            writeln!(f, "{case:<42}{addresses:>10}{instructions:>14.1}{added:>10.1}")?;
-        }
+        write!(f, "{}", Costs(&self.instructions))?;
         let Reading { rows, instructions } = &self.reading;
         let row = instructions / f64::from(*rows);
         writeln!(f, "\nreading {rows} rows: {:.1} million instructions, {row:.0} for a row", instructions / 1e6)?;
@@ -81,8 +82,24 @@ impl Display for Report {
         for Time { group, case, number, nanoseconds } in &self.native {
             writeln!(f, "{group:<10}{case:<20}{number:>10}{nanoseconds:>14.1}")?;
         }
+        writeln!(f, "\nbytes of memory per address and CPU")?;
+        for Memory { case, addresses, bytes } in &self.memory {
+            writeln!(f, "{case:<30}{addresses:>10}{bytes:>14.1}")?;
+        }
         writeln!(f, "\ntargets")?;
         self.targets.iter().try_for_each(|target| writeln!(f, "{target}"))
+    }
+}
+
+/// Instructions per packet as a table.
+pub struct Costs<'a>(pub &'a [Cost]);
+
+impl Display for Costs<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{:<42}{:>10}{:>14}{:>10}", "instructions per packet", "addresses", "all", "added")?;
+        self.0.iter().try_for_each(|Cost { case, addresses, instructions, added }| {
+            writeln!(f, "{case:<42}{addresses:>10}{instructions:>14.1}{added:>10.1}")
+        })
     }
 }
 
@@ -141,6 +158,7 @@ mod tests {
             rates: vec![Rate { counter: "one".into(), packets: 1000.0, all: true }],
             reading: Reading { rows: 65536, instructions: 6.5536e7 },
             native: vec![time(1), time(2)],
+            memory: vec![Memory { case: "traffic".into(), addresses: 256, bytes: 64.0 }],
             targets: vec![target(0.75), target(0.85)],
         }
     }

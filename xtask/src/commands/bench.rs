@@ -1,11 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 //! `bench`: what a packet costs, beside what it costs others.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::Args;
 
 use crate::{
-    bench::{code, instructions, native, report::Report},
+    bench::{
+        code, instructions,
+        lab::Lab,
+        native, rate, reading,
+        report::{Costs, Report},
+        targets::{self, Target},
+    },
     workshop::Workshop,
 };
 
@@ -18,8 +24,11 @@ pub struct Options {
     /// Only with the most addresses, and natively for a short time
     #[arg(long)]
     quick: bool,
-    /// Print the machine code of the match for IPv4 instead
+    /// Only count instructions, which come out the same each time, and fail if a target is missed
     #[arg(long, conflicts_with_all = ["json", "quick"])]
+    check: bool,
+    /// Print the machine code of the match for IPv4 instead
+    #[arg(long, conflicts_with_all = ["json", "quick", "check"])]
     code: bool,
 }
 
@@ -29,8 +38,13 @@ pub fn run(ws: &Workshop, options: &Options) -> Result<()> {
         print!("{}", code::of_match(ws)?);
         return Ok(());
     }
-    let figures = instructions::measure(ws, options.quick)?;
-    let report = Report::new(figures, native::measure(ws, options.quick)?);
+    let lab = Lab::ready(ws)?;
+    if options.check {
+        return check(ws, &lab);
+    }
+    let costs = instructions::measure(ws, &lab, options.quick)?;
+    let (reading, rates) = (reading::measure(ws, &lab)?, rate::measure(ws, &lab)?);
+    let report = Report::new(costs, reading, rates, native::measure(ws, options.quick)?)?;
     let folder = ws.target("bench");
     report.write(&folder)?;
     if options.json {
@@ -39,5 +53,15 @@ pub fn run(ws: &Workshop, options: &Options) -> Result<()> {
         print!("{report}");
         println!("\n{}", folder.display());
     }
+    Ok(())
+}
+
+/// For those who change the module and want to know at once.
+fn check(ws: &Workshop, lab: &Lab) -> Result<()> {
+    let costs = instructions::measure(ws, lab, true)?;
+    println!("{}", Costs(&costs));
+    let targets = targets::of_costs(&costs)?;
+    targets.iter().for_each(|target| println!("{target}"));
+    ensure!(targets.iter().all(Target::is_met), "a packet costs more than it may");
     Ok(())
 }
