@@ -196,7 +196,7 @@ fn costs_of(lab: &Lab, case: &Case, numbers: &[u32], step: &mut Step) -> Result<
     Ok(costs)
 }
 
-fn read(file: &Path) -> Result<Vec<u8>> {
+pub fn read(file: &Path) -> Result<Vec<u8>> {
     fs::read(file).with_context(|| format!("cannot read {}", file.display()))
 }
 

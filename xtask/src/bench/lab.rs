@@ -43,11 +43,20 @@ impl Lab {
         Ok(config(Artifacts::from_dir(&self.folder)?))
     }
 
-    /// The same with Debian's programs that count.
-    pub fn config_with_peers(&self, ws: &Workshop) -> Result<Config> {
+    /// The same with room for Debian's programs that count, and those programs.
+    pub fn with_programs(&self, ws: &Workshop) -> Result<Programs> {
         let _lock = setup::prepare(ws)?;
-        Ok(Config { memory_mib: 1024, ..config(peers::guest(ws, &self.folder)?) })
+        let config = Config { memory_mib: 1024, ..config(peers::guest(ws, &self.folder)?) };
+        Ok(Programs { config, ipfm: peers::ipfm(ws)? })
     }
+}
+
+/// A guest with programs that count.
+pub struct Programs {
+    /// The guest, which has pmacct.
+    pub config: Config,
+    /// The package of another one.
+    pub ipfm: PathBuf,
 }
 
 fn config(artifacts: Artifacts) -> Config {

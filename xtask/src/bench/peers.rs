@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-//! The peers: ACCOUNT of xtables-addons, built for our kernel and our iptables, and a guest with Debian's pmacct.
+//! The peers: ACCOUNT of xtables-addons, built for our kernel and our iptables, a guest with Debian's pmacct, and ipfm.
 
 use std::{
     fs,
@@ -26,6 +26,7 @@ use crate::{
 struct Peers {
     packages: Vec<String>,
     xtables_addons: Source,
+    ipfm: Source,
 }
 
 impl Peers {
@@ -48,6 +49,11 @@ pub fn guest(ws: &Workshop, guest: &Path) -> Result<Artifacts> {
         symlink(&from, &link).with_context(|| format!("cannot make {}", link.display()))?;
     }
     Artifacts::from_dir(&folder)
+}
+
+/// The package of ipfm, which needs nothing that pmacct does not.
+pub fn ipfm(ws: &Workshop) -> Result<PathBuf> {
+    fetch::pinned(ws, &Peers::read(ws)?.ipfm)
 }
 
 /// The kernel's half of ACCOUNT, and that of iptables.

@@ -6,11 +6,11 @@
 
 use anyhow::{Context, Result};
 use serde::Serialize;
-use vm_tests::guest::{Config, Guest};
+use vm_tests::guest::Guest;
 
 use super::{
-    instructions::{RULE_TRAFFIC, TABLE, TRAFFIC},
-    lab::Lab,
+    instructions::{RULE_TRAFFIC, TABLE, TRAFFIC, read},
+    lab::{Lab, Programs},
     source::{Pace, Source},
 };
 use crate::{ui::Step, workshop::Workshop};
@@ -38,8 +38,9 @@ struct Counter {
 
 /// The program's name.
 pub const PMACCTD: &str = "pmacctd";
+const IPFM: &str = "ipfm";
 
-const COUNTERS: [Counter; 2] = [
+const COUNTERS: [Counter; 3] = [
     Counter { name: TRAFFIC, setup: RULE_TRAFFIC, pending: 0, counted: TABLE },
     // Each packet is one of its sender's and one of its receiver's. The sizes are what its documentation advises for
     // many packets.
@@ -61,6 +62,21 @@ pmacctd -f /tmp/pmacctd.conf && sleep 2",
         pending: 512,
         counted: "pmacct -s -p /tmp/pmacctd.pipe | awk '$2 ~ /^[0-9]+$/ { sum += $2 } END { printf \"%d\", sum / 2 }'",
     },
+    // Its file has each host's bytes in, out and in all. It is written when a packet comes, if that is a second or more
+    // after the last time: a ping that leaves through the port is one.
+    Counter {
+        name: IPFM,
+        setup: "ar -p /ipfm.deb data.tar.xz | unxz | tar -xC / ./usr && mkdir -p /var/run && cat >/tmp/ipfm.conf <<END
+DEVICE mirror0
+LOG 10.0.0.0/255.255.0.0
+FILENAME \"/tmp/ipfm.log\"
+DUMP EVERY 1 second
+CLEAR NEVER
+END
+ip address add 192.0.2.1/24 dev mirror0 && ipfm -c /tmp/ipfm.conf && sleep 2",
+        pending: 0,
+        counted: "ping -c 1 -W 1 192.0.2.2 >/dev/null; awk '/^10\\./ { sum += $3 } END { printf \"%d\", sum / 46 }' /tmp/ipfm.log",
+    },
 ];
 
 /// One figure.
@@ -76,16 +92,17 @@ pub struct Rate {
 
 /// Looks for the rate of each.
 pub fn measure(ws: &Workshop, lab: &Lab) -> Result<Vec<Rate>> {
-    let config = lab.config_with_peers(ws)?;
+    let programs = lab.with_programs(ws)?;
     let mut step = ws.step("bench-rates", "sending packets")?;
-    let rate = |counter: &Counter| rate_of(&config, counter, &mut step).with_context(|| counter.name.to_owned());
+    let rate = |counter: &Counter| rate_of(&programs, counter, &mut step).with_context(|| counter.name.to_owned());
     let rates = COUNTERS.iter().map(rate).collect::<Result<_>>()?;
     step.finish();
     Ok(rates)
 }
 
-fn rate_of(config: &Config, counter: &Counter, step: &mut Step) -> Result<Rate> {
-    let mut guest = Guest::boot(config)?;
+fn rate_of(programs: &Programs, counter: &Counter, step: &mut Step) -> Result<Rate> {
+    let mut guest = Guest::boot(&programs.config)?;
+    guest.write("/ipfm.deb", &read(&programs.ipfm)?)?;
     let source = Source::new(&mut guest)?;
     guest.must(counter.setup)?;
     let mut trial = Trial { guest, source, counter, step, sent: 0, lost: 0 };
