@@ -4,7 +4,8 @@
 //!
 //! A packet is a UDP datagram from an address that is drawn at random to its counterpart: there are as many
 //! flows as addresses, and both ends are counted. It is written into one buffer, as the addresses are all that
-//! tells packets apart, so it is the rows that miss the cache, not the packets. Drawing the addresses is part of every figure; `draw` is that alone.
+//! tells packets apart, so it is the rows that miss the cache, not the packets. Drawing the addresses is part of every
+//! figure; `draw` is that alone.
 
 use std::{
     hint::black_box,
@@ -17,15 +18,18 @@ use std::{
 };
 
 use criterion::{criterion_group, criterion_main, BenchmarkId, Criterion};
+use rustix::thread::{sched_getaffinity, sched_setaffinity, CpuSet};
 use xt_traffic_accounting::{
     abi::{self, XtTrafficMtinfo},
     accounting::{
         flows::{Clock, Flows, Ticks},
         hash::Seed,
+        key::Owner,
         ledger::{self, Ledger, Ledgers},
         network::Network,
         packet::Family,
         params::Params,
+        report,
     },
     host::{Bytes, Heap},
 };
@@ -159,21 +163,34 @@ fn timed<T>(times: u64, mut what: impl FnMut() -> T) -> Duration {
     begun.elapsed()
 }
 
-/// Does something on so many CPUs at once, and gives the mean of the times that it took.
-fn on_all(cpus: u32, what: impl Fn(usize) -> Duration + Sync) -> Duration {
+/// Keeps this thread on one of the CPUs that it may use: two threads that wait for each other soon share one else.
+fn stay_on(number: usize) {
+    let all = sched_getaffinity(None).expect("a thread runs somewhere");
+    let cpu = (0..CpuSet::MAX_CPU).filter(|cpu| all.is_set(*cpu)).nth(number).expect("there are so many CPUs");
+    let mut one = CpuSet::new();
+    one.set(cpu);
+    sched_setaffinity(None, &one).expect("it was one of them");
+}
+
+/// Does something on so many CPUs at once, and gives the times that it took.
+fn on_all(cpus: u32, what: impl Fn(usize) -> Duration + Sync) -> Vec<Duration> {
     let barrier = Barrier::new(cpus as usize);
-    let times = thread::scope(|scope| {
+    thread::scope(|scope| {
         let (what, barrier) = (&what, &barrier);
         let start = |cpu| {
             scope.spawn(move || {
+                stay_on(cpu);
                 barrier.wait();
                 what(cpu)
             })
         };
         let all: Vec<_> = (0..cpus as usize).map(start).collect();
-        all.into_iter().map(|thread| thread.join().expect("nothing panics")).sum::<Duration>()
-    });
-    times / cpus
+        all.into_iter().map(|thread| thread.join().expect("nothing panics")).collect()
+    })
+}
+
+fn mean(times: &[Duration]) -> Duration {
+    times.iter().sum::<Duration>() / times.len() as u32
 }
 
 /// A rule of which each CPU knows all addresses.
@@ -209,10 +226,13 @@ fn draw(criterion: &mut Criterion) {
     for cpus in cpus() {
         group.bench_function(BenchmarkId::new("nothing", cpus), |bencher| {
             bencher.iter_custom(|n| {
-                on_all(cpus, |_| {
+                mean(&on_all(cpus, |_| {
                     let mut source = Source::new(1 << 16);
-                    timed(n, || *black_box(source.next()))
-                })
+                    // Not the packet itself, which nobody copies when it is counted.
+                    timed(n, || {
+                        black_box(source.next());
+                    })
+                }))
             });
         });
     }
@@ -263,39 +283,47 @@ fn threads(criterion: &mut Criterion) {
     for addresses in [1 << 8, 1 << 16] {
         for cpus in cpus() {
             let rule = warm(TRAFFIC, SMALL, cpus, addresses);
-            let count = |n| on_all(cpus, |cpu| count_on(&rule, cpu, &mut Source::new(addresses), n));
+            let count = |n| mean(&on_all(cpus, |cpu| count_on(&rule, cpu, &mut Source::new(addresses), n)));
             let id = BenchmarkId::new(format!("traffic/{SMALL}/{addresses}"), cpus);
             group.bench_function(id, |bencher| bencher.iter_custom(count));
         }
     }
 }
 
-/// The time of a packet while another CPU reads the table, again and again.
+/// The time of a packet while another CPU, if there is one, reads the table, again and again.
 fn read_meanwhile(criterion: &mut Criterion) {
+    if cpus().max() < Some(2) {
+        return;
+    }
     let addresses = 1 << 16;
     let rule = warm(TRAFFIC, SMALL, 1, addresses);
     let read = || {
+        let mut line = String::new();
         for table in rule.ledgers.iter().filter_map(Ledger::traffic) {
-            (0..table.end()).for_each(|number| {
-                black_box(table.totals(number));
-            });
+            for number in 0..table.end() {
+                let owner = Owner::One(table.key(number).expect("all addresses are known"));
+                line.clear();
+                report::write_row(&mut line, owner, &table.totals(number)).expect("a string takes it all");
+                black_box(&line);
+            }
         }
     };
-    let mut source = Source::new(addresses);
     let mut group = criterion.benchmark_group("read");
     group.bench_function(BenchmarkId::new(format!("traffic/{SMALL}"), addresses), |bencher| {
         bencher.iter_custom(|n| {
             let done = AtomicBool::new(false);
-            thread::scope(|scope| {
-                scope.spawn(|| {
+            let times = on_all(2, |cpu| {
+                if cpu > 0 {
                     while !done.load(Relaxed) {
                         read();
                     }
-                });
-                let time = count_on(&rule, 0, &mut source, n);
+                    return Duration::ZERO;
+                }
+                let time = count_on(&rule, 0, &mut Source::new(addresses), n);
                 done.store(true, Relaxed);
                 time
-            })
+            });
+            times[0]
         });
     });
 }

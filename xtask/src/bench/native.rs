@@ -12,7 +12,8 @@ use crate::workshop::{Workshop, remove_tree};
 /// One figure.
 #[derive(Clone, Debug, Serialize)]
 pub struct Time {
-    /// `hot`, `cold`, `threads`, or `read` while the table is being read.
+    /// `hot`, `cold`, `threads`, `read` while the table is being read, or `draw`, which is what all others contain: making
+    /// the packet.
     pub group: String,
     /// What is counted, and the length of the network's prefix: 16 for direct rows, 8 for hashed ones. Where threads are
     /// counted, also how many addresses send and receive.
@@ -62,7 +63,7 @@ struct Estimate {
     point_estimate: f64,
 }
 
-/// Runs the benchmark, for a short time if it is to be `quick`. Drawing addresses is no part of the figures.
+/// Runs the benchmark, for a short time if it is to be `quick`.
 pub fn measure(ws: &Workshop, quick: bool) -> Result<Native> {
     let sh = Shell::new()?;
     sh.change_dir(ws.repo());
@@ -78,13 +79,6 @@ pub fn measure(ws: &Workshop, quick: bool) -> Result<Native> {
     ensure!(!memory.is_empty(), "the benchmark says nothing about memory");
     let mut times = Vec::new();
     collect(&results, &mut times)?;
-    let (draw, mut times): (Vec<_>, Vec<_>) = times.into_iter().partition(|time| time.group == "draw");
-    for time in &mut times {
-        // As many threads at once are slower than one for the machine's own reasons, too.
-        let threads = if time.group == "threads" { time.number } else { 1 };
-        let draw = draw.iter().find(|draw| draw.number == threads);
-        time.nanoseconds -= draw.context("the benchmark has no figure for drawing")?.nanoseconds;
-    }
     times.sort_by(|a, b| (&a.group, &a.case, a.number).cmp(&(&b.group, &b.case, b.number)));
     memory.sort_by(|a, b| (&a.case, a.addresses).cmp(&(&b.case, b.addresses)));
     Ok(Native { times, memory })
