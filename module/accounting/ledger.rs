@@ -158,20 +158,8 @@ fn count_all<A: Family, M: Memory>(
     ends: Ends,
 ) -> bool {
     let bytes = own.count_bytes(packet, header, ends);
-    bytes | count_connection(ledgers, own, recent, packet, header, ends)
-}
-
-#[inline]
-fn count_connection<A: Family, M: Memory>(
-    ledgers: &impl Ledgers<A, M>,
-    own: &Ledger<A, M>,
-    recent: &Recent<M>,
-    packet: &impl Packet,
-    header: Header<A>,
-    ends: Ends,
-) -> bool {
     let Some(opening) = Opening::of(packet, &header) else {
-        return false;
+        return bytes;
     };
     let is_first = match ledgers.flows().flow(&header, &opening) {
         Some(flow) => {
@@ -184,7 +172,7 @@ fn count_connection<A: Family, M: Memory>(
     if is_first {
         own.add_connection(&header, &opening, ends);
     }
-    is_first
+    bytes | is_first
 }
 
 impl<A: Family, M: Memory> Ledger<A, M> {
