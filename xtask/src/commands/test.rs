@@ -5,13 +5,15 @@ use anyhow::{Result, bail};
 use xshell::{Shell, cmd};
 
 use crate::{
-    commands::{build_libxt, vm_test},
+    commands::{build_libxt, setup, vm_test},
     process,
     workshop::Workshop,
 };
 
 /// Host tests first, as they take seconds; then the bindings; then the tests in QEMU.
 pub fn run(ws: &Workshop) -> Result<()> {
+    // Some of the first start QEMU, too.
+    drop(setup::prepare(ws)?);
     let sh = Shell::new()?;
     sh.change_dir(ws.repo());
     for tests in [
