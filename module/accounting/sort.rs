@@ -4,6 +4,8 @@
 
 /// Runs of this length are sorted in place before they are merged.
 const RUN: usize = 32;
+/// After so many items that have found their places there is a pause.
+const PAUSE: usize = 1024;
 
 /// Sorts `items`, in the same order if equal, and calls `pause` every now and then, which can put
 /// an end to it. `scratch` is as long as `items`; what is in it does not matter.
@@ -16,15 +18,15 @@ pub fn merge_sort<T: Copy + Ord, E>(
     scratch: &mut [T],
     mut pause: impl FnMut() -> Result<(), E>,
 ) -> Result<(), E> {
-    for run in items.chunks_mut(RUN) {
-        insertion_sort(run);
+    for some in items.chunks_mut(PAUSE) {
+        some.chunks_mut(RUN).for_each(insertion_sort);
+        pause()?;
     }
     let (mut from, mut to) = (&mut *items, &mut *scratch);
     let (mut width, mut in_scratch) = (RUN, false);
     while width < from.len() {
         for (pair, out) in from.chunks(2 * width).zip(to.chunks_mut(2 * width)) {
-            merge(pair.split_at(width.min(pair.len())), out);
-            pause()?;
+            merge(pair.split_at(width.min(pair.len())), out, &mut pause)?;
         }
         core::mem::swap(&mut from, &mut to);
         (width, in_scratch) = (2 * width, !in_scratch);
@@ -45,18 +47,26 @@ fn insertion_sort<T: Copy + Ord>(run: &mut [T]) {
 }
 
 /// Merges two sorted slices into one that is as long as both.
-fn merge<T: Copy + Ord>((mut left, mut right): (&[T], &[T]), out: &mut [T]) {
-    for slot in out {
-        let from = match (left.first(), right.first()) {
-            (Some(l), Some(r)) if r < l => &mut right,
-            (Some(_), _) => &mut left,
-            (None, _) => &mut right,
-        };
-        if let Some((first, rest)) = from.split_first() {
-            *slot = *first;
-            *from = rest;
+fn merge<T: Copy + Ord, E>(
+    (mut left, mut right): (&[T], &[T]),
+    out: &mut [T],
+    mut pause: impl FnMut() -> Result<(), E>,
+) -> Result<(), E> {
+    for some in out.chunks_mut(PAUSE) {
+        for slot in some {
+            let from = match (left.first(), right.first()) {
+                (Some(l), Some(r)) if r < l => &mut right,
+                (Some(_), _) => &mut left,
+                (None, _) => &mut right,
+            };
+            if let Some((first, rest)) = from.split_first() {
+                *slot = *first;
+                *from = rest;
+            }
         }
+        pause()?;
     }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -111,6 +121,21 @@ mod tests {
         }
         let items = (0..1000).map(|n| Item(n as u32 * 7 % 10, n)).collect();
         assert!(sorted(items).windows(2).all(|pair| pair[0].0 != pair[1].0 || pair[0].1 < pair[1].1));
+    }
+
+    #[test]
+    fn pauses_are_not_far_apart() {
+        const LENGTH: usize = 1 << 15;
+        let (mut items, mut scratch) = (vec![1; LENGTH], vec![1; LENGTH]);
+        let mut pauses = 0;
+        let pause = || {
+            pauses += 1;
+            Ok::<_, ()>(())
+        };
+        merge_sort(&mut items, &mut scratch, pause).unwrap();
+        // One pass makes runs, and each of the others makes them twice as long.
+        let passes = 1 + (LENGTH / RUN).ilog2() as usize;
+        assert!(pauses >= passes * LENGTH / PAUSE, "{pauses}");
     }
 
     #[test]
