@@ -136,7 +136,7 @@ impl<T: HasPerNetSlot> PerNetSlot<T> {
 
     /// The state of `net`, if it has one.
     pub(crate) fn get(net: &Net) -> Option<ArcBorrow<'_, T>> {
-        let slot = Self::place(net.as_ptr())?;
+        let slot = Self::place(net)?;
         // SAFETY: By the type's invariant; `net` is borrowed, so it has not ended.
         unsafe {
             let state = *slot.as_ref();
@@ -145,21 +145,22 @@ impl<T: HasPerNetSlot> PerNetSlot<T> {
     }
 
     /// Where a namespace keeps the pointer.
-    fn place(net: *mut bindings::net) -> Option<NonNull<*mut kernel::ffi::c_void>> {
+    fn place(net: &Net) -> Option<NonNull<*mut kernel::ffi::c_void>> {
         // SAFETY: See `Sync`: the id doesn't change once there is somebody to read it.
         let id = unsafe { *T::slot().id.get() };
         if id == 0 {
             return None;
         }
-        // SAFETY: `net` is valid, and `id` is registered.
-        NonNull::new(unsafe { bindings::net_generic(net, id) }.cast())
+        // SAFETY: The namespace is valid, and `id` is registered.
+        NonNull::new(unsafe { bindings::net_generic(net.as_ptr(), id) }.cast())
     }
 
     unsafe extern "C" fn init(net: *mut bindings::net) -> c_int {
         from_result(|| {
-            let mut place = Self::place(net).ok_or(ENOENT)?;
             // SAFETY: The C side passes a valid namespace.
-            let state = T::new(unsafe { Net::from_raw(net) })?;
+            let net = unsafe { Net::from_raw(net) };
+            let mut place = Self::place(net).ok_or(ENOENT)?;
+            let state = T::new(net)?;
             // SAFETY: The place is ours, and as large as a pointer.
             // INVARIANT: It holds an `Arc<T>` now.
             unsafe { *place.as_mut() = state.into_foreign() };
@@ -168,7 +169,8 @@ impl<T: HasPerNetSlot> PerNetSlot<T> {
     }
 
     unsafe extern "C" fn exit(net: *mut bindings::net) {
-        let Some(mut place) = Self::place(net) else {
+        // SAFETY: The C side passes a valid namespace.
+        let Some(mut place) = Self::place(unsafe { Net::from_raw(net) }) else {
             return;
         };
         // SAFETY: The place is ours. Nobody looks up the state of a namespace that ends.
