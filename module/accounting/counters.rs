@@ -92,8 +92,9 @@ impl<const PAIRS: usize> Counters<PAIRS> {
     }
 }
 
+/// Adds to a counter that only one context at a time writes.
 #[inline]
-fn add_to(cell: &AtomicU64, amount: u64) {
+pub(super) fn add_to(cell: &AtomicU64, amount: u64) {
     cell.store(cell.load(Relaxed).wrapping_add(amount), Relaxed);
 }
 

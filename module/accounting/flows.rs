@@ -9,7 +9,8 @@
 //! full of flows that live, the one that would die first is forgotten, and counted.
 
 use super::{
-    hash::Seed,
+    counters::add_to,
+    hash::{Hash, Seed},
     key::Key,
     packet::Header,
     slots::{Memory, Slots, Wait},
@@ -35,7 +36,6 @@ impl Clock {
     ///
     /// A SYN segment is a repetition if it comes within 120 s, the last moment included. A UDP flow
     /// is over after 30 s of silence, others after 600 s: the last moment begins a new one.
-    #[inline]
     fn lifetime(self, kind: Kind) -> Ticks {
         match kind {
             Kind::Syn => 120 * self.ticks_per_second + 1,
@@ -63,11 +63,20 @@ pub struct Flow {
     lifetime: Ticks,
 }
 
+impl Flow {
+    /// When it is over if nothing comes after `now`. Time is too short to wrap around.
+    #[inline]
+    fn end(self, now: Ticks) -> Ticks {
+        now.wrapping_add(self.lifetime)
+    }
+}
+
 /// Makes [`Flow`]s: all CPUs of a table have to agree about them.
 #[derive(Clone, Copy)]
 pub struct Flows {
-    seed: Seed,
-    clock: Clock,
+    /// What the hashes of each [`Kind`] begin with.
+    starts: [Hash; 3],
+    lifetimes: [Ticks; 3],
     /// How many sets there are, less one; their number is a power of two.
     mask: u32,
 }
@@ -75,7 +84,12 @@ pub struct Flows {
 impl Flows {
     /// Flows for memories with `sets` sets, rounded up to a power of two.
     pub fn new(seed: Seed, clock: Clock, sets: u32) -> Self {
-        Self { seed, clock, mask: sets.max(1).next_power_of_two() - 1 }
+        let kinds = [Kind::Syn, Kind::Datagrams, Kind::Packets];
+        Self {
+            starts: kinds.map(|kind| seed.hash().word(kind as u64)),
+            lifetimes: kinds.map(|kind| clock.lifetime(kind)),
+            mask: sets.max(1).next_power_of_two() - 1,
+        }
     }
 
     /// The flow that a packet belongs to; none for ICMP requests, which are connections of their own.
@@ -99,10 +113,9 @@ impl Flows {
 
     #[inline]
     fn make<A: Key>(&self, kind: Kind, ends: (A, A), ports: Ports, number: u32) -> Flow {
-        // The kind is in bits that no port reaches.
-        let head = u64::from(ports.source) << 16 | u64::from(ports.destination) | (kind as u64) << 32;
-        let hash = ends.1.hash(ends.0.hash(self.seed.hash())).word(head).word(number.into());
-        Flow { tag: hash.finish(), set: hash.word(0).finish() as u32 & self.mask, lifetime: self.clock.lifetime(kind) }
+        let rest = u64::from(number) << 32 | u64::from(ports.source) << 16 | u64::from(ports.destination);
+        let (tag, set) = A::hash_both(ends, self.starts[kind as usize]).last_word(rest);
+        Flow { tag, set: set & self.mask, lifetime: self.lifetimes[kind as usize] }
     }
 
     /// How many sets a memory of these flows needs.
@@ -138,7 +151,14 @@ pub struct Set([Way; WAYS]);
 
 /// The memory of one CPU.
 pub struct Recent<M: Memory> {
+    /// What other CPUs read.
     sets: M::Slots<Set>,
+    rare: Rare,
+}
+
+/// What changes when a flow is forgotten, in a cache line that others have no use for.
+#[repr(align(64))]
+struct Rare {
     memory_wait: Wait,
     forgotten: AtomicU64,
 }
@@ -147,7 +167,7 @@ impl<M: Memory> Recent<M> {
     /// A memory of nothing.
     pub fn new(flows: &Flows, memory: &M) -> Result<Self, M::Error> {
         let sets = memory.slots(flows.sets())?;
-        Ok(Self { sets, memory_wait: Wait::new(memory.wait()), forgotten: AtomicU64::new(0) })
+        Ok(Self { sets, rare: Rare { memory_wait: Wait::new(memory.wait()), forgotten: AtomicU64::new(0) } })
     }
 
     /// Is the flow alive here? Any CPU may ask.
@@ -165,7 +185,7 @@ impl<M: Memory> Recent<M> {
         let known = self.sets.get(flow.set).and_then(|set| set.0.iter().find(|way| way.has(flow, now)));
         if let Some(way) = known {
             // Not Relaxed, or others might see this end together with an older tag (see `Way::has`).
-            way.end.store(now + flow.lifetime, Release);
+            way.end.store(flow.end(now), Release);
             return false;
         }
         let first = !elsewhere();
@@ -175,7 +195,7 @@ impl<M: Memory> Recent<M> {
 
     #[cold]
     fn remember(&self, flow: Flow, now: Ticks) {
-        let make = || self.memory_wait.attempt(|| self.sets.make(flow.set));
+        let make = || self.rare.memory_wait.attempt(|| self.sets.make(flow.set));
         let Some(set) = self.sets.get(flow.set).or_else(make) else {
             return self.forget();
         };
@@ -187,16 +207,16 @@ impl<M: Memory> Recent<M> {
             self.forget();
         }
         way.tag.store(flow.tag, Relaxed);
-        way.end.store(now + flow.lifetime, Release);
+        way.end.store(flow.end(now), Release);
     }
 
     fn forget(&self) {
-        self.forgotten.store(self.forgotten.load(Relaxed) + 1, Relaxed);
+        add_to(&self.rare.forgotten, 1);
     }
 
     /// How often a flow was forgotten while it was alive, or not remembered for want of memory.
     pub fn forgotten(&self) -> u64 {
-        self.forgotten.load(Relaxed)
+        self.rare.forgotten.load(Relaxed)
     }
 
     /// Bytes of memory that it takes.

@@ -47,12 +47,26 @@ impl Hash {
     pub const fn finish(self) -> u64 {
         self.state
     }
+
+    /// Takes in the last word. Gives the hash, and 32 bits that do not follow from it.
+    #[inline]
+    pub const fn last_word(self, word: u64) -> (u64, u32) {
+        let (low, high) = product(self.state ^ word, self.factor);
+        (low ^ high, (low >> 32 ^ high) as u32)
+    }
 }
 
 #[inline]
 const fn fold(a: u64, b: u64) -> u64 {
+    let (low, high) = product(a, b);
+    low ^ high
+}
+
+/// The halves of the product, the lower one first.
+#[inline]
+const fn product(a: u64, b: u64) -> (u64, u64) {
     let product = a as u128 * b as u128;
-    product as u64 ^ (product >> 64) as u64
+    (product as u64, (product >> 64) as u64)
 }
 
 #[cfg(test)]

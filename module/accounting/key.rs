@@ -20,6 +20,12 @@ pub trait Key: Copy + Ord + Send + Sync + 'static {
     /// Takes the key into a hash.
     fn hash(self, hash: Hash) -> Hash;
 
+    /// Takes two keys into a hash, of which the order matters.
+    #[inline]
+    fn hash_both(keys: (Self, Self), hash: Hash) -> Hash {
+        keys.1.hash(keys.0.hash(hash))
+    }
+
     /// The first cell of its row.
     fn label(self) -> impl Display;
 }
@@ -73,6 +79,12 @@ impl Key for u32 {
     #[inline]
     fn hash(self, hash: Hash) -> Hash {
         hash.word(u64::from(self))
+    }
+
+    /// Both have room in one word.
+    #[inline]
+    fn hash_both((one, other): (Self, Self), hash: Hash) -> Hash {
+        hash.word(u64::from(one) << 32 | u64::from(other))
     }
 
     fn label(self) -> impl Display {
