@@ -16,13 +16,16 @@ use crate::{
         memcg::Memcg,
         packet::SkBuff,
         paged::KernelMemory,
-        percpu::{BottomHalves, PerCpu},
+        percpu::{PerCpu, ThisCpu},
         random::random_u64,
     },
 };
 use kernel::{prelude::*, sync::Arc};
 
 /// The ledgers of all CPUs for one network.
+///
+/// Every packet reads it, on every CPU: so no neighbour in memory may write to its cache lines.
+#[repr(align(64))]
 pub(crate) struct Counted<A: Family> {
     network: Network<A>,
     flows: Flows,
@@ -42,14 +45,8 @@ impl<A: Family> Counted<A> {
 
     /// Counts a packet. Was there anything to count?
     #[inline]
-    pub(crate) fn count(&self, packet: &SkBuff<'_>, bottom_halves: BottomHalves) -> bool {
-        // The ledger first: what is known of the packet need not be kept during a call then.
-        let count = |own: &_| {
-            let header = A::header(packet)?;
-            let ends = self.network.ends(header.source, header.destination)?;
-            Some(ledger::count(self, own, packet, header, ends))
-        };
-        self.cpus.with_local(bottom_halves, count).flatten().unwrap_or(false)
+    pub(crate) fn count(&self, packet: SkBuff<'_>, cpu: &ThisCpu) -> bool {
+        self.cpus.local(cpu).is_some_and(|own| ledger::count(self, own, packet))
     }
 
     /// The ledgers.
@@ -64,6 +61,10 @@ impl<A: Family> Ledgers<A, KernelMemory> for Counted<A> {
         A: 'a,
     {
         self.cpus.iter().map(|(_, ledger)| ledger)
+    }
+
+    fn network(&self) -> &Network<A> {
+        &self.network
     }
 
     fn flows(&self) -> &Flows {

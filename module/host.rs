@@ -89,6 +89,10 @@ impl Packet for Bytes<'_> {
         self.0.get(offset..)?.first_chunk().copied()
     }
 
+    fn is_aggregate(&self) -> bool {
+        false
+    }
+
     fn wire_len(&self, _payload: u16) -> u64 {
         self.0.len() as u64
     }

@@ -19,7 +19,7 @@ use crate::{
         memcg::Memcg,
         netns::{HasPerNetSlot, Net, PerNet, PerNetSlot},
         packet::SkBuff,
-        percpu::BottomHalves,
+        percpu::ThisCpu,
         procfs::{Dir, File},
         xt_match::NfProto,
     },
@@ -222,8 +222,8 @@ pub(crate) struct TableRef<A: HasTables> {
 impl<A: HasTables> TableRef<A> {
     /// Counts a packet. Was there anything to count?
     #[inline]
-    pub(crate) fn count(&self, packet: &SkBuff<'_>, bottom_halves: BottomHalves) -> bool {
-        self.counted.count(packet, bottom_halves)
+    pub(crate) fn count(&self, packet: SkBuff<'_>, cpu: &ThisCpu) -> bool {
+        self.counted.count(packet, cpu)
     }
 }
 

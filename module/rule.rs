@@ -9,17 +9,21 @@ use crate::{
         log,
         netns::{Net, PerNetSlot},
         packet::SkBuff,
-        percpu::{possible_cpus, BottomHalves},
-        xt_match::{Match, NfProto},
+        percpu::{possible_cpus, ThisCpu},
+        xt_match::{entry_point, Match, NfProto},
     },
     named::{HasTables, TableRef, Tables},
 };
 use kernel::prelude::*;
 
-/// A rule with `-m traffic`, of one family.
+/// A rule with `-m traffic`, of one family. Every packet reads it, on every CPU, as it does what the table has.
+#[repr(align(64))]
 pub(crate) struct Rule<A: HasTables> {
     table: TableRef<A>,
 }
+
+entry_point!(Rule<u32>, ipv4);
+entry_point!(Rule<u128>, ipv6);
 
 impl<A: HasTables> Match for Rule<A> {
     const NAME: &'static core::ffi::CStr = abi::MATCH_NAME;
@@ -40,7 +44,7 @@ impl<A: HasTables> Match for Rule<A> {
 
     /// Counts the packet. It matches exactly when something was counted.
     #[inline]
-    fn matches(&self, packet: &SkBuff<'_>, bottom_halves: BottomHalves) -> bool {
-        self.table.count(packet, bottom_halves)
+    fn matches(&self, packet: SkBuff<'_>, cpu: &ThisCpu) -> bool {
+        self.table.count(packet, cpu)
     }
 }

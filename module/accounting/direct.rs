@@ -9,7 +9,7 @@ use super::{
     counters::Counters,
     key::Key,
     slots::{Memory, Slots},
-    table::Row,
+    table::{Find, Row},
 };
 use core::{
     marker::PhantomData,
@@ -38,18 +38,17 @@ impl<K: Key, const PAIRS: usize, M: Memory> Direct<K, PAIRS, M> {
         Ok(Self { prefix, mask, length: AtomicU32::new(0), rows: memory.slots(mask + 1)?, _keys: PhantomData })
     }
 
-    /// The counters of a key, if it has a row.
-    #[inline]
-    pub fn find(&self, key: K) -> Option<&Counters<PAIRS>> {
-        let row = self.rows.get(self.number(key))?;
-        row.is_used().then_some(&row.counters)
+    /// Makes the row of a key that has none, and takes it into use, or says that there is no memory.
+    pub fn insert(&self, key: K) -> Option<&Counters<PAIRS>> {
+        self.rows.make(self.number(key))?;
+        self.take(key)
     }
 
-    /// Takes the row of a key that has none into use, or says that there is no memory.
-    pub fn insert(&self, key: K) -> Option<&Counters<PAIRS>> {
-        let row = self.rows.make(self.number(key))?;
+    /// Takes the row of a key that has none into use, if it is there.
+    pub fn take(&self, key: K) -> Option<&Counters<PAIRS>> {
+        let row = self.rows.get(self.number(key))?;
         row.key[0].store(USED, Release);
-        self.length.store(self.length.load(Relaxed) + 1, Relaxed);
+        self.length.store(self.length.load(Relaxed).wrapping_add(1), Relaxed);
         Some(&row.counters)
     }
 
@@ -82,6 +81,14 @@ impl<K: Key, const PAIRS: usize, M: Memory> Direct<K, PAIRS, M> {
     /// Bytes of memory that the rows take.
     pub fn memory(&self) -> usize {
         self.rows.memory()
+    }
+}
+
+impl<K: Key, const PAIRS: usize, M: Memory> Find<K, PAIRS> for Direct<K, PAIRS, M> {
+    #[inline(always)]
+    fn find(&self, key: K) -> Option<&Counters<PAIRS>> {
+        let row = self.rows.get(self.number(key))?;
+        row.is_used().then_some(&row.counters)
     }
 }
 

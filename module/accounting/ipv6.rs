@@ -30,14 +30,14 @@ struct Step {
 impl Step {
     /// Passes the extension header here. `None` if there is none, or not all of it.
     #[inline]
-    fn next(self, packet: &impl Packet) -> Option<Self> {
+    fn next(self, packet: impl Packet) -> Option<Self> {
         match (self.part, self.protocol) {
             (Part::First, HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION_OPTIONS) => self.pass(packet),
             _ => None,
         }
     }
 
-    fn pass(self, packet: &impl Packet) -> Option<Self> {
+    fn pass(self, packet: impl Packet) -> Option<Self> {
         // No extension header is shorter than that.
         let [protocol, length, offset_high, offset_low, ..] = packet.array::<8>(self.offset.into())?;
         let mut part = Part::First;
@@ -52,7 +52,7 @@ impl Step {
             AUTHENTICATION => (u16::from(length) + 2) * 4,
             _ => (u16::from(length) + 1) * 8,
         };
-        let offset = self.offset + size;
+        let offset = self.offset.checked_add(size)?;
         (usize::from(offset) <= packet.length()).then_some(Self { protocol, offset, part })
     }
 }
@@ -69,7 +69,7 @@ impl Family for u128 {
     /// The protocol is the number at the end of the chain of extension headers, or of the one that
     /// cannot be passed: because it is not whole, or comes after too many.
     #[inline]
-    fn header(packet: &impl Packet) -> Option<Header<Self>> {
+    fn header(packet: impl Packet) -> Option<Header<Self>> {
         let h: &[u8; SIZE] = packet.linear().first_chunk()?;
         let (source, destination) = h[8..].split_first_chunk()?;
         let mut step = Step { protocol: h[6], offset: SIZE as u16, part: Part::First };
@@ -135,13 +135,13 @@ mod tests {
     }
 
     fn read(packet: &[u8]) -> (u8, Part, u16) {
-        let header = u128::header(&Bytes(packet)).unwrap();
+        let header = u128::header(Bytes(packet)).unwrap();
         (header.protocol, header.part, header.payload)
     }
 
     #[test]
     fn reads_a_header_without_extensions() {
-        let header = u128::header(&Bytes(&packet(&[], UDP))).unwrap();
+        let header = u128::header(Bytes(&packet(&[], UDP))).unwrap();
         assert_eq!(header.source, u128::from_be_bytes([0x11; 16]));
         assert_eq!(header.destination, u128::from_be_bytes([0x22; 16]));
         assert_eq!((header.protocol, header.part, header.payload), (UDP, Part::First, 40));
@@ -150,7 +150,7 @@ mod tests {
     #[test]
     fn refuses_a_short_header() {
         for length in 0..40 {
-            assert_eq!(u128::header(&Bytes(&packet(&[], UDP)[..length])), None);
+            assert_eq!(u128::header(Bytes(&packet(&[], UDP)[..length])), None);
         }
     }
 

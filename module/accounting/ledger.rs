@@ -3,11 +3,11 @@
 //! What one CPU counts for a table.
 
 use super::{
-    counters::{Direction, BYTE_COLUMNS, CONNECTION_COLUMNS},
+    counters::{byte_column, Direction, BYTE_COLUMNS, CONNECTION_COLUMNS},
     flows::{Flow, Flows, Recent, Ticks},
     hash::Seed,
     key::Key,
-    network::Ends,
+    network::{Ends, Network},
     packet::{Family, Header, Packet},
     params::{Counts, Sizes},
     slots::Memory,
@@ -117,6 +117,9 @@ pub trait Ledgers<A, M: Memory> {
         A: 'a,
         M: 'a;
 
+    /// The network that the table is for.
+    fn network(&self) -> &Network<A>;
+
     /// The flows of the table.
     fn flows(&self) -> &Flows;
 
@@ -129,35 +132,33 @@ pub trait Ledgers<A, M: Memory> {
 ///
 /// One context at a time calls this for one ledger.
 #[inline]
-pub fn count<A: Family, M: Memory>(
-    ledgers: &impl Ledgers<A, M>,
-    own: &Ledger<A, M>,
-    packet: &impl Packet,
-    header: Header<A>,
-    ends: Ends,
-) -> bool {
-    match &own.recent {
-        None => own.count_bytes(packet, header, ends),
-        Some(recent) => {
-            // Put together anew: as a whole it would lie in memory from the start.
-            let Header { source, destination, protocol, part, payload } = header;
-            let header = Header { source, destination, protocol, part, payload };
-            count_all(ledgers, own, recent, packet, header, ends)
-        }
+pub fn count<A: Family, M: Memory>(ledgers: &impl Ledgers<A, M>, own: &Ledger<A, M>, packet: impl Packet) -> bool {
+    if own.recent.is_some() || packet.is_aggregate() {
+        return count_all(ledgers, own, packet);
     }
+    look(ledgers, packet).is_some_and(|(header, ends)| own.count_bytes(&header, ends, packet.length() as u64))
 }
 
-/// Not inlined: who counts bytes alone need not pay for the registers that it takes.
+/// The header of a packet and which of its ends are counted, if any.
+#[inline(always)]
+fn look<A: Family, M: Memory>(ledgers: &impl Ledgers<A, M>, packet: impl Packet) -> Option<(Header<A>, Ends)> {
+    let header = A::header(packet)?;
+    let ends = ledgers.network().ends(header.source, header.destination)?;
+    Some((header, ends))
+}
+
+/// Counts whatever there is to count.
+///
+/// Not inlined: a packet on its own, of which bytes alone are counted, need not pay for the registers that this takes.
 #[inline(never)]
-fn count_all<A: Family, M: Memory>(
-    ledgers: &impl Ledgers<A, M>,
-    own: &Ledger<A, M>,
-    recent: &Recent<M>,
-    packet: &impl Packet,
-    header: Header<A>,
-    ends: Ends,
-) -> bool {
-    let bytes = own.count_bytes(packet, header, ends);
+fn count_all<A: Family, M: Memory>(ledgers: &impl Ledgers<A, M>, own: &Ledger<A, M>, packet: impl Packet) -> bool {
+    let Some((header, ends)) = look(ledgers, packet) else {
+        return false;
+    };
+    let bytes = own.count_bytes(&header, ends, packet.wire_len(header.payload));
+    let Some(recent) = &own.recent else {
+        return bytes;
+    };
     let Some(opening) = Opening::of(packet, &header) else {
         return bytes;
     };
@@ -177,25 +178,19 @@ fn count_all<A: Family, M: Memory>(
 
 impl<A: Family, M: Memory> Ledger<A, M> {
     #[inline(always)]
-    fn count_bytes(&self, packet: &impl Packet, header: Header<A>, ends: Ends) -> bool {
+    fn count_bytes(&self, header: &Header<A>, ends: Ends, bytes: u64) -> bool {
         let Some(traffic) = &self.traffic else {
             return false;
         };
-        let (column, bytes) = (A::protocol(header.protocol).byte_column(), packet.wire_len(header.payload));
-        if ends.source {
-            traffic.add(header.source, column, Direction::Out, bytes);
-        }
-        if ends.destination {
-            traffic.add(header.destination, column, Direction::In, bytes);
-        }
+        traffic.add_at(ends, header.source, header.destination, byte_column(header.protocol), bytes);
         true
     }
 
     #[cold]
     fn add_connection(&self, header: &Header<A>, opening: &Opening, ends: Ends) {
         let (column, port) = (opening.protocol().connection_column(), opening.port());
-        let initiator = ends.source.then_some((header.source, Direction::Out));
-        let target = ends.destination.then_some((header.destination, Direction::In));
+        let initiator = ends.source().then_some((header.source, Direction::Out));
+        let target = ends.destination().then_some((header.destination, Direction::In));
         for (address, direction) in [initiator, target].into_iter().flatten() {
             if let Some(ipconn) = &self.ipconn {
                 ipconn.add(address, column, direction, 1);

@@ -24,15 +24,38 @@ pub struct Network<A> {
     base: A,
     mask: A,
     internal: Internal,
+    /// A bit for each value of [`Ends`]: is that counted?
+    counted: u8,
 }
 
 /// Which ends of a packet are counted. At least one of them is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ends {
-    /// The sender has a row.
-    pub source: bool,
-    /// The receiver has a row.
-    pub destination: bool,
+pub struct Ends(u8);
+
+impl Ends {
+    const SOURCE: u8 = 1;
+    const DESTINATION: u8 = 2;
+    /// The receiver alone.
+    pub const RECEIVER: Self = Self(Self::DESTINATION);
+    const BOTH: u8 = Self::SOURCE | Self::DESTINATION;
+
+    /// Has the sender a row?
+    #[inline]
+    pub fn source(self) -> bool {
+        self.0 & Self::SOURCE != 0
+    }
+
+    /// Has the receiver?
+    #[inline]
+    pub fn destination(self) -> bool {
+        self.0 & Self::DESTINATION != 0
+    }
+
+    /// Have both?
+    #[inline]
+    pub fn both(self) -> bool {
+        self.0 == Self::BOTH
+    }
 }
 
 impl<A: Address> fmt::Display for Network<A> {
@@ -45,7 +68,12 @@ impl<A: Address> Network<A> {
     /// A network, unless `mask` has holes or `base` has bits outside it.
     pub fn new(base: A, mask: A, internal: Internal) -> Option<Self> {
         let contiguous = mask.leading_ones() == mask.count_ones();
-        (contiguous && base & mask == base).then_some(Self { base, mask, internal })
+        let counted = match internal {
+            Internal::Any => 1 << Ends::SOURCE | 1 << Ends::DESTINATION | 1 << Ends::BOTH,
+            Internal::Exclude => 1 << Ends::SOURCE | 1 << Ends::DESTINATION,
+            Internal::Only => 1 << Ends::BOTH,
+        };
+        (contiguous && base & mask == base).then_some(Self { base, mask, internal, counted })
     }
 
     /// Its first address.
@@ -72,14 +100,9 @@ impl<A: Address> Network<A> {
     /// The ends of a packet that are to be counted, if any.
     #[inline]
     pub fn ends(&self, source: A, destination: A) -> Option<Ends> {
-        let ends = Ends { source: self.contains(source), destination: self.contains(destination) };
-        let both = ends.source & ends.destination;
-        let counted = match self.internal {
-            Internal::Any => ends.source | ends.destination,
-            Internal::Exclude => ends.source ^ ends.destination,
-            Internal::Only => both,
-        };
-        counted.then_some(ends)
+        let (source, destination) = (u8::from(self.contains(source)), u8::from(self.contains(destination)));
+        let ends = source * Ends::SOURCE + destination * Ends::DESTINATION;
+        (self.counted >> ends & 1 != 0).then_some(Ends(ends))
     }
 }
 
@@ -98,7 +121,7 @@ mod tests {
         Network::new(0x0a00_0000, 0xffff_ff00, internal)
             .unwrap()
             .ends(source, destination)
-            .map(|ends| (ends.source, ends.destination))
+            .map(|ends| (ends.source(), ends.destination()))
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::{counters::Protocol, key::Address};
 
 /// A packet that IP receive has checked: version, header length, checksum, and no more bytes than
 /// the length in its header says. It begins with the IP header.
-pub trait Packet {
+pub trait Packet: Copy {
     /// The bytes that lie at hand: at least the IP header without options and extensions.
     fn linear(&self) -> &[u8];
 
@@ -15,6 +15,9 @@ pub trait Packet {
 
     /// `N` bytes from anywhere in the packet, if it is that long.
     fn array<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
+
+    /// Was it several packets on the wire, merged by an offload?
+    fn is_aggregate(&self) -> bool;
 
     /// Bytes at the IP layer on the wire. What an offload has merged counts as it came. `payload`
     /// is where the payload of the IP header and its extensions begins.
@@ -55,7 +58,7 @@ pub trait Family: Address {
     fn is_request(icmp_type: u8) -> bool;
 
     /// Reads the header of a packet, or says that it is not all there.
-    fn header(packet: &impl Packet) -> Option<Header<Self>>;
+    fn header(packet: impl Packet) -> Option<Header<Self>>;
 
     /// The columns of a protocol number.
     #[inline]
@@ -84,7 +87,7 @@ impl Family for u32 {
     }
 
     #[inline]
-    fn header(packet: &impl Packet) -> Option<Header<Self>> {
+    fn header(packet: impl Packet) -> Option<Header<Self>> {
         let h: &[u8; IPV4_SIZE] = packet.linear().first_chunk()?;
         let offset = u16::from_be_bytes([h[6], h[7]]) & OFFSET_MASK;
         Some(Header {
@@ -118,12 +121,12 @@ mod tests {
     fn reads_an_ipv4_header() {
         let expected =
             Header { source: 0xc000_0201, destination: 0xc633_64ff, protocol: 17, part: Part::First, payload: 24 };
-        assert_eq!(u32::header(&Bytes(&ipv4(17, 0))), Some(expected));
+        assert_eq!(u32::header(Bytes(&ipv4(17, 0))), Some(expected));
     }
 
     #[test]
     fn a_fragment_with_an_offset_has_no_transport_header() {
-        let part = |fragment| u32::header(&Bytes(&ipv4(17, fragment))).unwrap().part;
+        let part = |fragment| u32::header(Bytes(&ipv4(17, fragment))).unwrap().part;
         for first in [0, 0x2000, 0x4000, 0x8000, 0xe000] {
             assert_eq!(part(first), Part::First, "{first:x}");
         }
@@ -151,7 +154,7 @@ mod tests {
     #[test]
     fn refuses_a_short_header() {
         for length in 0..20 {
-            assert_eq!(u32::header(&Bytes(&ipv4(6, 0)[..length])), None);
+            assert_eq!(u32::header(Bytes(&ipv4(6, 0)[..length])), None);
         }
     }
 }

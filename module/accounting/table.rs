@@ -7,11 +7,12 @@
 //! the CPUs have for a key.
 
 use super::{
-    counters::{Counters, Direction, Totals},
+    counters::{add_to, Counters, Direction, Totals},
     direct::Direct,
     hash::Seed,
     hashed::Hashed,
     key::{Key, Owner},
+    network::Ends,
     slots::{Memory, Wait},
 };
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -24,6 +25,12 @@ use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 pub struct Row<const PAIRS: usize> {
     pub(super) key: [AtomicU64; 2],
     pub(super) counters: Counters<PAIRS>,
+}
+
+/// Rows by key.
+pub trait Find<K, const PAIRS: usize> {
+    /// The counters of a key, if it has a row.
+    fn find(&self, key: K) -> Option<&Counters<PAIRS>>;
 }
 
 /// How keys find their rows.
@@ -96,19 +103,57 @@ impl<K: Key, const PAIRS: usize, M: Memory> Table<K, PAIRS, M> {
     ///
     /// One context at a time calls this. A key for which there is no memory is counted among the
     /// others.
-    #[inline(always)]
     pub fn add(&self, key: K, column: usize, direction: Direction, amount: u64) {
-        match self.find(key) {
-            Some(counters) => counters.add(column, direction, amount),
-            None => self.add_first(key, column, direction, amount),
+        let counters = self.counters(Owner::One(key)).unwrap_or_else(|| self.overflow());
+        counters.add(column, direction, amount);
+    }
+
+    /// Adds to the rows of those ends of a packet that are counted, of which there is one at least: the source
+    /// has sent, the destination received it.
+    #[inline(always)]
+    pub fn add_at(&self, ends: Ends, source: K, destination: K, column: usize, amount: u64) {
+        match &self.rows {
+            Rows::Direct(rows) => self.add_found(rows, ends, source, destination, column, amount),
+            Rows::Hashed(_) => self.add_hashed(ends, source, destination, column, amount),
         }
     }
 
+    /// Not inlined: direct rows need not pay for the registers that this takes.
+    #[inline(never)]
+    fn add_hashed(&self, ends: Ends, source: K, destination: K, column: usize, amount: u64) {
+        if let Rows::Hashed(rows) = &self.rows {
+            self.add_found(rows, ends, source, destination, column, amount);
+        }
+    }
+
+    /// On a mirror port nobody foresees which end is the one that is counted: so it is chosen, not jumped to. Whether
+    /// both are counted changes less.
+    #[inline(always)]
+    fn add_found(&self, rows: &impl Find<K, PAIRS>, ends: Ends, source: K, destination: K, column: usize, amount: u64) {
+        let (one, direction) = if ends.source() { (source, Direction::Out) } else { (destination, Direction::In) };
+        let Some(counters) = rows.find(one) else {
+            return self.add_first(ends, source, destination, column, amount);
+        };
+        // At once: a CPU goes on to what comes next while the row is still on its way.
+        counters.add(column, direction, amount);
+        if ends.both() {
+            match rows.find(destination) {
+                Some(counters) => counters.add(column, Direction::In, amount),
+                None => self.add_first(Ends::RECEIVER, source, destination, column, amount),
+            }
+        }
+    }
+
+    /// The same where a row may be missing.
     #[cold]
     #[inline(never)]
-    fn add_first(&self, key: K, column: usize, direction: Direction, amount: u64) {
-        let counters = self.insert(key).unwrap_or_else(|| self.overflow());
-        counters.add(column, direction, amount);
+    fn add_first(&self, ends: Ends, source: K, destination: K, column: usize, amount: u64) {
+        if ends.source() {
+            self.add(source, column, Direction::Out, amount);
+        }
+        if ends.destination() {
+            self.add(destination, column, Direction::In, amount);
+        }
     }
 
     /// The counters of an owner, made if there are none. `None` if there is no room for a row.
@@ -166,18 +211,22 @@ impl<K: Key, const PAIRS: usize, M: Memory> Table<K, PAIRS, M> {
         either!(self, rows => rows.memory())
     }
 
-    #[inline(always)]
     fn find(&self, key: K) -> Option<&Counters<PAIRS>> {
         either!(self, rows => rows.find(key))
     }
 
     /// Makes a row for a key that has none, or says that there is no room.
     fn insert(&self, key: K) -> Option<&Counters<PAIRS>> {
-        self.memory_wait.attempt(|| either!(self, rows => rows.insert(key)))
+        let wait = &self.memory_wait;
+        match &self.rows {
+            Rows::Hashed(rows) => wait.attempt(|| rows.insert(key)),
+            // One that has memory waits for none.
+            Rows::Direct(rows) => rows.take(key).or_else(|| wait.attempt(|| rows.insert(key))),
+        }
     }
 
     fn overflow(&self) -> &Counters<PAIRS> {
-        self.overflows.store(self.overflows.load(Relaxed) + 1, Relaxed);
+        add_to(&self.overflows, 1);
         &self.others
     }
 }

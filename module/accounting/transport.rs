@@ -57,7 +57,7 @@ impl Opening {
     /// what has been started: a segment within a connection, an ICMP message that is no request, a later
     /// fragment, or a header that is not whole.
     #[inline]
-    pub fn of<A: Family>(packet: &impl Packet, header: &Header<A>) -> Option<Self> {
+    pub fn of<A: Family>(packet: impl Packet, header: &Header<A>) -> Option<Self> {
         let protocol = A::protocol(header.protocol);
         if let Protocol::Other = protocol {
             return Some(Self::Packet { protocol: header.protocol });
@@ -151,11 +151,11 @@ mod tests {
     }
 
     fn of_v4(packet: &[u8], protocol: u8) -> Option<Opening> {
-        Opening::of(&Bytes(packet), &header::<u32>(protocol, Part::First))
+        Opening::of(Bytes(packet), &header::<u32>(protocol, Part::First))
     }
 
     fn of_v6(packet: &[u8], protocol: u8) -> Option<Opening> {
-        Opening::of(&Bytes(packet), &header::<u128>(protocol, Part::First))
+        Opening::of(Bytes(packet), &header::<u128>(protocol, Part::First))
     }
 
     #[test]
@@ -200,7 +200,7 @@ mod tests {
 
     #[test]
     fn later_fragments() {
-        let later = |protocol| Opening::of(&Bytes(&packet(&[8; 20])), &header::<u32>(protocol, Part::Later));
+        let later = |protocol| Opening::of(Bytes(&packet(&[8; 20])), &header::<u32>(protocol, Part::Later));
         assert_eq!([later(6), later(17), later(1)], [None; 3]);
         assert_eq!(later(47), Some(Opening::Packet { protocol: 47 }));
     }

@@ -6,8 +6,12 @@
 //! flows as addresses, and both ends are counted. It is written into one buffer, as the addresses are all that
 //! tells packets apart, so it is the rows that miss the cache, not the packets. Drawing the addresses is part of every
 //! figure; `draw` is that alone.
+//!
+//! A CPU learns soon that all packets are alike. `mixed` is what it costs when one end is inside and nobody can tell which,
+//! nor the protocol.
 
 use std::{
+    fs,
     hint::black_box,
     sync::{
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -27,7 +31,6 @@ use xt_traffic_accounting::{
         key::Owner,
         ledger::{self, Ledger, Ledgers},
         network::Network,
-        packet::Family,
         params::Params,
         report,
     },
@@ -39,16 +42,17 @@ const ADDRESSES: [u32; 4] = [1, 1 << 8, 1 << 16, 1_000_000];
 /// The networks that rules are for: the first has direct rows, the second hashed ones.
 const SMALL: u8 = 16;
 const LARGE: u8 = 8;
-/// 10.0.0.0
-const BASE: u32 = 0x0a00_0000;
+/// 10.0.0.0, where they begin, and 11.0.0.0, which is in neither of them.
+const INSIDE: u32 = 0x0a00_0000;
+const OUTSIDE: u32 = 0x0b00_0000;
 
 const TRAFFIC: u8 = abi::COUNT_TRAFFIC;
 const ALL: u8 = abi::COUNT_TRAFFIC | abi::COUNT_IPCONN | abi::COUNT_PORTCONN;
 
 /// Bytes that push everything else out of the caches of most machines.
 const EVICTION: usize = 256 << 20;
-/// Packets after each eviction.
-const COLD: u64 = 256;
+/// Packets after each eviction, at most: fewer where there are not so many addresses, as no row is to be met twice.
+const COLD: u32 = 256;
 
 /// What CPUs count for one rule.
 struct Rule {
@@ -71,14 +75,7 @@ impl Rule {
 
     /// Counts a packet, as the match does in the kernel.
     fn count(&self, cpu: usize, packet: &[u8]) -> bool {
-        let packet = Bytes(packet);
-        let (Some(header), Some(own)) = (u32::header(&packet), self.ledgers.get(cpu)) else {
-            return false;
-        };
-        let Some(ends) = self.network.ends(header.source, header.destination) else {
-            return false;
-        };
-        ledger::count(self, own, &packet, header, ends)
+        self.ledgers.get(cpu).is_some_and(|own| ledger::count(self, own, Bytes(packet)))
     }
 
     /// Bytes of memory on a CPU for each of so many addresses: rows of bytes and of connections, and what finds them.
@@ -99,6 +96,10 @@ impl Ledgers<u32, Heap> for Rule {
         self.ledgers.iter()
     }
 
+    fn network(&self) -> &Network<u32> {
+        &self.network
+    }
+
     fn flows(&self) -> &Flows {
         &self.flows
     }
@@ -110,7 +111,7 @@ impl Ledgers<u32, Heap> for Rule {
 
 fn params(count: u8, prefix: u8, cpus: u32) -> Params<u32> {
     let (mut netbase, mut netmask, mut name) = ([0; 16], [0; 16], [0; abi::NAME_SIZE]);
-    netbase[..4].copy_from_slice(&BASE.to_be_bytes());
+    netbase[..4].copy_from_slice(&INSIDE.to_be_bytes());
     netmask[..4].copy_from_slice(&(u32::MAX << (32 - prefix)).to_be_bytes());
     name[0] = b't';
     let internal = abi::INTERNAL_ANY;
@@ -134,20 +135,48 @@ impl Source {
         Self { state: 0x853c_49e6_748f_ea9b, addresses, packet }
     }
 
+    /// Both ends inside.
     fn next(&mut self) -> &[u8; 28] {
-        self.state = self.state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
-        // From the upper half of a product: that costs little, and no address is much more likely than another.
-        let one = (((self.state >> 32) * u64::from(self.addresses)) >> 32) as u32;
-        self.address(one);
-        &self.packet
+        let one = self.draw();
+        self.write(one, INSIDE, INSIDE)
     }
 
-    /// Writes the packet from one of the addresses to its counterpart, half of all addresses away.
-    fn address(&mut self, one: u32) {
+    /// TCP or UDP, between the network and the world, in either direction.
+    fn next_mixed(&mut self) -> &[u8; 28] {
+        let one = self.draw();
+        let drawn = (self.state >> 29) as u8;
+        self.packet[9] = if drawn & 1 == 0 { 6 } else { 17 };
+        let sends = u32::from(drawn >> 1 & 1);
+        self.write(one, INSIDE + sends * (OUTSIDE - INSIDE), OUTSIDE - sends * (OUTSIDE - INSIDE))
+    }
+
+    /// From an address that has not been an end since all the others have, as far as two ends allow it, and far from
+    /// the one before.
+    fn next_other(&mut self) -> &[u8; 28] {
+        self.state = self.state.wrapping_add(1);
+        let half = u64::from((self.addresses / 2).max(1));
+        // An odd number has no factor in common with a power of two, nor a prime with anything smaller.
+        let one = self.state.wrapping_mul(0x9e37_79b1) % half;
+        self.write(one as u32, INSIDE, INSIDE)
+    }
+
+    /// One of the addresses.
+    fn draw(&mut self) -> u32 {
+        self.state = self.state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+        // From the upper half of a product: that costs little, and no address is much more likely than another.
+        (((self.state >> 32) * u64::from(self.addresses)) >> 32) as u32
+    }
+
+    /// Writes the packet from one of the addresses to its counterpart, half of all addresses away, each above a base.
+    ///
+    /// Each is written at once: a CPU that finds the pieces of what it reads in several stores waits for them, and for
+    /// all that was stored before.
+    fn write(&mut self, one: u32, source: u32, destination: u32) -> &[u8; 28] {
         let other = one + self.addresses / 2;
         let other = if other < self.addresses { other } else { other - self.addresses };
-        self.packet[12..16].copy_from_slice(&(BASE + one).to_be_bytes());
-        self.packet[16..20].copy_from_slice(&(BASE + other).to_be_bytes());
+        self.packet[12..16].copy_from_slice(&(source + one).to_be_bytes());
+        self.packet[16..20].copy_from_slice(&(destination + other).to_be_bytes());
+        &self.packet
     }
 }
 
@@ -163,10 +192,21 @@ fn timed<T>(times: u64, mut what: impl FnMut() -> T) -> Duration {
     begun.elapsed()
 }
 
-/// Keeps this thread on one of the CPUs that it may use: two threads that wait for each other soon share one else.
-fn stay_on(number: usize) {
+/// The CPUs that a thread may use, one of each core.
+fn cores() -> Vec<usize> {
     let all = sched_getaffinity(None).expect("a thread runs somewhere");
-    let cpu = (0..CpuSet::MAX_CPU).filter(|cpu| all.is_set(*cpu)).nth(number).expect("there are so many CPUs");
+    let is_first = |cpu: &usize| {
+        let file = format!("/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list");
+        let siblings = fs::read_to_string(file).unwrap_or_default();
+        let first = siblings.split(|c: char| !c.is_ascii_digit()).next().and_then(|first| first.parse().ok());
+        // Who says nothing of siblings has none.
+        first.is_none_or(|first: usize| first == *cpu || !all.is_set(first))
+    };
+    (0..CpuSet::MAX_CPU).filter(|cpu| all.is_set(*cpu)).filter(is_first).collect()
+}
+
+/// Keeps this thread on one core: two threads that wait for each other soon share one else.
+fn stay_on(cpu: usize) {
     let mut one = CpuSet::new();
     one.set(cpu);
     sched_setaffinity(None, &one).expect("it was one of them");
@@ -174,12 +214,12 @@ fn stay_on(number: usize) {
 
 /// Does something on so many CPUs at once, and gives the times that it took.
 fn on_all(cpus: u32, what: impl Fn(usize) -> Duration + Sync) -> Vec<Duration> {
-    let barrier = Barrier::new(cpus as usize);
+    let (barrier, cores) = (Barrier::new(cpus as usize), cores());
     thread::scope(|scope| {
-        let (what, barrier) = (&what, &barrier);
-        let start = |cpu| {
+        let (what, barrier, cores) = (&what, &barrier, &cores);
+        let start = |cpu: usize| {
             scope.spawn(move || {
-                stay_on(cpu);
+                stay_on(cores[cpu]);
                 barrier.wait();
                 what(cpu)
             })
@@ -189,8 +229,9 @@ fn on_all(cpus: u32, what: impl Fn(usize) -> Duration + Sync) -> Vec<Duration> {
     })
 }
 
-fn mean(times: &[Duration]) -> Duration {
-    times.iter().sum::<Duration>() / times.len() as u32
+/// The time of the slowest.
+fn longest(times: &[Duration]) -> Duration {
+    times.iter().max().copied().unwrap_or_default()
 }
 
 /// A rule of which each CPU knows all addresses.
@@ -199,25 +240,21 @@ fn warm(count: u8, prefix: u8, cpus: u32, addresses: u32) -> Rule {
     let mut source = Source::new(addresses);
     for cpu in 0..cpus as usize {
         for n in 0..addresses {
-            source.address(n);
-            rule.count(cpu, &source.packet);
+            rule.count(cpu, source.write(n, INSIDE, INSIDE));
         }
     }
     rule
 }
 
-/// The smallest network with so many addresses, of the two.
-fn prefix(addresses: u32) -> u8 {
-    if addresses <= 1 << SMALL {
-        SMALL
-    } else {
-        LARGE
-    }
+/// All numbers of addresses, in networks with direct rows, where they have room, and in those with hashed ones.
+fn networks() -> impl Iterator<Item = (u32, u8)> {
+    let direct = ADDRESSES.into_iter().filter(|addresses| *addresses <= 1 << SMALL);
+    direct.map(|addresses| (addresses, SMALL)).chain(ADDRESSES.map(|addresses| (addresses, LARGE)))
 }
 
-/// Numbers of CPUs: 1, 2, 4 and so on, as many as there are.
+/// Numbers of CPUs: 1, 2, 4 and so on, as many as there are cores.
 fn cpus() -> impl Iterator<Item = u32> {
-    let most = thread::available_parallelism().map_or(1, usize::from);
+    let most = cores().len();
     (0..u32::BITS).map(|n| 1u32 << n).take_while(move |cpus| *cpus as usize <= most)
 }
 
@@ -226,7 +263,7 @@ fn draw(criterion: &mut Criterion) {
     for cpus in cpus() {
         group.bench_function(BenchmarkId::new("nothing", cpus), |bencher| {
             bencher.iter_custom(|n| {
-                mean(&on_all(cpus, |_| {
+                longest(&on_all(cpus, |_| {
                     let mut source = Source::new(1 << 16);
                     // Not the packet itself, which nobody copies when it is counted.
                     timed(n, || {
@@ -240,8 +277,7 @@ fn draw(criterion: &mut Criterion) {
 
 fn hot(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("hot");
-    let all = ADDRESSES.map(|addresses| (addresses, prefix(addresses)));
-    for (addresses, prefix) in all.into_iter().chain([(1 << 8, LARGE), (1 << 16, LARGE)]) {
+    for (addresses, prefix) in networks() {
         for (name, count) in [("traffic", TRAFFIC), ("all", ALL)] {
             let rule = warm(count, prefix, 1, addresses);
             let mut source = Source::new(addresses);
@@ -253,38 +289,52 @@ fn hot(criterion: &mut Criterion) {
     }
 }
 
+fn mixed(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("mixed");
+    for (addresses, prefix) in networks() {
+        let rule = warm(TRAFFIC, prefix, 1, addresses);
+        let mut source = Source::new(addresses);
+        let mut count = |n| timed(n, || rule.count(0, black_box(source.next_mixed())));
+        let id = BenchmarkId::new(format!("traffic/{prefix}"), addresses);
+        group.bench_function(id, |bencher| bencher.iter_custom(&mut count));
+    }
+}
+
 fn cold(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("cold");
     group.sample_size(10);
     let mut ballast = vec![0u8; EVICTION];
-    for addresses in ADDRESSES {
-        let prefix = prefix(addresses);
-        let rule = warm(TRAFFIC, prefix, 1, addresses);
-        let mut source = Source::new(addresses);
-        let id = BenchmarkId::new(format!("traffic/{prefix}"), addresses);
-        group.bench_function(id, |bencher| {
-            bencher.iter_custom(|n| {
-                let rounds = n.div_ceil(COLD);
-                let mut sum = Duration::ZERO;
-                for _ in 0..rounds {
-                    ballast.iter_mut().step_by(64).for_each(|byte| *byte = byte.wrapping_add(1));
-                    sum += count_on(&rule, 0, &mut source, COLD);
-                }
-                sum.mul_f64(n as f64 / (rounds * COLD) as f64)
+    for (addresses, prefix) in networks() {
+        for (name, count) in [("traffic", TRAFFIC), ("all", ALL)] {
+            let rule = warm(count, prefix, 1, addresses);
+            let mut source = Source::new(addresses);
+            // Each has two ends.
+            let batch = u64::from((addresses / 2).clamp(1, COLD));
+            let id = BenchmarkId::new(format!("{name}/{prefix}"), addresses);
+            group.bench_function(id, |bencher| {
+                bencher.iter_custom(|n| {
+                    let rounds = n.div_ceil(batch);
+                    let mut sum = Duration::ZERO;
+                    for _ in 0..rounds {
+                        ballast.iter_mut().step_by(64).for_each(|byte| *byte = byte.wrapping_add(1));
+                        sum += timed(batch, || rule.count(0, black_box(source.next_other())));
+                    }
+                    sum.mul_f64(n as f64 / (rounds * batch) as f64)
+                });
             });
-        });
+        }
     }
 }
 
-/// The time of a packet on each of 1, 2, 4 and more CPUs that count for one rule at the same time: with few addresses
-/// nothing but their own caches is in use, with many a cache that they share.
+/// The time of a packet on the slowest of 1, 2, 4 and more CPUs that count for one rule at the same time: with few
+/// addresses nothing but their own caches is in use, with many a cache that they share.
 fn threads(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("threads");
-    for addresses in [1 << 8, 1 << 16] {
+    for (addresses, prefix) in networks() {
         for cpus in cpus() {
-            let rule = warm(TRAFFIC, SMALL, cpus, addresses);
-            let count = |n| mean(&on_all(cpus, |cpu| count_on(&rule, cpu, &mut Source::new(addresses), n)));
-            let id = BenchmarkId::new(format!("traffic/{SMALL}/{addresses}"), cpus);
+            let rule = warm(TRAFFIC, prefix, cpus, addresses);
+            let count = |n| longest(&on_all(cpus, |cpu| count_on(&rule, cpu, &mut Source::new(addresses), n)));
+            let id = BenchmarkId::new(format!("traffic/{prefix}/{addresses}"), cpus);
             group.bench_function(id, |bencher| bencher.iter_custom(count));
         }
     }
@@ -328,5 +378,14 @@ fn read_meanwhile(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, draw, hot, cold, threads, read_meanwhile);
+/// There are many figures, and none of them needs criterion's eight seconds.
+fn criterion() -> Criterion {
+    Criterion::default().warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(3))
+}
+
+criterion_group! {
+    name = benches;
+    config = criterion();
+    targets = draw, hot, mixed, cold, threads, read_meanwhile
+}
 criterion_main!(benches);

@@ -92,13 +92,13 @@ impl<'a> SkBuff<'a> {
     fn segments_len(&self, segments: Segments, size: NonZeroU16, transport: usize) -> u64 {
         let inserted = self.inserted_len();
         let headers = self.segment_headers(segments, transport).saturating_sub(inserted);
-        let length = u64::from(self.len()) - inserted;
+        let length = u64::from(self.len()).saturating_sub(inserted);
         let count = match segments.count {
             // A virtual machine's host may leave the counting to us (SKB_GSO_DODGY).
             0 => length.saturating_sub(headers).div_ceil(u64::from(size.get())),
             count => u64::from(count),
         };
-        length + headers * count.saturating_sub(1)
+        length.saturating_add(headers.saturating_mul(count.saturating_sub(1)))
     }
 
     /// Bytes of the headers that every segment repeats, from the network header on.
@@ -114,18 +114,18 @@ impl<'a> SkBuff<'a> {
             _ if is(SCTP) => SCTP_HEADER,
             _ => 0,
         };
-        (transport + size).min(self.length()) as u64
+        transport.saturating_add(size).min(self.length()) as u64
     }
 
     /// Where the transport header of the packet in the tunnel is.
     fn inner_transport(&self) -> usize {
         // SAFETY: By the type's invariant; the field is a number in all variants of the union.
         let from_head = unsafe { (*self.skb.as_ptr()).__bindgen_anon_4.headers.as_ref().inner_transport_header };
-        usize::from(from_head).saturating_sub(self.data().addr() - self.head().addr())
+        usize::from(from_head).saturating_sub(self.data().addr().saturating_sub(self.head().addr()))
     }
 
     fn tcp_header_len(&self, transport: usize) -> usize {
-        let [offset] = self.array(transport + 12).unwrap_or_default();
+        let [offset] = self.array(transport.saturating_add(12)).unwrap_or_default();
         usize::from(offset >> 4) * 4
     }
 
@@ -159,6 +159,11 @@ impl Packet for SkBuff<'_> {
             Some(bytes) => Some(*bytes),
             None => self.copy(offset),
         }
+    }
+
+    #[inline]
+    fn is_aggregate(&self) -> bool {
+        self.segments().size != 0
     }
 
     /// IP receive has trimmed the packet to the length in its header. What GRO has merged, or GSO

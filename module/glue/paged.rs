@@ -92,7 +92,7 @@ impl<T: Slot> Slots<T> for PagedSlots<T> {
             // INVARIANT: The page is full of slots, and nothing but null is replaced.
             let published = page.compare_exchange(core::ptr::null_mut(), new, Ordering::Release, Ordering::Relaxed);
             match published {
-                Ok(_) => self.pages.store(self.pages.load(Ordering::Relaxed) + 1, Ordering::Relaxed),
+                Ok(_) => self.pages.store(self.pages.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed),
                 // SAFETY: From `into_raw`, and nobody else has seen it.
                 Err(_) => drop(unsafe { KBox::from_raw(new) }),
             }

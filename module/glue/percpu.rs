@@ -2,13 +2,7 @@
 
 //! Data that each CPU has for itself.
 
-use kernel::{
-    alloc::KVVec,
-    bindings,
-    cpu::{nr_cpu_ids, CpuId},
-    prelude::*,
-    types::NotThreadSafe,
-};
+use kernel::{alloc::KVVec, cpu::nr_cpu_ids, prelude::*, types::NotThreadSafe};
 
 #[cfg(CONFIG_PREEMPT_RT)]
 compile_error!("with PREEMPT_RT bottom halves off does not mean alone on the CPU");
@@ -20,8 +14,8 @@ pub(crate) fn possible_cpus() -> u32 {
 
 /// One `T` for every CPU.
 ///
-/// Any CPU may look at all of them. The point is [`with_local`](Self::with_local): what is done
-/// in it is not interleaved with anything else done in it on the same `T`.
+/// Any CPU may look at all of them. The point is [`local`](Self::local): what is done with a `T` that comes
+/// from there is not interleaved with anything else done with it in the same way.
 pub(crate) struct PerCpu<T>(KVVec<CacheLines<T>>);
 
 /// Whole cache lines, so that a CPU shares none with its neighbour.
@@ -44,18 +38,10 @@ impl<T> PerCpu<T> {
         Ok(Self(all))
     }
 
-    /// Calls `f` with this CPU's `T`, with bottom halves off.
-    ///
-    /// A hook may run in softirq or, for packets that a task of this machine sends, in process
-    /// context. With bottom halves off neither is preempted by the other, nor moved to another
-    /// CPU. Hooks never run in hard interrupts.
+    /// The `T` of the CPU that this runs on.
     #[inline]
-    pub(crate) fn with_local<R>(&self, bottom_halves: BottomHalves, f: impl FnOnce(&T) -> R) -> Option<R> {
-        let _guard = match bottom_halves {
-            BottomHalves::Off(_) => None,
-            BottomHalves::Unknown => Some(BhGuard::new()),
-        };
-        self.get(CpuId::current().as_u32()).map(f)
+    pub(crate) fn local<'a>(&'a self, cpu: &'a ThisCpu) -> Option<&'a T> {
+        self.get(cpu.number)
     }
 
     /// The `T` of a CPU.
@@ -66,49 +52,28 @@ impl<T> PerCpu<T> {
 
     /// All of them, with the CPU's number.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
-        (0..).zip(self.0.iter().map(|own| &own.0))
+        (0..u32::MAX).zip(self.0.iter().map(|own| &own.0))
     }
 }
 
-/// What is known about bottom halves on this CPU, as long as this lives.
-pub(crate) enum BottomHalves {
-    /// They are off already.
-    Off(BhOff),
-    /// Nothing.
-    Unknown,
+/// The CPU that this runs on, with bottom halves off as long as the value lives.
+///
+/// A hook may run in softirq or, for packets that a task of this machine sends, in process
+/// context. With bottom halves off neither is preempted by the other, nor moved to another
+/// CPU. Hooks never run in hard interrupts.
+pub(crate) struct ThisCpu {
+    number: u32,
+    _stays: NotThreadSafe,
 }
 
-/// Shows that bottom halves are off. It stays where it was made.
-pub(crate) struct BhOff(NotThreadSafe);
-
-impl BhOff {
+impl ThisCpu {
     /// Vouches for it.
     ///
     /// # Safety
     ///
-    /// Bottom halves must be off, and stay so until the value is dropped.
+    /// This must run on CPU `number` with bottom halves off, and they must stay so until the value is dropped.
     #[inline]
-    pub(crate) unsafe fn assume() -> Self {
-        Self(NotThreadSafe)
-    }
-}
-
-/// Bottom halves are off, and the CPU stays the same, while this lives.
-struct BhGuard(NotThreadSafe);
-
-impl BhGuard {
-    #[inline]
-    fn new() -> Self {
-        // SAFETY: Undone when the guard is dropped, in the same context since it is not `Send`.
-        unsafe { bindings::local_bh_disable() };
-        Self(NotThreadSafe)
-    }
-}
-
-impl Drop for BhGuard {
-    #[inline]
-    fn drop(&mut self) {
-        // SAFETY: Pairs with the call in `new`.
-        unsafe { bindings::local_bh_enable() };
+    pub(crate) unsafe fn assume(number: u32) -> Self {
+        Self { number, _stays: NotThreadSafe }
     }
 }

@@ -1,14 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Registration of a match with x_tables.
+//! Registration of a match with x_tables. `xt_match.c` is the other half.
 //!
 //! C header: `include/linux/netfilter/x_tables.h`
 
-use super::{
-    netns::Net,
-    packet::SkBuff,
-    percpu::{BhOff, BottomHalves},
-};
+use super::{netns::Net, packet::SkBuff, percpu::ThisCpu};
 use crate::abi::{RuleInfo, XtTrafficMtinfo};
 use core::{marker::PhantomData, ptr};
 use kernel::{
@@ -42,8 +38,78 @@ pub(crate) trait Match: Send + Sync + Sized + 'static {
     /// Checks the parameters of a new rule in `net`. May sleep.
     fn new(net: &Net, info: &XtTrafficMtinfo) -> Result<KBox<Self>>;
 
-    /// Does `packet` match? Called in the packet path.
-    fn matches(&self, packet: &SkBuff<'_>, bottom_halves: BottomHalves) -> bool;
+    /// Does `packet` match? Called in the packet path, on `cpu`.
+    fn matches(&self, packet: SkBuff<'_>, cpu: &ThisCpu) -> bool;
+}
+
+/// A function that x_tables calls for a packet.
+pub(crate) type EntryPoint = unsafe extern "C" fn(*const bindings::sk_buff, *mut bindings::xt_action_param) -> bool;
+
+/// A match that packets find.
+///
+/// # Safety
+///
+/// `ENTRY_POINT` must do nothing with its arguments but call [`match_packet`] for this type with them, and
+/// with the CPU that it runs on, bottom halves off.
+pub(crate) unsafe trait HasEntryPoint: Match {
+    /// A function in `xt_match.c`.
+    const ENTRY_POINT: EntryPoint;
+}
+
+/// Ties a match to `xt_match.c`: x_tables calls `xt_traffic_match_` with the name of the family, in C, and that calls
+/// `xt_traffic_count_` with the same name, made here.
+macro_rules! entry_point {
+    ($match:ty, $family:ident) => {
+        kernel::macros::paste! {
+            const _: () = {
+                use kernel::{bindings, ffi::c_uint};
+
+                extern "C" {
+                    fn [<xt_traffic_match_ $family>](
+                        skb: *const bindings::sk_buff,
+                        par: *mut bindings::xt_action_param,
+                    ) -> bool;
+                }
+
+                // SAFETY: It does nothing but call the function below as it is to be called.
+                unsafe impl $crate::glue::xt_match::HasEntryPoint for $match {
+                    const ENTRY_POINT: $crate::glue::xt_match::EntryPoint = [<xt_traffic_match_ $family>];
+                }
+
+                #[no_mangle]
+                unsafe extern "C" fn [<xt_traffic_count_ $family>](
+                    skb: *const bindings::sk_buff,
+                    par: *mut bindings::xt_action_param,
+                    cpu: c_uint,
+                ) -> bool {
+                    // SAFETY: The function above has its arguments from x_tables, and is on `cpu` with bottom halves off.
+                    unsafe { $crate::glue::xt_match::match_packet::<$match>(skb, par, cpu) }
+                }
+            };
+        }
+    };
+}
+pub(crate) use entry_point;
+
+/// Asks a rule's match about a packet.
+///
+/// # Safety
+///
+/// `skb` and `par` must be what x_tables passes for a rule with match `M`, and this must run on `cpu` with bottom
+/// halves off.
+#[inline]
+pub(crate) unsafe fn match_packet<M: Match>(
+    skb: *const bindings::sk_buff,
+    par: *mut bindings::xt_action_param,
+    cpu: u32,
+) -> bool {
+    // SAFETY: x_tables passes a valid packet at a hook of IP, with `matchinfo` as `checkentry`
+    // left it; `kernel` is an `M` until `destroy`, which no packet is concurrent with. The rest is as promised.
+    unsafe {
+        let info = (*par).__bindgen_anon_2.matchinfo.cast::<RuleInfo>();
+        let rule = <KBox<M> as ForeignOwnable>::borrow((*info).kernel as *mut _);
+        rule.matches(SkBuff::from_raw(skb), &ThisCpu::assume(cpu))
+    }
 }
 
 /// A registered match.
@@ -51,22 +117,22 @@ pub(crate) trait Match: Send + Sync + Sized + 'static {
 /// # Invariants
 ///
 /// `inner` is registered with x_tables.
-pub(crate) struct Registration<M: Match> {
+pub(crate) struct Registration<M: HasEntryPoint> {
     inner: Pin<KBox<Opaque<bindings::xt_match>>>,
     _match: PhantomData<M>,
 }
 
 // SAFETY: There is nothing to do with a registration but drop it, which any thread may.
-unsafe impl<M: Match> Send for Registration<M> {}
+unsafe impl<M: HasEntryPoint> Send for Registration<M> {}
 // SAFETY: As above.
-unsafe impl<M: Match> Sync for Registration<M> {}
+unsafe impl<M: HasEntryPoint> Sync for Registration<M> {}
 
-impl<M: Match> Registration<M> {
+impl<M: HasEntryPoint> Registration<M> {
     /// Registers `M`. Rules hold `module` while they use it.
     pub(crate) fn new(module: &'static ThisModule) -> Result<Self> {
         let mut inner = bindings::xt_match {
             revision: M::REVISION,
-            match_: Some(Self::match_packet),
+            match_: Some(M::ENTRY_POINT),
             checkentry: Some(Self::checkentry),
             destroy: Some(Self::destroy),
             me: module.as_ptr(),
@@ -82,16 +148,6 @@ impl<M: Match> Registration<M> {
         // SAFETY: `inner` is filled in and stays where it is till `drop` unregisters it.
         to_result(unsafe { bindings::xt_register_match(inner.get()) })?;
         Ok(Self { inner, _match: PhantomData })
-    }
-
-    unsafe extern "C" fn match_packet(skb: *const bindings::sk_buff, par: *mut bindings::xt_action_param) -> bool {
-        // SAFETY: x_tables passes a valid packet at a hook of IP, with `matchinfo` as `checkentry`
-        // left it; `kernel` is an `M` until `destroy`, which no packet is concurrent with.
-        unsafe {
-            let info = (*par).__bindgen_anon_2.matchinfo.cast::<RuleInfo>();
-            let rule = <KBox<M> as ForeignOwnable>::borrow((*info).kernel as *mut _);
-            rule.matches(&SkBuff::from_raw(skb), bottom_halves(par))
-        }
     }
 
     unsafe extern "C" fn checkentry(par: *const bindings::xt_mtchk_param) -> c_int {
@@ -117,25 +173,7 @@ impl<M: Match> Registration<M> {
     }
 }
 
-/// What is known about bottom halves while `match_packet` runs.
-///
-/// # Safety
-///
-/// `par` must be what `match_packet` was called with, and the result must be dropped before it returns.
-#[inline]
-unsafe fn bottom_halves(par: *const bindings::xt_action_param) -> BottomHalves {
-    // SAFETY: The hook's state is valid during the call.
-    let hook = unsafe { (*(*par).state).hook };
-    if u32::from(hook) != bindings::nf_inet_hooks_NF_INET_PROMISC {
-        // A task's packet, or one that came back from a queue.
-        return BottomHalves::Unknown;
-    }
-    // SAFETY: The hook is a part of receiving, which runs with bottom halves off. Nothing comes to it from elsewhere:
-    // its packets are never queued.
-    BottomHalves::Off(unsafe { BhOff::assume() })
-}
-
-impl<M: Match> Drop for Registration<M> {
+impl<M: HasEntryPoint> Drop for Registration<M> {
     fn drop(&mut self) {
         // SAFETY: By the type's invariant.
         unsafe { bindings::xt_unregister_match(self.inner.get()) };

@@ -56,7 +56,7 @@ fn windows<A: Modelled>() {
         for (gap, back) in packets {
             now += gap;
             let packet = if back && both_ways { there.reversed() } else { there.clone() };
-            let started = machine.count(0, now, &Bytes(&packet.packet::<A>()));
+            let started = machine.count(0, now, Bytes(&packet.packet::<A>()));
             assert_eq!(started, first || is_over(&there.what, gap), "{packet:?} {gap} ticks after the one before");
             first = false;
         }
@@ -115,7 +115,7 @@ fn identities<A: Modelled>() {
                 What::Icmp { kind } => is_request::<A>(kind),
                 _ => identity(&sent).is_some_and(|flow| seen.insert(flow)),
             };
-            assert_eq!(machine.count(0, START, &Bytes(&sent.packet::<A>())), expected, "{sent:?}");
+            assert_eq!(machine.count(0, START, Bytes(&sent.packet::<A>())), expected, "{sent:?}");
         }
     });
 }
@@ -132,7 +132,7 @@ fn what_makes_a_flow() {
 fn only_a_plain_syn_starts_a_tcp_connection() {
     check(256, (any::<u8>(), any::<u32>()), |(flags, sequence)| {
         let sent = between(What::Tcp { sequence, flags }, (1, 2));
-        let started = machine::<u32>(CONNECTIONS, ROOMY).count(0, START, &Bytes(&sent.packet::<u32>()));
+        let started = machine::<u32>(CONNECTIONS, ROOMY).count(0, START, Bytes(&sent.packet::<u32>()));
         assert_eq!(started, flags & SYN != 0 && flags & (ACK | RST | FIN) == 0, "{flags:08b}");
     });
 }
@@ -143,7 +143,7 @@ fn places<A: Modelled>() {
         let sent = Sent { what, ports, ..sent };
         let machine = machine::<A>(ALL, ROOMY);
         let inside = [sent.from < 4, sent.to < 4].map(u64::from);
-        assert_eq!(machine.count(0, START, &Bytes(&sent.packet::<A>())), inside != [0, 0]);
+        assert_eq!(machine.count(0, START, Bytes(&sent.packet::<A>())), inside != [0, 0]);
 
         let (column, port) = match sent.what {
             What::Tcp { .. } => (0, ports.1),
@@ -176,7 +176,7 @@ fn what_is_forgotten_is_counted() {
     check(60, (vec(0..40u16, 1..200), 0..3u32), |(ports, sets)| {
         let machine = machine::<u32>(CONNECTIONS, Sizes { flow_sets: 1 << sets, ..ROOMY });
         let packet = |port: &u16| between(What::Udp, (*port, 53)).packet::<u32>();
-        let started = ports.iter().filter(|port| machine.count(0, START, &Bytes(&packet(port)))).count() as u64;
+        let started = ports.iter().filter(|port| machine.count(0, START, Bytes(&packet(port)))).count() as u64;
         let flows = ports.iter().collect::<BTreeSet<_>>().len() as u64;
         assert!(started >= flows && started - flows <= machine.forgotten());
         // What never was there can't be forgotten; four fit in each set.
@@ -219,7 +219,7 @@ fn which_flow_is_forgotten() {
         for (gap, port) in packets {
             now += gap;
             let packet = between(What::Udp, (port, 53)).packet::<u32>();
-            assert_eq!(machine.count(0, now, &Bytes(&packet)), set.is_first(port, now), "port {port}");
+            assert_eq!(machine.count(0, now, Bytes(&packet)), set.is_first(port, now), "port {port}");
             assert_eq!(machine.forgotten(), set.forgotten);
         }
     });

@@ -57,7 +57,7 @@ fn membership<A: Modelled>(narrow: impl Fn(u128) -> A + Copy) {
         let network = Network::new(narrow(first), A::mask(length), internal).unwrap();
         let ends = network.ends(narrow(from), narrow(to));
         let expected = counts(internal, inside[0], inside[1]).then_some((inside[0], inside[1]));
-        assert_eq!(ends.map(|ends| (ends.source, ends.destination)), expected);
+        assert_eq!(ends.map(|ends| (ends.source(), ends.destination())), expected);
     });
 }
 
@@ -75,7 +75,7 @@ fn one_packet<A: Modelled>() {
         let network = Network::new(host(0), A::mask(A::BITS - 2), internal).unwrap();
         let machine = Machine::new(network, ALL, ROOMY, 1, &Heap::ENDLESS);
         let packet = sent.packet::<A>();
-        let counted = machine.count(0, START, &Bytes(&packet));
+        let counted = machine.count(0, START, Bytes(&packet));
         assert_eq!(counted, counts(internal, inside[0], inside[1]));
 
         let [traffic, ..] = machine.texts().map(Option::unwrap);
@@ -107,7 +107,7 @@ fn protocols<A: Modelled>(extensions: &'static [u8]) {
         let packet = Ip::new(host::<A>(1).ip(), host::<A>(2).ip()).packet(protocol, &vec![0; size]);
         let network = Network::new(host::<A>(0), A::mask(8), Internal::Any).unwrap();
         let machine = Machine::new(network, ALL, ROOMY, 1, &Heap::ENDLESS);
-        assert!(machine.count(0, START, &Bytes(&packet)));
+        assert!(machine.count(0, START, Bytes(&packet)));
         let [traffic, ..] = machine.texts().map(Option::unwrap);
         let bytes = (A::HEADER + size) as u64;
         let column = [6, 17].iter().position(|known| *known == protocol).unwrap_or(2);
@@ -155,7 +155,7 @@ fn what_is_not_accounted_for_is_not_remembered() {
         let network = Network::new(host(0), u32::mask(30), Internal::Any).unwrap();
         let machine = Machine::new(network, ALL, ROOMY, 1, &Heap::ENDLESS);
         let outside = Sent { from: 4, to: 5, ..sent };
-        assert!(!machine.count(0, START, &Bytes(&outside.packet::<u32>())));
+        assert!(!machine.count(0, START, Bytes(&outside.packet::<u32>())));
         assert_eq!(machine.remembered(), 0);
     });
 }

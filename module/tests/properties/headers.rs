@@ -21,7 +21,7 @@ use xt_traffic_accounting::{
 fn outcome<A: Modelled>(packet: &[u8], linear: usize) -> [Vec<u64>; 2] {
     let network = Network::new(host::<A>(0), A::mask(network::<A>()), Internal::Any).unwrap();
     let machine = Machine::new(network, ALL, ROOMY, 1, &Heap::ENDLESS);
-    assert!(machine.count(0, START, &Pieces { bytes: packet, linear: A::HEADER + linear }));
+    assert!(machine.count(0, START, Pieces { bytes: packet, linear: A::HEADER + linear }));
     let [traffic, ipconn, _] = machine.texts().map(Option::unwrap);
     [sums(&traffic), sums(&ipconn)]
 }

@@ -49,15 +49,8 @@ where
     }
 
     /// A packet arrives at a CPU. Was there anything to count?
-    pub fn count(&self, cpu: usize, now: Ticks, packet: &impl Packet) -> bool {
-        let Some(header) = A::header(packet) else {
-            return false;
-        };
-        let Some(ends) = self.network.ends(header.source, header.destination) else {
-            return false;
-        };
-        let ledgers = AtThatTime { machine: self, now };
-        ledger::count(&ledgers, &self.ledgers[cpu], packet, header, ends)
+    pub fn count(&self, cpu: usize, now: Ticks, packet: impl Packet) -> bool {
+        ledger::count(&AtThatTime { machine: self, now }, &self.ledgers[cpu], packet)
     }
 
     /// How often a CPU has forgotten a flow too early.
@@ -104,6 +97,10 @@ impl<A, M: Memory> Ledgers<A, M> for AtThatTime<'_, A, M> {
         self.machine.ledgers.iter()
     }
 
+    fn network(&self) -> &Network<A> {
+        &self.machine.network
+    }
+
     fn flows(&self) -> &Flows {
         &self.machine.flows
     }
@@ -133,6 +130,11 @@ impl Packet for Pieces<'_> {
 
     fn array<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         self.bytes.get(offset..)?.first_chunk().copied()
+    }
+
+    /// It is none, but has to take the same way.
+    fn is_aggregate(&self) -> bool {
+        self.linear < self.bytes.len()
     }
 
     fn wire_len(&self, _payload: u16) -> u64 {

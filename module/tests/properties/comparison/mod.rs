@@ -173,7 +173,7 @@ impl<A: Modelled> Scenario<A> {
                 continue;
             };
             let pieces = Pieces { bytes: packet, linear: A::HEADER + arrival.linear };
-            if machine.count(arrival.cpu % self.cpus, now, &pieces) {
+            if machine.count(arrival.cpu % self.cpus, now, pieces) {
                 matched.push(number);
                 bytes += packet.len() as u64;
             }
