@@ -4,7 +4,7 @@
 use std::{fs, path::Path};
 
 use anyhow::{Context, Result, ensure};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use xshell::{Shell, cmd};
 
 use crate::workshop::{Workshop, remove_tree};
@@ -12,8 +12,8 @@ use crate::workshop::{Workshop, remove_tree};
 /// One figure.
 #[derive(Clone, Debug, Serialize)]
 pub struct Time {
-    /// `hot`, `cold`, `threads`, `read` while the table is being read, or `draw`, which is what all others contain: making
-    /// the packet.
+    /// `hot`, `mixed`, `cold`, `threads`, `read` while the table is being read, or `draw`, which is what all others contain:
+    /// making the packet.
     pub group: String,
     /// What is counted, and the length of the network's prefix: 16 for direct rows, 8 for hashed ones. Where threads are
     /// counted, also how many addresses send and receive.
@@ -22,6 +22,8 @@ pub struct Time {
     pub number: u32,
     /// Nanoseconds for a packet: the median.
     pub nanoseconds: f64,
+    /// Between which it lies, in 95 cases of 100.
+    pub interval: [f64; 2],
 }
 
 /// What it takes to know an address.
@@ -48,8 +50,8 @@ pub struct Native {
 #[derive(Deserialize)]
 struct Benchmark {
     group_id: String,
-    function_id: Option<String>,
-    value_str: Option<String>,
+    function_id: String,
+    value_str: String,
 }
 
 /// The part of `estimates.json` that is of interest, in nanoseconds.
@@ -61,18 +63,27 @@ struct Estimates {
 #[derive(Deserialize)]
 struct Estimate {
     point_estimate: f64,
+    confidence_interval: Interval,
+}
+
+#[derive(Deserialize)]
+struct Interval {
+    lower_bound: f64,
+    upper_bound: f64,
 }
 
 /// Runs the benchmark, for a short time if it is to be `quick`.
 pub fn measure(ws: &Workshop, quick: bool) -> Result<Native> {
     let sh = Shell::new()?;
     sh.change_dir(ws.repo());
-    let results = ws.target("criterion");
+    // Not where those who run the benchmark themselves keep theirs.
+    let results = ws.target("bench").join("criterion");
     // Benchmarks that are no more must not be found.
     remove_tree(&results)?;
     let time: &[&str] = if quick { &["--warm-up-time", "0.2", "--measurement-time", "0.5"] } else { &[] };
     let mut step = ws.step("bench-native", "timing the accounting on this machine")?;
-    let bench = cmd!(sh, "cargo bench --quiet --package xt-traffic-accounting --bench packet -- --noplot {time...}");
+    let bench = cmd!(sh, "cargo bench --quiet --package xt-traffic-accounting --bench packet -- --noplot {time...}")
+        .env("CRITERION_HOME", &results);
     let mut memory = Vec::new();
     step.run_watching(bench.into(), |line| memory.extend(Memory::from_line(line)))?;
     step.finish();
@@ -108,18 +119,17 @@ fn collect(folder: &Path, times: &mut Vec<Time>) -> Result<()> {
 }
 
 fn read(folder: &Path) -> Result<Time> {
-    let text = |name: &str| {
-        let file = folder.join(name);
-        fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))
-    };
-    let benchmark: Benchmark = serde_json::from_str(&text("benchmark.json")?)?;
-    let estimates: Estimates = serde_json::from_str(&text("estimates.json")?)?;
-    Ok(Time {
-        group: benchmark.group_id,
-        case: benchmark.function_id.unwrap_or_default(),
-        number: benchmark.value_str.and_then(|value| value.parse().ok()).unwrap_or_default(),
-        nanoseconds: estimates.median.point_estimate,
-    })
+    let Benchmark { group_id, function_id, value_str } = json(&folder.join("benchmark.json"))?;
+    let Estimates { median: Estimate { point_estimate, confidence_interval } } = json(&folder.join("estimates.json"))?;
+    let Interval { lower_bound, upper_bound } = confidence_interval;
+    let number = value_str.parse().with_context(|| format!("{group_id}/{function_id}/{value_str} has no number"))?;
+    let interval = [lower_bound, upper_bound];
+    Ok(Time { group: group_id, case: function_id, number, nanoseconds: point_estimate, interval })
+}
+
+fn json<T: DeserializeOwned>(file: &Path) -> Result<T> {
+    let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    serde_json::from_str(&text).with_context(|| format!("{} is not what criterion writes", file.display()))
 }
 
 #[cfg(test)]

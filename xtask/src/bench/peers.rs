@@ -51,6 +51,11 @@ pub fn guest(ws: &Workshop, guest: &Path) -> Result<Artifacts> {
     Artifacts::from_dir(&folder)
 }
 
+/// The version of the xtables-addons that ACCOUNT comes from.
+pub fn account_version(ws: &Workshop) -> Result<String> {
+    Ok(Peers::read(ws)?.xtables_addons.version)
+}
+
 /// The package of ipfm, which needs nothing that pmacct does not.
 pub fn ipfm(ws: &Workshop) -> Result<PathBuf> {
     fetch::pinned(ws, &Peers::read(ws)?.ipfm)
@@ -62,6 +67,8 @@ pub struct Account {
     pub module: PathBuf,
     /// `libxt_ACCOUNT.so`
     pub library: PathBuf,
+    /// `iptaccount`, which prints what was counted.
+    pub reader: PathBuf,
 }
 
 /// Takes what belongs to ACCOUNT out of the tarball and builds it. There is no configure: that would
@@ -70,14 +77,19 @@ const SCRIPT: &str = "\
 rm -rf * && tar --extract --file \"/src/$1\" --strip-components 1
 cd extensions/ACCOUNT && cp ../compat_*.h .
 echo 'obj-m += xt_ACCOUNT.o' >Kbuild
-gcc -O2 -fPIC -shared -D_INIT=libxt_ACCOUNT_init -I/repo -I. -o /out/libxt_ACCOUNT.so libxt_ACCOUNT.c";
+gcc -O2 -fPIC -shared -D_INIT=libxt_ACCOUNT_init -I/repo -I. -o /out/libxt_ACCOUNT.so libxt_ACCOUNT.c
+gcc -O2 -I/repo -I. -o /out/iptaccount iptaccount.c libxt_ACCOUNT_cl.c";
 
 /// Builds it when it, the kernel or iptables has changed.
 pub fn account(ws: &Workshop, root: &BuildRoot, kernel: &Kernel, iptables: &Iptables) -> Result<Account> {
     let Peers { xtables_addons, .. } = Peers::read(ws)?;
     let out = ws.target("build").join("account");
-    let account = Account { module: out.join("xt_ACCOUNT.ko"), library: out.join("libxt_ACCOUNT.so") };
-    let stamp = Recipe::new("account 1")
+    let account = Account {
+        module: out.join("xt_ACCOUNT.ko"),
+        library: out.join("libxt_ACCOUNT.so"),
+        reader: out.join("iptaccount"),
+    };
+    let stamp = Recipe::new("account 2")
         .text("source", &xtables_addons.sha256)
         .text("script", SCRIPT)
         .text("kernel", kernel.stamp.as_str())

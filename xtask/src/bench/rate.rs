@@ -4,14 +4,14 @@
 //! The guest has one CPU, which has to do everything, and its clock counts instructions: it is a CPU that executes 10^9 of
 //! them in a second. A rate is kept when everything that was sent at it, for some seconds, has been counted.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail, ensure};
 use serde::Serialize;
 use vm_tests::guest::Guest;
 
 use super::{
     instructions::{RULE_TRAFFIC, TABLE, TRAFFIC, read},
     lab::{Lab, Programs},
-    source::{Pace, Source},
+    source::{Flows, Pace, Source, Traffic},
 };
 use crate::{ui::Step, workshop::Workshop};
 
@@ -21,18 +21,20 @@ const ADDRESSES: u32 = 1 << 8;
 const SECONDS: u32 = 2;
 /// Packets a second of which nobody can take more.
 const MANY: u32 = 1_000_000;
-/// The lowest rate that is tried.
-const LOWEST: u32 = 16_000;
+/// The lowest rate, which anybody has to keep.
+const LOWEST: u32 = 8_000;
 /// Halvings of the last step, when the rate that is not kept is known.
 const HALVINGS: u32 = 4;
 
 /// Somebody who counts.
 struct Counter {
     name: &'static str,
+    /// Prints its version, if it is not ours.
+    version: &'static str,
     setup: &'static str,
-    /// How many packets it has taken, and still shows only when the next ones come.
+    /// How many packets it may have taken that it shows only when the next ones come.
     pending: u64,
-    /// Prints how many packets it has counted since it was set up.
+    /// Prints how many packets it has counted since it was set up; twice, if it tells those sent from those received.
     counted: &'static str,
 }
 
@@ -41,12 +43,13 @@ pub const PMACCTD: &str = "pmacctd";
 const IPFM: &str = "ipfm";
 
 const COUNTERS: [Counter; 3] = [
-    Counter { name: TRAFFIC, setup: RULE_TRAFFIC, pending: 0, counted: TABLE },
+    Counter { name: TRAFFIC, version: "", setup: RULE_TRAFFIC, pending: 0, counted: TABLE },
     // Each packet is one of its sender's and one of its receiver's. The sizes are what its documentation advises for
     // many packets.
     Counter {
         name: PMACCTD,
-        setup: "cat >/tmp/pmacctd.conf <<END
+        version: "pmacctd -V 2>&1 | head -n 1",
+        setup: "echo 67108864 >/proc/sys/net/core/rmem_max && cat >/tmp/pmacctd.conf <<END
 daemonize: true
 pcap_interface: mirror0
 promisc: true
@@ -66,6 +69,7 @@ pmacctd -f /tmp/pmacctd.conf && sleep 2",
     // after the last time: a ping that leaves through the port is one.
     Counter {
         name: IPFM,
+        version: "ar -p /ipfm.deb control.tar.xz | unxz | tar -xO ./control | grep '^Version'",
         setup: "ar -p /ipfm.deb data.tar.xz | unxz | tar -xC / ./usr && mkdir -p /var/run && cat >/tmp/ipfm.conf <<END
 DEVICE mirror0
 LOG 10.0.0.0/255.255.0.0
@@ -84,6 +88,8 @@ ip address add 192.0.2.1/24 dev mirror0 && ipfm -c /tmp/ipfm.conf && sleep 2",
 pub struct Rate {
     /// Who counts.
     pub counter: String,
+    /// What it says of its version, if it is not ours.
+    pub version: String,
     /// Packets a second, the highest rate that was kept.
     pub packets: f64,
     /// Whether that is as fast as they could be received.
@@ -105,16 +111,25 @@ fn rate_of(programs: &Programs, counter: &Counter, step: &mut Step) -> Result<Ra
     guest.write("/ipfm.deb", &read(&programs.ipfm)?)?;
     let source = Source::new(&mut guest)?;
     guest.must(counter.setup)?;
+    let version = guest.must(counter.version)?.trim().to_owned();
     let mut trial = Trial { guest, source, counter, step, sent: 0, lost: 0 };
-    let rate = |packets, all| Rate { counter: counter.name.into(), packets, all };
+    let rate = search(&mut trial)?;
+    trial.guest.finish()?;
+    Ok(Rate { version, ..rate })
+}
+
+/// Looks for the highest rate: doubles it while it is kept, then halves the last step.
+fn search(trial: &mut Trial) -> Result<Rate> {
+    let name = trial.counter.name;
+    let rate = |packets, all| Rate { counter: name.into(), version: String::new(), packets, all };
+    let (mut kept, true) = trial.at(Some(LOWEST))? else { bail!("not even {LOWEST} packets a second are counted") };
     if let (sent, true) = trial.at(None)? {
         return Ok(rate(sent, true));
     }
-    let (mut kept, mut low) = (0.0, LOWEST);
-    while let (sent, true) = trial.at(Some(low))? {
-        (kept, low) = (sent, low * 2);
+    let (mut low, mut high) = (LOWEST, 2 * LOWEST);
+    while let (sent, true) = trial.at(Some(high))? {
+        (kept, low, high) = (sent, high, 2 * high);
     }
-    let (mut low, mut high) = (low / 2, low);
     for _ in 0..HALVINGS {
         let middle = low.midpoint(high);
         match trial.at(Some(middle))? {
@@ -140,21 +155,38 @@ impl Trial<'_> {
     /// Sends at a rate, or as fast as it can. Gives the rate at which packets were really sent, and whether all were counted.
     fn at(&mut self, rate: Option<u32>) -> Result<(f64, bool)> {
         let packets = rate.unwrap_or(MANY) * SECONDS;
-        self.source.set_up(&mut self.guest, ADDRESSES, packets, Pace::Bursts(rate))?;
+        let traffic = Traffic { addresses: ADDRESSES, packets, pace: Pace::Bursts(rate), flows: Flows::Addresses };
+        self.source.set_up(&mut self.guest, traffic)?;
         let microseconds = self.source.run(&mut self.guest)?;
-        // For what is still in buffers.
-        self.guest.must("sleep 2")?;
-        let counted = self.guest.must(self.counter.counted)?;
-        let counted: u64 = counted.trim().parse().with_context(|| format!("it says it has counted {counted}"))?;
         self.sent += u64::from(packets);
-        let missing = self.sent.saturating_sub(counted);
+        let missing = self.missing_after_a_while()?;
         let whole = missing <= self.lost + self.counter.pending;
         let rate = f64::from(packets) / microseconds * 1e6;
         let Counter { name, .. } = self.counter;
         self.step.line(&format!("{name}: {packets} packets at {rate:.0} a second, {missing} are missing by now"));
         if !whole {
-            self.lost = missing;
+            self.lost = self.lost_for_good(missing)?;
         }
         Ok((rate, whole))
+    }
+
+    /// How many have not been counted, when what is in buffers has had some time.
+    fn missing_after_a_while(&mut self) -> Result<u64> {
+        self.guest.must("sleep 2")?;
+        let counted = self.guest.must(self.counter.counted)?;
+        let mut numbers = counted.split_whitespace().map(str::parse);
+        let Some(Ok(first)) = numbers.next() else { bail!("it says it has counted {}", counted.trim()) };
+        ensure!(numbers.all(|number| number == Ok(first)), "it has counted {} packets", counted.trim());
+        self.sent.checked_sub(first).with_context(|| format!("it has counted {first} packets of {}", self.sent))
+    }
+
+    /// How many are still missing when no more come out of buffers.
+    fn lost_for_good(&mut self, mut missing: u64) -> Result<u64> {
+        loop {
+            match self.missing_after_a_while()? {
+                same if same == missing => return Ok(same.saturating_sub(self.counter.pending)),
+                fewer => missing = fewer,
+            }
+        }
     }
 }

@@ -8,7 +8,7 @@ use vm_tests::guest::Guest;
 use super::{
     instructions::{ADDRESSES, PACKETS, RULE_TRAFFIC},
     lab::Lab,
-    source::{Pace, Source},
+    source::{Flows, Pace, Source, Traffic},
 };
 use crate::workshop::Workshop;
 
@@ -31,7 +31,8 @@ pub fn measure(ws: &Workshop, lab: &Lab) -> Result<Reading> {
     let source = Source::new(&mut guest)?;
     guest.must(RULE_TRAFFIC)?;
     let rows = ADDRESSES.into_iter().max().unwrap_or_default();
-    source.set_up(&mut guest, rows, PACKETS.max(rows), Pace::Each)?;
+    let packets = PACKETS.max(rows);
+    source.set_up(&mut guest, Traffic { addresses: rows, packets, pace: Pace::Each, flows: Flows::Addresses })?;
     source.run(&mut guest)?;
     let lines = guest.must("wc -l </proc/net/xt_traffic/t")?;
     ensure!(lines.trim() == (rows + 1).to_string(), "the table has {} lines", lines.trim());
@@ -40,6 +41,7 @@ pub fn measure(ws: &Workshop, lab: &Lab) -> Result<Reading> {
          while [ $n -lt {TIMES} ]; do cat /proc/net/xt_traffic/t >/dev/null; n=$((n + 1)); done; \
          read ended rest </proc/uptime; echo $begun $ended"
     ))?;
+    guest.finish()?;
     step.finish();
     let times: Vec<f64> = times.split_whitespace().filter_map(|time| time.parse().ok()).collect();
     let &[begun, ended] = &times[..] else { bail!("the guest has no clock") };

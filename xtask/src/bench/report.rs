@@ -8,24 +8,25 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use git2::Repository;
 use plotters::prelude::*;
 use serde::Serialize;
 
 use super::{
     instructions::Cost,
     native::{Memory, Native, Time},
+    peers,
     rate::Rate,
     reading::Reading,
     targets::{self, Target},
 };
+use crate::workshop::Workshop;
 
 /// All figures of one run.
 #[derive(Serialize)]
 pub struct Report {
-    /// What the machine's CPU calls itself, for the native figures.
-    pub cpu: String,
-    /// How many of them there are.
-    pub cpus: usize,
+    /// Where they come from.
+    pub origin: Origin,
     /// Instructions per packet.
     pub instructions: Vec<Cost>,
     /// What it costs to read a table.
@@ -41,16 +42,18 @@ pub struct Report {
 }
 
 impl Report {
-    /// A report of these figures on this machine.
-    pub fn new(instructions: Vec<Cost>, reading: Reading, rates: Vec<Rate>, native: Native) -> Result<Self> {
+    /// A report of these figures.
+    pub fn new(
+        origin: Origin,
+        instructions: Vec<Cost>,
+        reading: Reading,
+        rates: Vec<Rate>,
+        native: Native,
+    ) -> Result<Self> {
         let Native { times, memory } = native;
-        let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
-        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-        let cpu = model.map_or("unknown", |(_, name)| name).to_owned();
         let targets =
-            [targets::of_costs(&instructions)?, targets::of_rates(&rates)?, targets::of_times(&times, cpus)?].concat();
-        Ok(Self { cpu, cpus, instructions, reading, rates, native: times, memory, targets })
+            [targets::of_costs(&instructions)?, targets::of_rates(&rates)?, targets::of_times(&times)?].concat();
+        Ok(Self { origin, instructions, reading, rates, native: times, memory, targets })
     }
 
     /// Writes the report as `report.json`, and its plots, into a folder.
@@ -61,8 +64,13 @@ impl Report {
             .with_context(|| format!("cannot write {}", file.display()))?;
         let costs = lines(&self.instructions, |cost| (cost.case.clone(), cost.addresses, cost.added));
         plot(&folder.join("addresses.svg"), "Instructions that a rule adds to a packet", "addresses", &costs)?;
-        let threads: Vec<_> = self.native.iter().filter(|time| time.group == "threads").cloned().collect();
-        let threads = lines(&threads, |time| (time.case.clone(), time.number, time.nanoseconds));
+        let times = |groups: &[&str], name: fn(&Time) -> String| {
+            let times: Vec<_> = self.native.iter().filter(|time| groups.contains(&time.group.as_str())).collect();
+            lines(&times, |time| (name(time), time.number, time.nanoseconds))
+        };
+        let hot = times(&["hot", "mixed"], |time| format!("{}, {}", time.case, time.group));
+        plot(&folder.join("nanoseconds.svg"), "Nanoseconds for a packet", "addresses", &hot)?;
+        let threads = times(&["threads"], |time| time.case.clone());
         plot(&folder.join("cpus.svg"), "Nanoseconds for a packet, on each CPU", "CPUs that count", &threads)
     }
 }
@@ -74,12 +82,14 @@ impl Display for Report {
         let row = instructions / f64::from(*rows);
         writeln!(f, "\nreading {rows} rows: {:.1} million instructions, {row:.0} for a row", instructions / 1e6)?;
         writeln!(f, "\npackets a second without loss, on a CPU that executes 10^9 instructions")?;
-        for Rate { counter, packets, all } in &self.rates {
+        for Rate { counter, version, packets, all } in &self.rates {
             let most = if *all { "   (no more can be received)" } else { "" };
-            writeln!(f, "{counter:<42}{packets:>10.0}{most}")?;
+            writeln!(f, "{counter:<42}{packets:>10.0}   {version}{most}")?;
         }
-        writeln!(f, "\nnanoseconds per packet, on {} x {}", self.cpus, self.cpu)?;
-        for Time { group, case, number, nanoseconds } in &self.native {
+        let Origin { cpus, cpu, quick, .. } = &self.origin;
+        let short = if *quick { ", in a short time" } else { "" };
+        writeln!(f, "\nnanoseconds per packet, on {cpus} x {cpu}{short}")?;
+        for Time { group, case, number, nanoseconds, .. } in &self.native {
             writeln!(f, "{group:<10}{case:<20}{number:>10}{nanoseconds:>14.1}")?;
         }
         writeln!(f, "\nbytes of memory per address and CPU")?;
@@ -91,13 +101,55 @@ impl Display for Report {
     }
 }
 
+/// What the figures were measured with, and where.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Origin {
+    /// The commit, and `+` if it was changed.
+    pub commit: String,
+    /// The version of the kernel in the guests.
+    pub kernel: String,
+    /// The version of the xtables-addons that ACCOUNT comes from.
+    pub xtables_addons: String,
+    /// What the machine's CPU calls itself, for the native figures.
+    pub cpu: String,
+    /// How many of them there are.
+    pub cpus: usize,
+    /// With the most addresses only, and natively for a short time?
+    pub quick: bool,
+}
+
+impl Origin {
+    /// This commit on this machine.
+    pub fn here(ws: &Workshop, quick: bool) -> Result<Self> {
+        let pins = ws.pins();
+        let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+        Ok(Self {
+            commit: commit(ws).unwrap_or_else(|_| "unknown".into()),
+            kernel: pins.series(&pins.kernel.default)?.version.clone(),
+            xtables_addons: peers::account_version(ws)?,
+            cpu: model.map_or("unknown", |(_, name)| name).to_owned(),
+            cpus: std::thread::available_parallelism().map_or(1, usize::from),
+            quick,
+        })
+    }
+}
+
+/// The commit that is checked out. There is none in an archive of the source.
+fn commit(ws: &Workshop) -> Result<String, git2::Error> {
+    let repo = Repository::open(ws.repo())?;
+    let id = repo.head()?.peel_to_commit()?.id();
+    let changed = !repo.statuses(None)?.iter().all(|file| file.status().is_ignored());
+    Ok(format!("{id}{}", if changed { "+" } else { "" }))
+}
+
 /// Instructions per packet as a table.
 pub struct Costs<'a>(pub &'a [Cost]);
 
 impl Display for Costs<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         writeln!(f, "{:<42}{:>10}{:>14}{:>10}", "instructions per packet", "addresses", "all", "added")?;
-        self.0.iter().try_for_each(|Cost { case, addresses, instructions, added }| {
+        self.0.iter().try_for_each(|Cost { case, addresses, instructions, added, .. }| {
             writeln!(f, "{case:<42}{addresses:>10}{instructions:>14.1}{added:>10.1}")
         })
     }
@@ -148,18 +200,24 @@ mod tests {
     use super::{super::targets::Bound, *};
 
     fn report() -> Report {
-        let cost = |addresses, added| Cost { case: "one".into(), addresses, instructions: 1500.0, added };
-        let target = |value| Target { what: "a target", value, bound: Bound::AtMost(0.8) };
-        let time = |number| Time { group: "threads".into(), case: "traffic".into(), number, nanoseconds: 9.0 };
+        let cost =
+            |addresses, added| Cost { case: "one".into(), addresses, instructions: 1500.0, added, at_most: None };
+        let target = |value, met| Target { what: "a target".into(), value, bound: Bound::AtMost(0.8), met };
+        let time = |group: &str, number| Time {
+            group: group.into(),
+            case: "traffic".into(),
+            number,
+            nanoseconds: 9.0,
+            interval: [8.0, 10.0],
+        };
         Report {
-            cpu: "fast".into(),
-            cpus: 2,
+            origin: Origin { cpu: "fast".into(), cpus: 2, ..Origin::default() },
             instructions: vec![cost(1, 250.0), cost(65536, 260.0)],
-            rates: vec![Rate { counter: "one".into(), packets: 1000.0, all: true }],
+            rates: vec![Rate { counter: "one".into(), version: "1".into(), packets: 1000.0, all: true }],
             reading: Reading { rows: 65536, instructions: 6.5536e7 },
-            native: vec![time(1), time(2)],
+            native: vec![time("hot", 1), time("hot", 256), time("threads", 1), time("threads", 2)],
             memory: vec![Memory { case: "traffic".into(), addresses: 256, bytes: 64.0 }],
-            targets: vec![target(0.75), target(0.85)],
+            targets: vec![target(0.75, true), target(0.85, false)],
         }
     }
 
@@ -174,12 +232,13 @@ mod tests {
     fn there_is_a_plot_of_each_kind() {
         let folder = tempfile::tempdir().unwrap();
         report().write(folder.path()).unwrap();
-        for name in ["addresses.svg", "cpus.svg"] {
+        for name in ["addresses.svg", "nanoseconds.svg", "cpus.svg"] {
             let plot = fs::read_to_string(folder.path().join(name)).unwrap();
             assert!(plot.starts_with("<svg") && plot.contains("<polyline"), "{name}");
         }
         let json = fs::read(folder.path().join("report.json")).unwrap();
         let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
         assert_eq!(json["instructions"][1]["addresses"], 65536);
+        assert_eq!(json["targets"][1]["met"], false);
     }
 }

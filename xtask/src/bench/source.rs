@@ -3,26 +3,58 @@
 
 use std::{net::Ipv4Addr, time::Duration};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use vm_tests::guest::Guest;
 
 /// The first address, 10.0.0.0.
 const FIRST: u32 = 0x0a00_0000;
-/// Bytes of a packet at the IP layer, and of the frame around it.
-const SIZE: u32 = 46;
+/// Bytes of a packet at the IP layer, and of the header of the frame around it.
+pub const SIZE: u32 = 46;
 const ETHERNET: u32 = 14;
 /// How often a packet is handed over before the next one is made, where the source is not to take much of the time.
 const BURST: u32 = 64;
+/// Has it send, and waits until all is sent.
+const START: &str = "echo start >/proc/net/pktgen/pgctrl";
 /// What sending may take.
 const PATIENCE: Duration = Duration::from_secs(600);
 
 /// How packets follow each other.
 #[derive(Clone, Copy)]
 pub enum Pace {
-    /// Each is made anew, and comes when the one before has been received.
+    /// Each is made anew, as a network card's driver does it, and comes when the one before has been received.
     Each,
     /// In bursts of the same packet, so many packets a second, or as fast as they are received.
     Bursts(Option<u32>),
+}
+
+/// What belongs together.
+#[derive(Clone, Copy)]
+pub enum Flows {
+    /// All packets between two addresses.
+    Addresses,
+    /// Each packet alone: it has ports of its own.
+    Packets,
+}
+
+/// UDP datagrams: one half of the addresses sends to the other, each as often as any other and always to the same, one
+/// after the other. A single one sends to itself.
+#[derive(Clone, Copy)]
+pub struct Traffic {
+    /// How many addresses send and receive.
+    pub addresses: u32,
+    /// How many packets are sent in a run.
+    pub packets: u32,
+    /// How they follow each other.
+    pub pace: Pace,
+    /// What belongs together.
+    pub flows: Flows,
+}
+
+impl Traffic {
+    /// How many pairs of addresses there are.
+    pub fn pairs(self) -> u32 {
+        (self.addresses / 2).max(1)
+    }
 }
 
 /// The dummy device `mirror0`, and pktgen on its first thread.
@@ -36,27 +68,35 @@ impl Source {
         Ok(Self(()))
     }
 
-    /// Has it send `packets` UDP datagrams: one half of the addresses sends to the other, each as often as any other and
-    /// always to the same, one after the other. A single one sends to itself.
-    pub fn set_up(&self, guest: &mut Guest, addresses: u32, packets: u32, pace: Pace) -> Result<()> {
-        let (burst, delay) = match pace {
+    /// Says what it is to send.
+    pub fn set_up(&self, guest: &mut Guest, traffic: Traffic) -> Result<()> {
+        let (burst, delay) = match traffic.pace {
             Pace::Each => (1, 0),
             Pace::Bursts(None) => (BURST, 0),
             // From one burst to the next, in nanoseconds.
             Pace::Bursts(Some(rate)) => (BURST, u64::from(BURST) * 1_000_000_000 / u64::from(rate)),
         };
-        let flows = (addresses / 2).max(1);
+        let shared = if burst > 1 { "SHARED" } else { "!SHARED" };
+        // Ports, from the first to the one before the last, come with the addresses, but end elsewhere.
+        let ports = match traffic.flows {
+            Flows::Addresses => (9, 9),
+            Flows::Packets => (1024, 65533),
+        };
+        let Traffic { addresses, packets, .. } = traffic;
         let address = |n| Ipv4Addr::from(FIRST + n);
         let lines = [
             "xmit_mode netif_receive".to_owned(),
             format!("pkt_size {}", SIZE + ETHERNET),
             "dst_mac 02:00:00:00:00:99".to_owned(),
             format!("burst {burst}"),
+            format!("flag {shared}"),
+            format!("udp_src_min {}", ports.0),
+            format!("udp_src_max {}", ports.1),
             format!("delay {delay}"),
             format!("count {packets}"),
             format!("src_min {}", address(0)),
-            format!("src_max {}", address(flows - 1)),
-            format!("dst_min {}", address(addresses - flows)),
+            format!("src_max {}", address(traffic.pairs() - 1)),
+            format!("dst_min {}", address(addresses - traffic.pairs())),
             format!("dst_max {}", address(addresses - 1)),
         ];
         for line in lines {
@@ -67,8 +107,21 @@ impl Source {
 
     /// Lets it send, and gives the microseconds that it took.
     pub fn run(&self, guest: &mut Guest) -> Result<f64> {
-        let started = guest.run_for("echo start >/proc/net/pktgen/pgctrl", PATIENCE)?;
-        anyhow::ensure!(started.status == 0, "pktgen does not start: {}", started.stderr);
+        self.run_line(guest, START)
+    }
+
+    /// Lets it send once for all addresses to become known, and once more. Gives the microseconds of the second time.
+    ///
+    /// If there is to be `silence` between the two, it is so long that no flow is remembered. Otherwise the
+    /// guest waits for nobody, as its clock would run away meanwhile, and all flows are.
+    pub fn run_twice(&self, guest: &mut Guest, silence: bool) -> Result<f64> {
+        let between = if silence { "sleep 31 && " } else { "" };
+        self.run_line(guest, &format!("{START} && {between}{START}"))
+    }
+
+    fn run_line(&self, guest: &mut Guest, line: &str) -> Result<f64> {
+        let started = guest.run_for(line, PATIENCE)?;
+        ensure!(started.status == 0, "pktgen does not start: {}", started.stderr);
         let result = guest.read_text("/proc/net/pktgen/mirror0")?;
         let time = result.split("OK: ").nth(1).and_then(|rest| rest.split('(').next());
         time.and_then(|time| time.trim().parse().ok()).with_context(|| format!("pktgen has not sent: {result}"))

@@ -26,51 +26,52 @@ pub enum Bound {
 #[derive(Clone, Debug, Serialize)]
 pub struct Target {
     /// What it says.
-    pub what: &'static str,
+    pub what: String,
     /// The figure.
     pub value: f64,
     /// Its bound.
     pub bound: Bound,
+    /// Is it within its bound?
+    pub met: bool,
 }
 
 impl Target {
-    fn at_most(bound: f64, what: &'static str, value: f64) -> Self {
-        Self { what, value, bound: Bound::AtMost(bound) }
+    fn at_most(bound: f64, what: impl Into<String>, value: f64) -> Self {
+        // A ratio of something that was not measured is no figure.
+        let met = value.is_finite() && value > 0.0 && value <= bound;
+        Self { what: what.into(), value, bound: Bound::AtMost(bound), met }
     }
 
-    fn at_least(bound: f64, what: &'static str, value: f64) -> Self {
-        Self { what, value, bound: Bound::AtLeast(bound) }
-    }
-
-    /// Is the figure within its bound?
-    pub fn is_met(&self) -> bool {
-        match self.bound {
-            Bound::AtMost(bound) => self.value <= bound,
-            Bound::AtLeast(bound) => self.value >= bound,
-        }
+    fn at_least(bound: f64, what: impl Into<String>, value: f64) -> Self {
+        let met = value.is_finite() && value >= bound;
+        Self { what: what.into(), value, bound: Bound::AtLeast(bound), met }
     }
 }
 
 impl Display for Target {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Self { what, value, bound } = self;
+        let Self { what, value, bound, met } = self;
         let (word, bound) = match bound {
             Bound::AtMost(bound) => ("at most", bound),
             Bound::AtLeast(bound) => ("at least", bound),
         };
-        let verdict = if self.is_met() { "" } else { ", missed" };
+        let verdict = if *met { "" } else { ", missed" };
         write!(f, "{what:<66}{value:>10.2}   ({word} {bound}{verdict})")
     }
 }
 
-/// Those of a packet's instructions.
+/// Those of a packet's instructions: in comparison with the peers, and those of our own that may not become more.
 pub fn of_costs(costs: &[Cost]) -> Result<Vec<Target>> {
     let ratio = |one, other| Ok::<_, Error>(added(costs, one)? / added(costs, other)?);
-    Ok(vec![
+    let mut targets = vec![
         Target::at_most(0.8, "instructions added, --traffic / ACCOUNT", ratio(TRAFFIC, ACCOUNT)?),
         Target::at_most(0.4, "instructions added, --traffic / nftables sets", ratio(TRAFFIC, SETS)?),
         Target::at_most(2.0, "instructions added, all tables / ACCOUNT", ratio(ALL, ACCOUNT)?),
-    ])
+    ];
+    for Cost { case, added, at_most, .. } in most_addresses(costs) {
+        targets.extend(at_most.map(|bound| Target::at_most(bound, format!("instructions added, {case}"), *added)));
+    }
+    Ok(targets)
 }
 
 /// Those of packets a second.
@@ -79,27 +80,35 @@ pub fn of_rates(rates: &[Rate]) -> Result<Vec<Target>> {
     Ok(vec![Target::at_least(5.0, "packets a second, --traffic / pmacctd", ratio)])
 }
 
-/// Those of this machine, which has so many CPUs.
-pub fn of_times(times: &[Time], cpus: usize) -> Result<Vec<Target>> {
+/// Those of this machine: of one core, and of two if it has them.
+pub fn of_times(times: &[Time]) -> Result<Vec<Target>> {
+    let cores = times.iter().filter(|time| time.group == "draw").map(|time| time.number).max();
     let hot = |case, addresses| time(times, "hot", case, addresses);
     let mut targets = vec![
         Target::at_most(15.0, "nanoseconds, 256 addresses", hot("traffic/16", 1 << 8)?),
         Target::at_most(40.0, "nanoseconds, 65536 addresses", hot("traffic/16", 1 << 16)?),
         Target::at_most(40.0, "nanoseconds, 65536 addresses, hashed", hot("traffic/8", 1 << 16)?),
     ];
-    if cpus > 1 {
-        let thread = |threads| time(times, "threads", "traffic/16/256", threads);
-        let ratio = 2.0 * thread(1)? / thread(2)?;
-        targets.push(Target::at_least(1.9, "packets of two threads / of one", ratio));
+    if cores > Some(1) {
+        for addresses in [1 << 8, 1 << 16] {
+            let thread = |threads| time(times, "threads", &format!("traffic/16/{addresses}"), threads);
+            let what = format!("packets of two threads / of one, {addresses} addresses");
+            targets.push(Target::at_least(1.9, what, 2.0 * thread(1)? / thread(2)?));
+        }
     }
     Ok(targets)
 }
 
+/// The figures with the most addresses.
+fn most_addresses(costs: &[Cost]) -> impl Iterator<Item = &Cost> {
+    let most = costs.iter().map(|cost| cost.addresses).max();
+    costs.iter().filter(move |cost| Some(cost.addresses) == most)
+}
+
 /// The instructions that a case adds with the most addresses.
 fn added(costs: &[Cost], name: &str) -> Result<f64> {
-    let all = costs.iter().filter(|cost| cost.case == name);
-    let most = all.max_by_key(|cost| cost.addresses).map(|cost| cost.added);
-    most.with_context(|| format!("no figure of {name}"))
+    let cost = most_addresses(costs).find(|cost| cost.case == name);
+    cost.map(|cost| cost.added).with_context(|| format!("no figure of {name}"))
 }
 
 fn rate(rates: &[Rate], name: &str) -> Result<f64> {
@@ -118,15 +127,15 @@ mod tests {
     use super::*;
 
     fn cost(case: &str, addresses: u32, added: f64) -> Cost {
-        Cost { case: case.into(), addresses, instructions: 1000.0 + added, added }
+        Cost { case: case.into(), addresses, instructions: 1000.0 + added, added, at_most: None }
     }
 
     fn time(group: &str, case: &str, number: u32, nanoseconds: f64) -> Time {
-        Time { group: group.into(), case: case.into(), number, nanoseconds }
+        Time { group: group.into(), case: case.into(), number, nanoseconds, interval: [nanoseconds; 2] }
     }
 
     fn judged(targets: &[Target]) -> Vec<(f64, bool)> {
-        targets.iter().map(|target| (target.value, target.is_met())).collect()
+        targets.iter().map(|target| (target.value, target.met)).collect()
     }
 
     #[test]
@@ -147,31 +156,47 @@ mod tests {
     }
 
     #[test]
+    fn our_own_may_not_become_more() {
+        let one = |added| [TRAFFIC, ALL, ACCOUNT, SETS].map(|case| cost(case, 1, added));
+        let bounded = |added| Cost { at_most: Some(250.0), ..cost("ours", 1, added) };
+        let last = |added| judged(&of_costs(&[&one(100.0)[..], &[bounded(added)]].concat()).unwrap())[3];
+        assert_eq!(last(250.0), (250.0, true));
+        assert_eq!(last(251.0), (251.0, false));
+        // Nothing costs nothing, and nobody is infinitely better than somebody.
+        assert_eq!(last(-1.0), (-1.0, false));
+        assert!(!of_costs(&one(0.0)).unwrap()[0].met);
+    }
+
+    #[test]
     fn more_packets_are_better() {
         let rates = |ours| {
             [(TRAFFIC, ours), (PMACCTD, 200.0)].map(|(name, packets)| Rate {
                 counter: name.into(),
+                version: String::new(),
                 packets,
                 all: false,
             })
         };
         assert_eq!(judged(&of_rates(&rates(1000.0)).unwrap()), [(5.0, true)]);
         assert_eq!(judged(&of_rates(&rates(800.0)).unwrap()), [(4.0, false)]);
+        assert_eq!(judged(&of_rates(&rates(f64::INFINITY)).unwrap()), [(f64::INFINITY, false)]);
     }
 
     #[test]
-    fn one_cpu_has_no_figure_for_two() {
-        let threads = "traffic/16/256";
+    fn one_core_has_no_figure_for_two() {
         let mut times = vec![
+            time("draw", "nothing", 1, 1.0),
             time("hot", "traffic/16", 256, 15.0),
             time("hot", "traffic/16", 1 << 16, 40.5),
             time("hot", "traffic/8", 1 << 16, 20.0),
-            time("threads", threads, 1, 10.0),
         ];
+        let threads = |addresses, threads, took| time("threads", &format!("traffic/16/{addresses}"), threads, took);
+        times.extend([threads(256, 1, 10.0), threads(1 << 16, 1, 10.0), threads(1 << 16, 2, 10.0)]);
         let one = [(15.0, true), (40.5, false), (20.0, true)];
-        assert_eq!(judged(&of_times(&times, 1).unwrap()), one);
-        assert!(of_times(&times, 2).is_err());
-        times.push(time("threads", threads, 2, 12.5));
-        assert_eq!(judged(&of_times(&times, 2).unwrap())[3], (1.6, false));
+        assert_eq!(judged(&of_times(&times).unwrap()), one);
+        times.push(time("draw", "nothing", 2, 1.0));
+        assert!(of_times(&times).is_err());
+        times.push(threads(256, 2, 12.5));
+        assert_eq!(judged(&of_times(&times).unwrap())[3..], [(1.6, false), (2.0, true)]);
     }
 }
