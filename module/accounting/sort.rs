@@ -4,8 +4,8 @@
 
 /// Runs of this length are sorted in place before they are merged.
 const RUN: usize = 32;
-/// After so many items that have found their places there is a pause.
-const PAUSE: usize = 1024;
+/// After so many items that have found their places, at the latest, there is a pause.
+pub const PAUSE: usize = 1024;
 
 /// Sorts `items`, in the same order if equal, and calls `pause` every now and then, which can put
 /// an end to it. `scratch` is as long as `items`; what is in it does not matter.
@@ -32,7 +32,10 @@ pub fn merge_sort<T: Copy + Ord, E>(
         (width, in_scratch) = (2 * width, !in_scratch);
     }
     if in_scratch {
-        items.copy_from_slice(scratch);
+        for (to, from) in items.chunks_mut(PAUSE).zip(scratch.chunks(PAUSE)) {
+            to.copy_from_slice(from);
+            pause()?;
+        }
     }
     Ok(())
 }
