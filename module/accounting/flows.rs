@@ -114,8 +114,8 @@ impl Flows {
     #[inline]
     fn make<A: Key>(&self, kind: Kind, ends: (A, A), ports: Ports, number: u32) -> Flow {
         let rest = u64::from(number) << 32 | u64::from(ports.source) << 16 | u64::from(ports.destination);
-        let (tag, set) = A::hash_both(ends, self.starts[kind as usize]).last_word(rest);
-        Flow { tag, set: set & self.mask, lifetime: self.lifetimes[kind as usize] }
+        let hash = A::hash_both(ends, self.starts[kind as usize]).word(rest);
+        Flow { tag: hash.finish(), set: hash.place() & self.mask, lifetime: self.lifetimes[kind as usize] }
     }
 
     /// How many sets a memory of these flows needs.

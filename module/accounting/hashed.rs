@@ -113,7 +113,7 @@ impl<K: Key, const PAIRS: usize, M: Memory> Hashed<K, PAIRS, M> {
 
     #[inline]
     fn hash(&self, key: K) -> u32 {
-        hash_of(self.seed, key) as u32
+        hash_of(self.seed, key).place()
     }
 
     /// The bucket of `hash`.

@@ -168,8 +168,8 @@ impl<K: Key> Display for Owner<K> {
 
 /// The hash of a key alone.
 #[inline]
-pub fn hash_of<K: Key>(seed: Seed, key: K) -> u64 {
-    key.hash(seed.hash()).finish()
+pub fn hash_of<K: Key>(seed: Seed, key: K) -> Hash {
+    key.hash(seed.hash())
 }
 
 #[cfg(test)]
@@ -220,7 +220,7 @@ mod tests {
 
     #[test]
     fn both_halves_of_an_address_are_hashed() {
-        let hash = |key: u128| hash_of(Seed::new(1), key);
+        let hash = |key: u128| hash_of(Seed::new(1), key).finish();
         assert_ne!(hash(1), hash(1 << 64));
         assert_ne!(hash(1), hash(2));
     }
