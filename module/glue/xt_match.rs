@@ -64,6 +64,8 @@ macro_rules! entry_point {
             const _: () = {
                 use kernel::{bindings, ffi::c_uint};
 
+                // Only pointers to the kernel's own types, some of which are nothing to Rust.
+                #[allow(improper_ctypes)]
                 extern "C" {
                     fn [<xt_traffic_match_ $family>](
                         skb: *const bindings::sk_buff,

@@ -38,7 +38,7 @@ pub fn build(ws: &Workshop, root: &BuildRoot, kernel: &Kernel) -> Result<Product
     let source = ws.repo().join("module");
     let name = kernel.name.replace("kernel", "module");
     let out = ws.target("build").join(&name);
-    let recipe = Recipe::new("module 1").text("kernel", kernel.stamp.as_str());
+    let recipe = Recipe::new("module 2").text("kernel", kernel.stamp.as_str());
     let stamp = recipe.folder_without(&source, &HOST_ONLY)?.stamp();
     let stamp_file = out.join("stamp");
     let file = out.join(MODULE);
@@ -55,7 +55,8 @@ pub fn build(ws: &Workshop, root: &BuildRoot, kernel: &Kernel) -> Result<Product
         .read(ws.repo(), "repo")
         .write(&out, "out");
     let jobs = jobs();
-    let mut words = vec!["make", "-C", "/build", "M=/repo/module", "MO=/out", &jobs];
+    // Warnings are errors, whatever the kernel's own configuration says.
+    let mut words = vec!["make", "-C", "/build", "M=/repo/module", "MO=/out", "W=e", &jobs];
     words.extend(FIXED);
     words.push("modules");
     step.run(sandbox.command("build", &words))?;
