@@ -71,6 +71,7 @@ impl<const PAIRS: usize> Counters<PAIRS> {
     /// panic, wherever the column comes from.
     #[inline]
     pub fn add(&self, column: usize, direction: Direction, amount: u64) {
+        debug_assert!(column < PAIRS);
         add_to(&self.0[column.min(PAIRS - 1)][direction as usize], amount);
     }
 

@@ -298,6 +298,20 @@ pub mod tests {
     }
 
     #[test]
+    fn a_row_with_memory_waits_for_none() {
+        // One page of rows.
+        let memory = Heap { most: 64 };
+        let size = Size { rows: 1 << 8, buckets: 1 << 8, spread: Spread::Direct { prefix: [0x0a00_0000, 0] } };
+        let Ok(table) = Table::<u32, 3, _>::new(Seed::new(1), size, &memory);
+        count(&table, 0x0a00_0010, 1);
+        count(&table, 0x0a00_0080, 2);
+        assert!(table.memory_wait.is_waiting());
+        count(&table, 0x0a00_0011, 4);
+        assert_eq!(contents(&table), BTreeMap::from([(0x0a00_0010, 1), (0x0a00_0011, 4)]));
+        assert_eq!(table.others().total(), (2, 0));
+    }
+
+    #[test]
     fn many_addresses_in_any_order() {
         for buckets in [1, 2, 3, 256, 1000, 1 << 15] {
             let table = sized(Size::hashed(20_000, buckets));

@@ -24,8 +24,11 @@ static __always_inline bool count_locally(const struct sk_buff *skb,
 {
 	bool matched;
 
-	/* While packets are received, and in the legacy tables. */
-	if (likely(in_softirq()))
+	/*
+	 * While packets are received, and in the legacy tables, which switch
+	 * bottom halves off themselves: that is counted in the same place.
+	 */
+	if (likely(softirq_count()))
 		return count(skb, par, smp_processor_id());
 
 	/* A task has sent it, or given it back from a queue. */

@@ -132,9 +132,9 @@ impl Packet for Pieces<'_> {
         self.bytes.get(offset..)?.first_chunk().copied()
     }
 
-    /// It is none, but has to take the same way.
+    /// None is one, but every other is to take the same way, whatever lies at hand.
     fn is_aggregate(&self) -> bool {
-        self.linear < self.bytes.len()
+        self.linear % 2 == 1
     }
 
     fn wire_len(&self, _payload: u16) -> u64 {
