@@ -62,7 +62,9 @@ impl Report {
         let file = folder.join("report.json");
         fs::write(&file, serde_json::to_string_pretty(self)?)
             .with_context(|| format!("cannot write {}", file.display()))?;
-        let costs = lines(&self.instructions, |cost| (cost.case.clone(), cost.addresses, cost.added));
+        // What others are compared with adds nothing.
+        let costs: Vec<_> = self.instructions.iter().filter(|cost| cost.added > 0.0).collect();
+        let costs = lines(&costs, |cost| (cost.case.clone(), cost.addresses, cost.added));
         plot(&folder.join("addresses.svg"), "Instructions that a rule adds to a packet", "addresses", &costs)?;
         let times = |groups: &[&str], name: fn(&Time) -> String| {
             let times: Vec<_> = self.native.iter().filter(|time| groups.contains(&time.group.as_str())).collect();

@@ -9,10 +9,11 @@ use vm_tests::guest::Guest;
 /// The first address, 10.0.0.0.
 const FIRST: u32 = 0x0a00_0000;
 /// Bytes of a packet at the IP layer, and of the header of the frame around it.
-pub const SIZE: u32 = 46;
+const SIZE: u32 = 46;
 const ETHERNET: u32 = 14;
-/// How often a packet is handed over before the next one is made, where the source is not to take much of the time.
-const BURST: u32 = 64;
+/// How often a packet is handed over before the next one is made, where the source is not to take much of the time. It
+/// sends no part of a burst.
+pub const BURST: u32 = 64;
 /// Has it send, and waits until all is sent.
 const START: &str = "echo start >/proc/net/pktgen/pgctrl";
 /// What sending may take.
