@@ -4,12 +4,15 @@
 use std::{
     fmt::{self, Display, Formatter},
     fs,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use anyhow::{Context, Result};
 use git2::Repository;
-use plotters::prelude::*;
+use plotters::{
+    coord::ranged1d::{AsRangedCoord, ValueFormatter},
+    prelude::*,
+};
 use serde::Serialize;
 
 use super::{
@@ -62,18 +65,20 @@ impl Report {
         let file = folder.join("report.json");
         fs::write(&file, serde_json::to_string_pretty(self)?)
             .with_context(|| format!("cannot write {}", file.display()))?;
+        let plot = |name, title, axis| Plot { file: folder.join(name), title, axis };
         // What others are compared with adds nothing.
         let costs: Vec<_> = self.instructions.iter().filter(|cost| cost.added > 0.0).collect();
         let costs = lines(&costs, |cost| (cost.case.clone(), cost.addresses, cost.added));
-        plot(&folder.join("addresses.svg"), "Instructions that a rule adds to a packet", "addresses", &costs)?;
+        plot("addresses.svg", "Instructions that a rule adds to a packet", "addresses").draw(&costs, |top| 0.0..top)?;
         let times = |groups: &[&str], name: fn(&Time) -> String| {
             let times: Vec<_> = self.native.iter().filter(|time| groups.contains(&time.group.as_str())).collect();
             lines(&times, |time| (name(time), time.number, time.nanoseconds))
         };
+        let orders = |top: f64| (1.0..top).log_scale();
         let hot = times(&["hot", "mixed"], |time| format!("{}, {}", time.case, time.group));
-        plot(&folder.join("nanoseconds.svg"), "Nanoseconds for a packet", "addresses", &hot)?;
+        plot("nanoseconds.svg", "Nanoseconds for a packet", "addresses").draw(&hot, orders)?;
         let threads = times(&["threads"], |time| time.case.clone());
-        plot(&folder.join("cpus.svg"), "Nanoseconds for a packet, on each CPU", "CPUs that count", &threads)
+        plot("cpus.svg", "Nanoseconds for a packet, on each CPU", "CPUs that count").draw(&threads, orders)
     }
 }
 
@@ -172,29 +177,46 @@ fn lines<T>(figures: &[T], point: impl Fn(&T) -> (String, u32, f64)) -> Vec<Line
     lines
 }
 
-/// Draws lines over a logarithmic axis.
-fn plot(file: &Path, title: &str, axis: &str, lines: &[Line]) -> Result<()> {
-    let points = || lines.iter().flat_map(|(_, points)| points);
-    let last = points().map(|point| point.0).fold(1.0, f64::max);
-    let top = points().map(|point| point.1).fold(1.0, f64::max);
-    let area = SVGBackend::new(file, (960, 540)).into_drawing_area();
-    area.fill(&WHITE)?;
-    let mut chart = ChartBuilder::on(&area)
-        .caption(title, ("sans-serif", 22))
-        .margin(16)
-        .x_label_area_size(44)
-        .y_label_area_size(64)
-        .build_cartesian_2d((1.0..last * 1.1).log_scale().base(2.0), 0.0..top * 1.1)?;
-    chart.configure_mesh().x_desc(axis).x_label_formatter(&|x| format!("{x:.0}")).draw()?;
-    for (number, (name, points)) in lines.iter().enumerate() {
-        let colour = Palette99::pick(number).stroke_width(2);
-        chart
-            .draw_series(LineSeries::new(points.iter().copied(), colour).point_size(3))?
-            .label(name.as_str())
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], colour));
+/// What a plot is about.
+struct Plot {
+    file: PathBuf,
+    title: &'static str,
+    /// What there are so many of, from left to right.
+    axis: &'static str,
+}
+
+impl Plot {
+    /// Draws lines over a logarithmic axis. `height` makes the other one, for figures up to so many.
+    fn draw<Y>(&self, lines: &[Line], height: impl Fn(f64) -> Y) -> Result<()>
+    where
+        Y: AsRangedCoord<Value = f64, CoordDescType: ValueFormatter<f64>>,
+    {
+        let points = || lines.iter().flat_map(|(_, points)| points);
+        let last = points().map(|point| point.0).fold(1.0, f64::max);
+        let top = points().map(|point| point.1).fold(1.0, f64::max);
+        let area = SVGBackend::new(&self.file, (1100, 540)).into_drawing_area();
+        area.fill(&WHITE)?;
+        // The names stand to the right of all lines.
+        let room = last.powf(1.5);
+        let mut chart = ChartBuilder::on(&area)
+            .caption(self.title, ("sans-serif", 22))
+            .margin(16)
+            .x_label_area_size(44)
+            .y_label_area_size(64)
+            .build_cartesian_2d((1.0..room).log_scale().base(2.0), height(top * 1.1))?;
+        let label = |x: &f64| if x.fract() == 0.0 && *x <= last { format!("{x:.0}") } else { String::new() };
+        chart.configure_mesh().x_desc(self.axis).x_label_formatter(&label).draw()?;
+        for (number, (name, points)) in lines.iter().enumerate() {
+            let colour = Palette99::pick(number).stroke_width(2);
+            chart
+                .draw_series(LineSeries::new(points.iter().copied(), colour).point_size(3))?
+                .label(name.as_str())
+                .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], colour));
+        }
+        let position = SeriesLabelPosition::UpperRight;
+        chart.configure_series_labels().position(position).background_style(WHITE).border_style(BLACK).draw()?;
+        area.present().with_context(|| format!("cannot write {}", self.file.display()))
     }
-    chart.configure_series_labels().background_style(WHITE.mix(0.8)).border_style(BLACK).draw()?;
-    area.present().with_context(|| format!("cannot write {}", file.display()))
 }
 
 #[cfg(test)]
