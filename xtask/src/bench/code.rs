@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The machine code of the packet path, for those who count its instructions, and what must not be in it.
 
-use std::collections::BTreeSet;
+use std::ptr;
 
 use anyhow::{Result, ensure};
 
@@ -37,11 +37,10 @@ struct Function {
     name: String,
     section: String,
     address: u64,
-    /// Its name and its instructions, as objdump prints them.
     code: Vec<Instruction>,
 }
 
-/// A line of code.
+/// A line of code, as objdump prints it.
 #[derive(Debug)]
 struct Instruction {
     text: String,
@@ -96,7 +95,9 @@ pub fn of_match(ws: &Workshop) -> Result<String> {
     ensure!(!path.is_empty(), "{MODULE} has no {}", ENTRIES[0]);
     let mut text = String::new();
     for function in path {
-        for Instruction { text: line, relocation } in &function.code {
+        let Function { address, name, code, .. } = function;
+        text += &format!("{address:016x} <{name}>:\n");
+        for Instruction { text: line, relocation } in code {
             text.extend([line, "\n"]);
             text.extend(relocation.iter().flat_map(|relocation| [relocation, "\n"]));
         }
@@ -115,17 +116,18 @@ pub fn check(ws: &Workshop) -> Result<()> {
 }
 
 fn troubles(functions: &[Function], entry: &str) -> Vec<String> {
-    if reachable(functions, entry, false).len() < 2 {
+    let path = reachable(functions, entry, false);
+    if path.len() < 2 {
         return vec![format!("nothing: {entry} does not lead to it")];
     }
-    let path: Vec<_> = reachable(functions, entry, false).iter().map(|function| &function.name).collect();
     let mut troubles = Vec::new();
-    for Function { name, code, .. } in reachable(functions, entry, true) {
-        let often = path.contains(&name);
+    for function in reachable(functions, entry, true) {
+        let Function { name, code, .. } = function;
+        let often = path.iter().any(|known| ptr::eq(*known, function));
         let leaves = |callee: &str| !OUTSIDE.contains(&callee) && !functions.iter().any(|function| function.is(callee));
         let bad = |code: &&Instruction| code.callee().is_some_and(leaves) || often && (code.locks() || code.divides());
         let shown = |code: &Instruction| format!("{name}:{} {}", code.text, code.callee().unwrap_or_default());
-        troubles.extend(code[1..].iter().filter(bad).map(shown));
+        troubles.extend(code.iter().filter(bad).map(shown));
     }
     troubles
 }
@@ -154,8 +156,7 @@ fn functions(lines: &[String]) -> Vec<Function> {
             section = name.trim_end_matches(':');
         } else if let Some((address, name)) = line.strip_suffix(">:").and_then(|line| line.split_once(" <")) {
             let address = u64::from_str_radix(address, 16).unwrap_or_default();
-            let code = vec![Instruction { text: line.clone(), relocation: None }];
-            functions.push(Function { name: name.to_owned(), section: section.to_owned(), address, code });
+            functions.push(Function { name: name.to_owned(), section: section.to_owned(), address, code: Vec::new() });
         } else if let Some(function) = functions.last_mut().filter(|_| !line.is_empty()) {
             match function.code.last_mut() {
                 Some(last) if line.contains(": R_X86_64_") => last.relocation = Some(line.clone()),
@@ -168,17 +169,15 @@ fn functions(lines: &[String]) -> Vec<Function> {
 
 /// A function and all of the module that it calls, directly or not; what packets rarely come to only if it is wanted.
 fn reachable<'f>(functions: &'f [Function], entry: &'f str, cold: bool) -> Vec<&'f Function> {
-    let (mut found, mut seen, mut callees) = (Vec::new(), BTreeSet::new(), vec![entry]);
+    let (mut found, mut callees): (Vec<&Function>, _) = (Vec::new(), vec![entry]);
     while let Some(callee) = callees.pop() {
-        if !seen.insert(callee) {
+        let wanted = |function: &&Function| function.is(callee) && (cold || !function.is_cold());
+        let Some(function) = functions.iter().find(wanted) else {
             continue;
-        }
-        let function = functions.iter().find(|function| function.is(callee));
-        if let Some(function) = function.filter(|function| cold || !function.is_cold()) {
-            if seen.insert(&function.name) || function.name == callee {
-                found.push(function);
-                callees.extend(function.code[1..].iter().filter_map(Instruction::callee));
-            }
+        };
+        if !found.iter().any(|known| ptr::eq(*known, function)) {
+            found.push(function);
+            callees.extend(function.code.iter().filter_map(Instruction::callee));
         }
     }
     found

@@ -236,7 +236,7 @@ fn costs_of(lab: &Lab, case: &Case, numbers: &[u32], step: &mut Step) -> Result<
         let packets = PACKETS.max(2 * addresses);
         let traffic = Traffic { addresses, packets, pace: Pace::Each, flows: case.flows };
         source.set_up(&mut guest, traffic)?;
-        let microseconds = source.run_twice(&mut guest, matches!(case.flows, Flows::Packets))?;
+        let microseconds = source.run_twice(&mut guest, case.flows)?;
         sent += 2 * u64::from(packets);
         pairs += u64::from(traffic.pairs());
         let instructions = microseconds * 1000.0 / f64::from(packets);

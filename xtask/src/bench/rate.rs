@@ -113,18 +113,17 @@ fn rate_of(programs: &Programs, counter: &Counter, step: &mut Step) -> Result<Ra
     guest.must(counter.setup)?;
     let version = guest.must(counter.version)?.trim().to_owned();
     let mut trial = Trial { guest, source, counter, step, sent: 0, lost: 0 };
-    let rate = search(&mut trial)?;
+    let (packets, all) = highest(&mut trial)?;
     trial.guest.finish()?;
-    Ok(Rate { version, ..rate })
+    Ok(Rate { counter: counter.name.into(), version, packets, all })
 }
 
-/// Looks for the highest rate: doubles it while it is kept, then halves the last step.
-fn search(trial: &mut Trial) -> Result<Rate> {
-    let name = trial.counter.name;
-    let rate = |packets, all| Rate { counter: name.into(), version: String::new(), packets, all };
+/// The highest rate, and whether that is as fast as packets can be received: doubles it while it is kept, then halves the
+/// last step.
+fn highest(trial: &mut Trial) -> Result<(f64, bool)> {
     let (mut kept, true) = trial.at(Some(LOWEST))? else { bail!("not even {LOWEST} packets a second are counted") };
     if let (sent, true) = trial.at(None)? {
-        return Ok(rate(sent, true));
+        return Ok((sent, true));
     }
     let (mut low, mut high) = (LOWEST, 2 * LOWEST);
     while let (sent, true) = trial.at(Some(high))? {
@@ -137,7 +136,7 @@ fn search(trial: &mut Trial) -> Result<Rate> {
             (_, false) => high = middle,
         }
     }
-    Ok(rate(kept, false))
+    Ok((kept, false))
 }
 
 /// A counter at work.

@@ -23,7 +23,7 @@ use super::{
     reading::Reading,
     targets::{self, Target},
 };
-use crate::workshop::Workshop;
+use crate::{deb::version::is_dirty, workshop::Workshop};
 
 /// All figures of one run.
 #[derive(Serialize)]
@@ -143,11 +143,10 @@ impl Origin {
 }
 
 /// The commit that is checked out. There is none in an archive of the source.
-fn commit(ws: &Workshop) -> Result<String, git2::Error> {
+fn commit(ws: &Workshop) -> Result<String> {
     let repo = Repository::open(ws.repo())?;
     let id = repo.head()?.peel_to_commit()?.id();
-    let changed = !repo.statuses(None)?.iter().all(|file| file.status().is_ignored());
-    Ok(format!("{id}{}", if changed { "+" } else { "" }))
+    Ok(format!("{id}{}", if is_dirty(&repo, &[])? { "+" } else { "" }))
 }
 
 /// Instructions per packet as a table.

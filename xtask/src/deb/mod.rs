@@ -8,7 +8,7 @@ mod modules;
 mod reference;
 mod repository;
 mod source;
-mod version;
+pub mod version;
 mod xt_traffic;
 
 use std::{

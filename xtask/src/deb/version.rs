@@ -119,7 +119,8 @@ fn touches(repo: &Repository, commit: &Commit<'_>, paths: &[&str]) -> Result<boo
     Ok(diff.deltas().len() > 0)
 }
 
-fn is_dirty(repo: &Repository, paths: &[&str]) -> Result<bool> {
+/// Does any of `paths` differ from what is committed, or, without any, anything at all?
+pub fn is_dirty(repo: &Repository, paths: &[&str]) -> Result<bool> {
     let mut options = StatusOptions::new();
     options.include_untracked(true).recurse_untracked_dirs(true);
     for path in paths {
