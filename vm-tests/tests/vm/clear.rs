@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use vm_tests::frames::{Ipv4, SYN, mirrored};
-use vm_tests::guest::{Guest, Output};
+use vm_tests::guest::{COMMAND_TIME, Guest, Output};
 use vm_tests::replay::{Backend, TABLES};
 
 use crate::support::{file_steps, in_guest, iptables, table};
@@ -135,7 +135,7 @@ fn exactly_once(file: &str, habits: &[&str]) {
         guest.write("/tmp/stop", b"")?;
         let mut got = Rows::new();
         for (habit, reader) in readers {
-            collect(&mut got, habit, &guest.finish_command(reader, Duration::from_secs(30))?)?;
+            collect(&mut got, habit, &guest.finish_command(reader, COMMAND_TIME)?)?;
         }
         add(&mut got, &rest(guest, file)?)?;
         ensure!(rest(guest, file)?.is_empty(), "what was read is still there");
@@ -230,7 +230,7 @@ fn a_row_on_its_way_is_nobody_elses() {
         ensure!(rest(guest, "t")? == one_each(&[1, 3]), "what came later is for other readers");
         more(guest, &[1])?;
         guest.write("/tmp/end", b"")?;
-        let output = guest.finish_command(reader, Duration::from_secs(10))?;
+        let output = guest.finish_command(reader, COMMAND_TIME)?;
         ensure!(output.status == 0, "{output:?}");
         ensure!(rest(guest, "t")? == row_after(1, 2), "the row goes back, and what came later has been added");
         ensure!(rest(guest, "t")?.is_empty());

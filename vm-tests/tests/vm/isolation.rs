@@ -3,7 +3,7 @@
 
 use anyhow::{Result, ensure};
 use vm_tests::frames::{ALICE, BOB, Ethernet, ICMP, IPV4, IPV6, Ipv4, Ipv6, Mac, SYN};
-use vm_tests::guest::{Guest, mac_of_port};
+use vm_tests::guest::{COMMAND_TIME, Guest, mac_of_port};
 use vm_tests::replay::Backend;
 
 use crate::support::{BACKENDS, counters, counters6, in_guest, iptables, otherhost_dropped, table};
@@ -53,7 +53,7 @@ fn no_local_socket_gets_it() {
         let busy = sockets(guest)?;
         ensure!(busy[0] != idle[0] && busy[1] != idle[1], "a socket got nothing at all: {idle:?}, then {busy:?}");
         guest.must("killall -KILL ping httpd")?;
-        guest.finish_command(ping, std::time::Duration::from_secs(10)).map(drop)
+        guest.finish_command(ping, COMMAND_TIME).map(drop)
     });
 }
 

@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 //! What tables outlive and what not: rules in several chains, changes under traffic, namespaces, the module.
 
-use std::time::Duration;
-
 use anyhow::{Result, ensure};
 use insta::assert_snapshot;
 use vm_tests::frames::{ALICE, BROADCAST, Ethernet, IPV4, Ip, Ipv4, Ipv6, SYN, mirrored};
-use vm_tests::guest::{Guest, mac_of_port};
+use vm_tests::guest::{COMMAND_TIME, Guest, mac_of_port};
 use vm_tests::replay::{Backend, TABLES};
 
 use crate::support::{BACKENDS, in_guest, iptables, table, under_traffic};
@@ -187,7 +185,7 @@ fn the_module_stays_while_there_is_a_rule() {
         }
         // nf_tables destroys rules a little later.
         let unloaded = guest.start("until rmmod xt_traffic; do :; done 2>/dev/null")?;
-        guest.finish_command(unloaded, Duration::from_secs(30))?;
+        guest.finish_command(unloaded, COMMAND_TIME)?;
         ensure!(guest.run(&format!("test -e {TABLES}"))?.status != 0, "the folder is left");
         guest.must("insmod /lib/modules/xt_traffic.ko")?;
         ensure!(guest.must(&format!("ls -A {TABLES}"))? == ".stats\n");

@@ -36,7 +36,7 @@ fn generate(guest: &mut Guest, cpus: u32, count: u64, options: &[&str]) -> Resul
         }
     }
     script += "echo start >pgctrl\ngrep -h -E 'pkts-sofar|^Result' gen*\n";
-    let output = guest.run_for(&script, std::time::Duration::from_secs(120))?;
+    let output = guest.run(&script)?;
     ensure!(output.status == 0, "{}{}", output.stdout, output.stderr);
     // A packet that is dropped in the end is an error to pktgen, and all mirrored packets are.
     let done = output.stdout.matches(&format!("pkts-sofar: {count} ")).count();

@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Rules that come and go, and tables that stay.
 
-use std::time::Duration;
-
 use anyhow::ensure;
 use insta::assert_snapshot;
 use vm_tests::frames::{Ipv4, mirrored};
-use vm_tests::guest::Sender;
+use vm_tests::guest::{COMMAND_TIME, Sender};
 use vm_tests::replay::{Backend, TABLES};
 
 use crate::support::{BACKENDS, in_guest, iptables, table, under_traffic};
@@ -148,7 +146,7 @@ fn reading_does_not_disturb_counting() {
         let reader = guest.start(&format!("while ! test -e /tmp/stop; do cat {TABLES}/t >/dev/null; done"))?;
         guest.send(0, (0..6_000).map(|_| frame()))?;
         guest.write("/tmp/stop", b"")?;
-        let output = guest.finish_command(reader, Duration::from_secs(10))?;
+        let output = guest.finish_command(reader, COMMAND_TIME)?;
         ensure!(output.status == 0, "{output:?}");
         ensure!(table(guest, "t")? == text_after(6_000));
         // In pieces that end anywhere, the text is the same.
