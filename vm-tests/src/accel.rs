@@ -76,7 +76,7 @@ fn kvm_works() -> bool {
 /// What the probe's guest writes to QEMU's exit device; QEMU then exits with `2 * code + 1`.
 const EXIT_CODE: u8 = 0x2a;
 const EXIT_PORT: u8 = 0xf4;
-const PROBE_TIME: Duration = Duration::from_secs(5);
+const PROBE_TIME: Duration = Duration::from_secs(20);
 
 /// Runs a guest that does nothing but leave again: a firmware of three instructions at the reset vector.
 fn probe(accel: Accel) -> Result<()> {

@@ -34,7 +34,7 @@ const BOOT_TIME: Duration = Duration::from_secs(180);
 /// What a command may take if nothing else is said: only one that hangs takes as long, even where the host is slow.
 pub const COMMAND_TIME: Duration = Duration::from_secs(120);
 /// A port that takes no further frame for so long will not take any more.
-const STALL_TIME: Duration = Duration::from_secs(15);
+const STALL_TIME: Duration = Duration::from_secs(30);
 
 /// What a guest is to be like.
 #[derive(Clone, Debug)]

@@ -37,7 +37,7 @@ END";
 const OURS: [&str; 3] = ["iptables", "libxtables12", "xt-traffic"];
 
 /// A table follows the port's counter after so long at the latest.
-const SETTLING: Duration = Duration::from_secs(15);
+const SETTLING: Duration = Duration::from_secs(60);
 
 /// Which of the repositories is on offer: the second has higher versions of everything.
 #[derive(Clone, Copy, Debug)]

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use vm_tests::frames::{ACK, ALICE, BOB, Ethernet, FIN, IPV6, Ipv4, Ipv6, SYN, mirrored};
-use vm_tests::guest::{Guest, Step};
+use vm_tests::guest::{COMMAND_TIME, Guest, Step};
 use vm_tests::replay::{Backend, TABLES};
 
 use crate::support::{in_virtual_time, iptables, row, table};
@@ -84,7 +84,7 @@ fn the_virtual_clock_takes_no_time() {
             ]
         });
         let shown = guest.play(uptimes.as_flattened())?;
-        ensure!(start.elapsed() < Duration::from_secs(60), "it took {:?}", start.elapsed());
+        ensure!(start.elapsed() < COMMAND_TIME, "it took {:?}", start.elapsed());
         let times = shown.iter().map(|text| uptime(text)).collect::<Result<Vec<_>>>()?;
         for (pair, wanted) in times.windows(2).zip([600.0, 30.0]) {
             let passed = pair[1] - pair[0];
