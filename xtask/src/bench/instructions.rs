@@ -14,7 +14,7 @@ use vm_tests::guest::Guest;
 use super::{
     lab::Lab,
     peers::Account,
-    source::{Flows, Pace, Source, Traffic},
+    source::{Kind, Pace, Source, Traffic},
 };
 use crate::{ui::Step, workshop::Workshop};
 
@@ -34,8 +34,8 @@ struct Case {
     without: &'static str,
     /// What is typed in the guest.
     setup: &'static str,
-    /// What belongs together in the packets.
-    flows: Flows,
+    /// What the packets are.
+    kind: Kind,
     /// What it must have counted afterwards.
     counted: &'static [Counted],
     /// The instructions that ours may add. Whoever has made it cheaper writes that here, too.
@@ -48,7 +48,8 @@ enum Counted {
     Packets(&'static str),
     /// Or a few less: a set of nftables leaves out packets of new addresses while it grows.
     MostPackets(&'static str),
-    /// Pairs of addresses, or a few more: a set of flows may be too full for all of its flows to be remembered.
+    /// Pairs of addresses, or a few more: where a set of flows is too full to remember all of its flows, some packets of
+    /// theirs count as new.
     Flows(&'static str),
 }
 
@@ -58,7 +59,7 @@ impl Counted {
         let (command, expected) = match self {
             Self::Packets(command) => (command, packets..=packets),
             Self::MostPackets(command) => (command, packets - packets / 1000..=packets),
-            Self::Flows(command) => (command, pairs..=pairs + pairs / 16),
+            Self::Flows(command) => (command, pairs..=pairs + packets / 100),
         };
         let printed = guest.must(&format!("{ELEMENTS}\n{command}"))?;
         let numbers: Result<Vec<u64>, _> = printed.split_whitespace().map(str::parse).collect();
@@ -72,6 +73,7 @@ impl Counted {
 const NOTHING: &str = "no rule";
 const EMPTY: &str = "empty chain PROMISC";
 const EMPTY_NFT: &str = "empty chain PROMISC of nftables";
+const EMPTY_IPV6: &str = "empty chain PROMISC of IPv6";
 const INGRESS: &str = "empty chain at netdev ingress";
 pub const TRAFFIC: &str = "--traffic";
 pub const ALL: &str = "--traffic --ipconn --portconn";
@@ -86,13 +88,15 @@ const RULE_ALL: &str = "iptables-legacy -A PROMISC -m traffic --traffic --ipconn
 /// The bytes that the table has as sent and as received, in packets.
 pub const TABLE: &str =
     "awk 'NR > 1 { out += $2; in_ += $3 } END { printf \"%d %d\", out / 46, in_ / 46 }' /proc/net/xt_traffic/t";
+const TABLE_IPV6: &str =
+    "awk 'NR > 1 { out += $2; in_ += $3 } END { printf \"%d %d\", out / 64, in_ / 64 }' /proc/net/xt_traffic/t";
 /// The connections that addresses have begun and accepted, and those of ports.
 const CONNECTIONS: &str = "for file in ipconn portconn; do \
     awk 'NR > 1 { out += $2; in_ += $3 } END { print out, in_ }' /proc/net/xt_traffic/t.$file; done";
 /// The frames for others that the device has dropped.
 const DROPPED: &str = "ip -j -s -s link show mirror0 | grep -o '\"otherhost\":[0-9]*' | cut -d: -f2";
 
-const CASES: [Case; 13] = [
+const CASES: [Case; 16] = [
     Case { name: NOTHING, without: NOTHING, ..RULES },
     Case { name: EMPTY, without: EMPTY, setup: "iptables-legacy -L PROMISC", ..RULES },
     Case { name: "a rule that matches nothing", setup: "iptables-legacy -A PROMISC -s 192.0.2.1", ..RULES },
@@ -114,7 +118,7 @@ const CASES: [Case; 13] = [
     Case {
         name: "all three, each packet a connection",
         setup: RULE_ALL,
-        flows: Flows::Packets,
+        kind: Kind::Ipv4Flows,
         counted: &[Counted::Packets(TABLE), Counted::Packets(CONNECTIONS)],
         at_most: Some(830.0),
         ..RULES
@@ -140,6 +144,23 @@ const CASES: [Case; 13] = [
         counted: &[Counted::Packets(TABLE)],
         at_most: Some(243.0),
         ..RULES
+    },
+    Case { name: EMPTY_IPV6, without: EMPTY_IPV6, setup: "ip6tables-legacy -L PROMISC", kind: Kind::Ipv6, ..RULES },
+    Case {
+        name: "--traffic, IPv6",
+        without: EMPTY_IPV6,
+        setup: "ip6tables-legacy -A PROMISC -m traffic --traffic --net fd00::/48 --name t",
+        kind: Kind::Ipv6,
+        counted: &[Counted::Packets(TABLE_IPV6)],
+        at_most: Some(412.0),
+    },
+    Case {
+        name: "all three, IPv6",
+        without: EMPTY_IPV6,
+        setup: "ip6tables-legacy -A PROMISC -m traffic --traffic --ipconn --portconn --net fd00::/48 --name t",
+        kind: Kind::Ipv6,
+        counted: &[Counted::Packets(TABLE_IPV6), Counted::Flows(CONNECTIONS)],
+        at_most: Some(600.0),
     },
     Case {
         name: INGRESS,
@@ -179,7 +200,7 @@ END",
 ];
 
 /// What most cases are like.
-const RULES: Case = Case { name: "", without: EMPTY, setup: "", flows: Flows::Addresses, counted: &[], at_most: None };
+const RULES: Case = Case { name: "", without: EMPTY, setup: "", kind: Kind::Ipv4, counted: &[], at_most: None };
 
 /// Prints the packets that the counters of a set have.
 const ELEMENTS: &str = "elements() {
@@ -233,10 +254,10 @@ fn costs_of(lab: &Lab, case: &Case, numbers: &[u32], step: &mut Step) -> Result<
     let (mut costs, mut sent, mut pairs) = (Vec::new(), 0, 0);
     for &addresses in numbers {
         step.line(&format!("{}, {addresses} addresses", case.name));
-        let packets = PACKETS.max(2 * addresses);
-        let traffic = Traffic { addresses, packets, pace: Pace::Each, flows: case.flows };
+        let packets = PACKETS.max(case.kind.to_all(addresses));
+        let traffic = Traffic { addresses, packets, pace: Pace::Each, kind: case.kind };
         source.set_up(&mut guest, traffic)?;
-        let microseconds = source.run_twice(&mut guest, case.flows)?;
+        let microseconds = source.run_twice(&mut guest, case.kind)?;
         sent += 2 * u64::from(packets);
         pairs += u64::from(traffic.pairs());
         let instructions = microseconds * 1000.0 / f64::from(packets);

@@ -11,7 +11,7 @@ use vm_tests::guest::Guest;
 use super::{
     instructions::{RULE_TRAFFIC, TABLE, TRAFFIC, read},
     lab::{Lab, Programs},
-    source::{BURST, Flows, Pace, Source, Traffic},
+    source::{BURST, Kind, Pace, Source, Traffic},
 };
 use crate::{ui::Step, workshop::Workshop};
 
@@ -154,7 +154,7 @@ impl Trial<'_> {
     /// Sends at a rate, or as fast as it can. Gives the rate at which packets were really sent, and whether all were counted.
     fn at(&mut self, rate: Option<u32>) -> Result<(f64, bool)> {
         let packets = (rate.unwrap_or(MANY) * SECONDS).next_multiple_of(BURST);
-        let traffic = Traffic { addresses: ADDRESSES, packets, pace: Pace::Bursts(rate), flows: Flows::Addresses };
+        let traffic = Traffic { addresses: ADDRESSES, packets, pace: Pace::Bursts(rate), kind: Kind::Ipv4 };
         self.source.set_up(&mut self.guest, traffic)?;
         let microseconds = self.source.run(&mut self.guest)?;
         self.sent += u64::from(packets);

@@ -8,7 +8,7 @@ use vm_tests::guest::Guest;
 use super::{
     instructions::{ADDRESSES, PACKETS, RULE_TRAFFIC},
     lab::Lab,
-    source::{Flows, Pace, Source, Traffic},
+    source::{Kind, Pace, Source, Traffic},
 };
 use crate::workshop::Workshop;
 
@@ -32,7 +32,7 @@ pub fn measure(ws: &Workshop, lab: &Lab) -> Result<Reading> {
     guest.must(RULE_TRAFFIC)?;
     let rows = ADDRESSES.into_iter().max().unwrap_or_default();
     let packets = PACKETS.max(rows);
-    source.set_up(&mut guest, Traffic { addresses: rows, packets, pace: Pace::Each, flows: Flows::Addresses })?;
+    source.set_up(&mut guest, Traffic { addresses: rows, packets, pace: Pace::Each, kind: Kind::Ipv4 })?;
     source.run(&mut guest)?;
     let lines = guest.must("wc -l </proc/net/xt_traffic/t")?;
     ensure!(lines.trim() == (rows + 1).to_string(), "the table has {} lines", lines.trim());

@@ -1,15 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0
 //! pktgen, which hands packets for others to the receive path of a device in a guest.
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::{
+    net::{Ipv4Addr, Ipv6Addr},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 use vm_tests::guest::Guest;
 
 /// The first address, 10.0.0.0.
 const FIRST: u32 = 0x0a00_0000;
-/// Bytes of a packet at the IP layer, and of the header of the frame around it.
-const SIZE: u32 = 46;
+/// The first of IPv6, fd00::.
+const FIRST_IPV6: u128 = 0xfd << 120;
+/// Bytes of the header of the frame around a packet.
 const ETHERNET: u32 = 14;
 /// How often a packet is handed over before the next one is made, where the source is not to take much of the time. It
 /// sends no part of a burst.
@@ -28,33 +32,79 @@ pub enum Pace {
     Bursts(Option<u32>),
 }
 
-/// What belongs together.
+/// What is sent.
 #[derive(Clone, Copy)]
-pub enum Flows {
-    /// All packets between two addresses.
-    Addresses,
-    /// Each packet alone: it has ports of its own.
-    Packets,
+pub enum Kind {
+    /// IPv4. All packets between two addresses belong together.
+    Ipv4,
+    /// The same, but each packet belongs to no other: it has ports of its own.
+    Ipv4Flows,
+    /// IPv6. One address sends to as many others, drawn at random: pktgen can do nothing else.
+    Ipv6,
 }
 
-/// UDP datagrams: one half of the addresses sends to the other, each as often as any other and always to the same, one
-/// after the other. A single one sends to itself.
+impl Kind {
+    /// Bytes of a packet at the IP layer. With less, pktgen has no room for what it writes into each.
+    const fn size(self) -> u32 {
+        match self {
+            Self::Ipv4 | Self::Ipv4Flows => 46,
+            Self::Ipv6 => 64,
+        }
+    }
+
+    /// How many packets it takes at least for so many addresses to become known.
+    pub fn to_all(self, addresses: u32) -> u32 {
+        match self {
+            Self::Ipv4 | Self::Ipv4Flows => 2 * addresses,
+            // The odds that one of 65,536 is left out are 1 to 135.
+            Self::Ipv6 => 16 * addresses,
+        }
+    }
+}
+
+/// UDP datagrams. Of IPv4, one half of the addresses sends to the other, each as often as any other and always to the
+/// same, one after the other. A single one sends to itself.
 #[derive(Clone, Copy)]
 pub struct Traffic {
-    /// How many addresses send and receive.
+    /// How many addresses send and receive: a power of two.
     pub addresses: u32,
     /// How many packets are sent in a run.
     pub packets: u32,
     /// How they follow each other.
     pub pace: Pace,
-    /// What belongs together.
-    pub flows: Flows,
+    /// What they are.
+    pub kind: Kind,
 }
 
 impl Traffic {
     /// How many pairs of addresses there are.
     pub fn pairs(self) -> u32 {
-        (self.addresses / 2).max(1)
+        match self.kind {
+            Kind::Ipv4 | Kind::Ipv4Flows => (self.addresses / 2).max(1),
+            Kind::Ipv6 => self.addresses,
+        }
+    }
+
+    /// The lines for pktgen that are about addresses.
+    fn addresses(self) -> [String; 4] {
+        let (pairs, last) = (self.pairs(), self.addresses - 1);
+        let ipv4 = |n| Ipv4Addr::from(FIRST + n);
+        // Not the receivers that another number of addresses has, whose flows would be known already.
+        let receivers = FIRST_IPV6 + (u128::from(self.addresses) << 32);
+        match self.kind {
+            Kind::Ipv4 | Kind::Ipv4Flows => [
+                format!("src_min {}", ipv4(0)),
+                format!("src_max {}", ipv4(pairs - 1)),
+                format!("dst_min {}", ipv4(last + 1 - pairs)),
+                format!("dst_max {}", ipv4(last)),
+            ],
+            Kind::Ipv6 => [
+                "flag IPV6".to_owned(),
+                format!("src6 {}", Ipv6Addr::from(FIRST_IPV6)),
+                format!("dst6_min {}", Ipv6Addr::from(receivers)),
+                format!("dst6_max {}", Ipv6Addr::from(receivers + u128::from(last))),
+            ],
+        }
     }
 }
 
@@ -79,28 +129,22 @@ impl Source {
         };
         let shared = if burst > 1 { "SHARED" } else { "!SHARED" };
         // Ports, from the first to the one before the last, come with the addresses, but end elsewhere.
-        let ports = match traffic.flows {
-            Flows::Addresses => (9, 9),
-            Flows::Packets => (1024, 65533),
+        let ports = match traffic.kind {
+            Kind::Ipv4 | Kind::Ipv6 => (9, 9),
+            Kind::Ipv4Flows => (1024, 65533),
         };
-        let Traffic { addresses, packets, .. } = traffic;
-        let address = |n| Ipv4Addr::from(FIRST + n);
         let lines = [
             "xmit_mode netif_receive".to_owned(),
-            format!("pkt_size {}", SIZE + ETHERNET),
+            format!("pkt_size {}", traffic.kind.size() + ETHERNET),
             "dst_mac 02:00:00:00:00:99".to_owned(),
             format!("burst {burst}"),
             format!("flag {shared}"),
             format!("udp_src_min {}", ports.0),
             format!("udp_src_max {}", ports.1),
             format!("delay {delay}"),
-            format!("count {packets}"),
-            format!("src_min {}", address(0)),
-            format!("src_max {}", address(traffic.pairs() - 1)),
-            format!("dst_min {}", address(addresses - traffic.pairs())),
-            format!("dst_max {}", address(addresses - 1)),
+            format!("count {}", traffic.packets),
         ];
-        for line in lines {
+        for line in lines.into_iter().chain(traffic.addresses()) {
             guest.must(&format!("echo {line} >/proc/net/pktgen/mirror0"))?;
         }
         Ok(())
@@ -115,10 +159,10 @@ impl Source {
     ///
     /// Flows of addresses are remembered then: the guest waits for nobody between the two, as its clock would run away
     /// meanwhile. Those of packets, which are the same both times, are not: it is silent for so long.
-    pub fn run_twice(&self, guest: &mut Guest, flows: Flows) -> Result<f64> {
-        let between = match flows {
-            Flows::Addresses => "",
-            Flows::Packets => "sleep 31 && ",
+    pub fn run_twice(&self, guest: &mut Guest, kind: Kind) -> Result<f64> {
+        let between = match kind {
+            Kind::Ipv4 | Kind::Ipv6 => "",
+            Kind::Ipv4Flows => "sleep 31 && ",
         };
         self.run_line(guest, &format!("{START} && {between}{START}"))
     }
