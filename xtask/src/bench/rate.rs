@@ -155,8 +155,7 @@ impl Trial<'_> {
     fn at(&mut self, rate: Option<u32>) -> Result<(f64, bool)> {
         let packets = (rate.unwrap_or(MANY) * SECONDS).next_multiple_of(BURST);
         let traffic = Traffic { addresses: ADDRESSES, packets, pace: Pace::Bursts(rate), kind: Kind::Ipv4 };
-        self.source.set_up(&mut self.guest, traffic)?;
-        let microseconds = self.source.run(&mut self.guest)?;
+        let microseconds = self.source.send(&mut self.guest, traffic)?;
         self.sent += u64::from(packets);
         let missing = self.missing_after_a_while()?;
         let whole = missing <= self.lost + self.counter.pending;

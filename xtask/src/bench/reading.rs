@@ -32,8 +32,7 @@ pub fn measure(ws: &Workshop, lab: &Lab) -> Result<Reading> {
     guest.must(RULE_TRAFFIC)?;
     let rows = ADDRESSES.into_iter().max().unwrap_or_default();
     let packets = PACKETS.max(rows);
-    source.set_up(&mut guest, Traffic { addresses: rows, packets, pace: Pace::Each, kind: Kind::Ipv4 })?;
-    source.run(&mut guest)?;
+    source.send(&mut guest, Traffic { addresses: rows, packets, pace: Pace::Each, kind: Kind::Ipv4 })?;
     let lines = guest.must("wc -l </proc/net/xt_traffic/t")?;
     ensure!(lines.trim() == (rows + 1).to_string(), "the table has {} lines", lines.trim());
     let times = guest.must(&format!(
