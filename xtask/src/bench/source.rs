@@ -21,7 +21,7 @@ pub const BURST: u32 = 64;
 /// How many addresses send IPv6, if there are so many. Where a sender's row is among others in its bucket is a matter of
 /// luck, and of one sender alone it would be in the figure.
 const IPV6_SENDERS: u32 = 32;
-/// What it is told, and says.
+/// Where it is told what to send from the device, and says what it has sent.
 const DEVICE: &str = "/proc/net/pktgen/mirror0";
 /// Has it send, and waits until all is sent.
 const START: &str = "echo start >/proc/net/pktgen/pgctrl";
@@ -183,15 +183,15 @@ impl Source {
 
     /// `command` is what has `all` parts sent.
     fn send_by(&self, guest: &mut Guest, traffic: Traffic, command: &str) -> Result<f64> {
-        for line in traffic.lines() {
-            guest.must(&format!("echo {line} >{DEVICE}"))?;
-        }
-        let parts: Vec<_> = traffic.parts().iter().map(|lines| format!("part '{}'", lines.join("' '"))).collect();
+        let arguments = |lines: &Vec<String>| format!("'{}'", lines.join("' '"));
+        let parts: Vec<_> = traffic.parts().iter().map(|lines| format!("part {}", arguments(lines))).collect();
         let script = format!(
-            "part() {{ for line; do echo $line >{DEVICE} || return; done; {START} && grep ^Result: {DEVICE}; }}\n\
+            "tell() {{ for line; do echo $line >{DEVICE} || {{ echo \"$line\" >&2; return 1; }}; done; }}\n\
+             part() {{ tell \"$@\" && {START} && grep ^Result: {DEVICE}; }}\n\
              all() {{ {}; }}\n\
-             {command}",
-            parts.join(" && ")
+             tell {} && {command}",
+            parts.join(" && "),
+            arguments(&traffic.lines())
         );
         let output = guest.run_for(&script, PATIENCE)?;
         ensure!(output.status == 0, "pktgen does not start: {}", output.stderr);
@@ -209,6 +209,7 @@ fn microseconds(result: &str) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::instructions::{ADDRESSES, PACKETS};
 
     fn traffic(kind: Kind, addresses: u32, packets: u32) -> Traffic {
         Traffic { addresses, packets, pace: Pace::Each, kind }
@@ -222,7 +223,8 @@ mod tests {
     #[test]
     fn parts_are_all_packets() {
         for kind in [Kind::Ipv4, Kind::Ipv4Flows, Kind::Ipv6] {
-            for (addresses, packets) in [(1, 20_000), (256, 20_000), (1 << 16, 1 << 20)] {
+            for addresses in ADDRESSES {
+                let packets = PACKETS.max(kind.to_all(addresses));
                 let parts = traffic(kind, addresses, packets).parts();
                 let counts: u32 = values(&parts, "count").map(|count| count.parse::<u32>().unwrap()).sum();
                 assert_eq!(counts, packets);
