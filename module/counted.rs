@@ -36,17 +36,33 @@ impl<A: Family> Counted<A> {
     /// Empty ledgers, the memory of which `payer` pays.
     #[inline(never)]
     pub(crate) fn new(params: &Params<A>, payer: Arc<Memcg>) -> Result<Arc<Self>> {
-        let Params { counts, network, sizes, .. } = *params;
+        let Params {
+            counts,
+            network,
+            sizes,
+            ..
+        } = *params;
         let (seed, memory) = (Seed::new(random_u64()), KernelMemory::for_packets(payer));
         let flows = Flows::new(seed, clock::clock(), sizes.flow_sets);
-        let cpus = PerCpu::new(|ledger: &mut Ledger<A, _>| ledger.open(counts, sizes, seed, &flows, &memory))?;
-        Ok(Arc::new(Self { network, flows, cpus }, GFP_KERNEL_ACCOUNT)?)
+        let cpus = PerCpu::new(|ledger: &mut Ledger<A, _>| {
+            ledger.open(counts, sizes, seed, &flows, &memory)
+        })?;
+        Ok(Arc::new(
+            Self {
+                network,
+                flows,
+                cpus,
+            },
+            GFP_KERNEL_ACCOUNT,
+        )?)
     }
 
     /// Counts a packet. Was there anything to count?
     #[inline]
     pub(crate) fn count(&self, packet: SkBuff<'_>, cpu: &ThisCpu) -> bool {
-        self.cpus.local(cpu).is_some_and(|own| ledger::count(self, own, packet))
+        self.cpus
+            .local(cpu)
+            .is_some_and(|own| ledger::count(self, own, packet))
     }
 
     /// The ledgers.

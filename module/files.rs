@@ -56,12 +56,26 @@ impl<A: Family> Files<A> {
         counted: &Arc<Counted<A>>,
         payer: &Arc<Memcg>,
     ) -> Result<Self> {
-        let Params { name, counts, clear_on_read, .. } = params;
+        let Params {
+            name,
+            counts,
+            clear_on_read,
+            ..
+        } = params;
         let addresses = params.delivered(possible_cpus());
         let delivered = |size| clear_on_read.then(|| (size, payer.clone()));
-        let mut files = Self { traffic: None, ipconn: None, portconn: None };
+        let mut files = Self {
+            traffic: None,
+            ipconn: None,
+            portconn: None,
+        };
         if counts.traffic {
-            let rows = Rows::new(counted, TRAFFIC_HEADER, Ledger::traffic, delivered(addresses))?;
+            let rows = Rows::new(
+                counted,
+                TRAFFIC_HEADER,
+                Ledger::traffic,
+                delivered(addresses),
+            )?;
             files.traffic = Some(new_file(dir, fmt!("{name}"), rows)?);
         }
         if counts.ipconn {
@@ -117,15 +131,30 @@ impl<A: Family, K: Key, const PAIRS: usize> Rows<A, K, PAIRS> {
         delivered: Option<(Size, Arc<Memcg>)>,
     ) -> Result<Self> {
         let delivered = delivered.map(|(size, payer)| {
-            let table = Table::new(Seed::new(random_u64()), size, &KernelMemory::for_readers(payer))?;
-            KBox::pin_init(new_mutex!(table, "xt_traffic::Rows::delivered"), GFP_KERNEL_ACCOUNT)
+            let table = Table::new(
+                Seed::new(random_u64()),
+                size,
+                &KernelMemory::for_readers(payer),
+            )?;
+            KBox::pin_init(
+                new_mutex!(table, "xt_traffic::Rows::delivered"),
+                GFP_KERNEL_ACCOUNT,
+            )
         });
-        Ok(Self { counted: counted.clone(), header, table, delivered: delivered.transpose()? })
+        Ok(Self {
+            counted: counted.clone(),
+            header,
+            table,
+            delivered: delivered.transpose()?,
+        })
     }
 
     /// The tables of all CPUs, with the CPU's number.
     fn tables(&self) -> impl Iterator<Item = (u32, &KernelTable<K, PAIRS>)> {
-        self.counted.cpus().iter().filter_map(|(cpu, ledger)| Some((cpu, (self.table)(ledger)?)))
+        self.counted
+            .cpus()
+            .iter()
+            .filter_map(|(cpu, ledger)| Some((cpu, (self.table)(ledger)?)))
     }
 
     fn totals(&self, run: Option<Run<'_, K>>) -> Totals<PAIRS> {
@@ -133,7 +162,8 @@ impl<A: Family, K: Key, const PAIRS: usize> Rows<A, K, PAIRS> {
             Some(run) => run.totals(|cpu| self.counted.cpus().get(cpu).and_then(self.table)),
             None => {
                 let mut sum = Totals::default();
-                self.tables().for_each(|(_, table)| sum.merge(table.others()));
+                self.tables()
+                    .for_each(|(_, table)| sum.merge(table.others()));
                 sum
             }
         }
@@ -183,12 +213,20 @@ impl<A: Family, K: Key, const PAIRS: usize> Lines for Rows<A, K, PAIRS> {
         Ok(entries)
     }
 
-    fn line(&self, entries: &Self::Snapshot, position: usize, out: &mut Line) -> Result<Option<Step<Self::Claim>>> {
+    fn line(
+        &self,
+        entries: &Self::Snapshot,
+        position: usize,
+        out: &mut Line,
+    ) -> Result<Option<Step<Self::Claim>>> {
         task::go_on()?;
         let run = match Place::at(position, entries) {
             Place::Header => {
                 out.write_str(self.header)?;
-                return Ok(Some(Step { next: position + 1, claim: None }));
+                return Ok(Some(Step {
+                    next: position + 1,
+                    claim: None,
+                }));
             }
             Place::Row(run) => run,
             Place::End => return Ok(None),
@@ -200,7 +238,10 @@ impl<A: Family, K: Key, const PAIRS: usize> Lines for Rows<A, K, PAIRS> {
             return Err(error.into());
         }
         let claim = (self.delivered.is_some() && !totals.is_zero()).then_some((owner, totals));
-        Ok(Some(Step { next: position + span, claim }))
+        Ok(Some(Step {
+            next: position + span,
+            claim,
+        }))
     }
 
     fn give_back(&self, (owner, totals): Self::Claim) {

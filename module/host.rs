@@ -40,7 +40,11 @@ impl<T: Default> Slots<T> for HeapSlots<T> {
     }
 
     fn memory(&self) -> usize {
-        let pages = self.pages.iter().filter(|page| page.get().is_some()).count();
+        let pages = self
+            .pages
+            .iter()
+            .filter(|page| page.get().is_some())
+            .count();
         pages * PAGE_SIZE
     }
 }
@@ -68,7 +72,10 @@ impl Memory for Heap {
     fn slots<T: Slot>(&self, limit: u32) -> Result<HeapSlots<T>, Infallible> {
         let limit = limit.min(self.most);
         let pages = limit.div_ceil(HeapSlots::<T>::PER_PAGE);
-        Ok(HeapSlots { limit, pages: (0..pages).map(|_| OnceLock::new()).collect() })
+        Ok(HeapSlots {
+            limit,
+            pages: (0..pages).map(|_| OnceLock::new()).collect(),
+        })
     }
 }
 

@@ -137,7 +137,8 @@ impl Tables {
     /// What there is to say about each table.
     pub(crate) fn stats(&self) -> Result<KVVec<TableStats>> {
         let named = self.named.lock();
-        let mut all = KVVec::with_capacity(named.ipv4.len() + named.ipv6.len(), GFP_KERNEL_ACCOUNT)?;
+        let mut all =
+            KVVec::with_capacity(named.ipv4.len() + named.ipv6.len(), GFP_KERNEL_ACCOUNT)?;
         for listed in &named.ipv4 {
             all.push(listed.stats(), GFP_KERNEL_ACCOUNT)?;
         }
@@ -150,7 +151,9 @@ impl Tables {
 
 impl Named {
     fn get<A: HasTables>(&mut self, params: &Params<A>) -> Result<Arc<Counted<A>>> {
-        let own = A::list(self).iter_mut().find(|listed| listed.params == *params);
+        let own = A::list(self)
+            .iter_mut()
+            .find(|listed| listed.params == *params);
         if let Some(listed) = own {
             listed.rules += 1;
             return Ok(listed.counted.clone());
@@ -175,7 +178,9 @@ impl Named {
     /// namespace has ended before.
     fn put<A: HasTables>(&mut self, counted: &Arc<Counted<A>>) -> Option<Listed<A>> {
         let list = A::list(self);
-        let index = list.iter().position(|listed| Arc::ptr_eq(&listed.counted, counted))?;
+        let index = list
+            .iter()
+            .position(|listed| Arc::ptr_eq(&listed.counted, counted))?;
         let listed = list.get_mut(index)?;
         listed.rules -= 1;
         match listed.rules {
@@ -185,12 +190,19 @@ impl Named {
     }
 }
 
-fn refuse_if_taken<A: Family>(list: &[Listed<A>], name: Name, params: &impl core::fmt::Display) -> bool {
+fn refuse_if_taken<A: Family>(
+    list: &[Listed<A>],
+    name: Name,
+    params: &impl core::fmt::Display,
+) -> bool {
     let Some(listed) = list.iter().find(|listed| listed.params.name == name) else {
         return false;
     };
     if log::permitted() {
-        pr_info!("table {name} exists with {}, refused to a rule with {params}\n", listed.params);
+        pr_info!(
+            "table {name} exists with {}, refused to a rule with {params}\n",
+            listed.params
+        );
     }
     true
 }
@@ -201,15 +213,29 @@ impl<A: Family> Listed<A> {
         let payer = Arc::new(Memcg::of_current(), GFP_KERNEL_ACCOUNT)?;
         let counted = Counted::new(params, payer.clone())?;
         let files = Files::new(dir, params, &counted, &payer)?;
-        Ok(Self { params: *params, counted, rules: 1, files })
+        Ok(Self {
+            params: *params,
+            counted,
+            rules: 1,
+            files,
+        })
     }
 
     fn stats(&self) -> TableStats {
         let mut flows = None;
-        for recent in self.counted.cpus().iter().filter_map(|(_, ledger)| ledger.recent()) {
+        for recent in self
+            .counted
+            .cpus()
+            .iter()
+            .filter_map(|(_, ledger)| ledger.recent())
+        {
             flows.get_or_insert_with(FlowStats::default).add(recent);
         }
-        TableStats { name: self.params.name, files: self.files.stats(), flows }
+        TableStats {
+            name: self.params.name,
+            files: self.files.stats(),
+            flows,
+        }
     }
 }
 

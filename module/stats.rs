@@ -37,7 +37,10 @@ impl Lines for Stats {
         };
         let line = core::str::from_utf8(&rest[..=end]).map_err(|_| EINVAL)?;
         out.write_str(line)?;
-        Ok(Some(Step { next: position + line.len(), claim: None }))
+        Ok(Some(Step {
+            next: position + line.len(),
+            claim: None,
+        }))
     }
 
     fn give_back(&self, (): ()) {}
@@ -48,6 +51,8 @@ pub(crate) struct Text(KVVec<u8>);
 
 impl Write for Text {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        self.0.extend_from_slice(text.as_bytes(), GFP_KERNEL_ACCOUNT).map_err(|_| fmt::Error)
+        self.0
+            .extend_from_slice(text.as_bytes(), GFP_KERNEL_ACCOUNT)
+            .map_err(|_| fmt::Error)
     }
 }

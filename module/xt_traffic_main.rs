@@ -42,6 +42,10 @@ struct XtTraffic {
 impl kernel::Module for XtTraffic {
     fn init(module: &'static ThisModule) -> Result<Self> {
         let namespaces = PerNetSlot::<named::Tables>::register()?;
-        Ok(Self { _ipv4: Registration::new(module)?, _ipv6: Registration::new(module)?, _namespaces: namespaces })
+        Ok(Self {
+            _ipv4: Registration::new(module)?,
+            _ipv6: Registration::new(module)?,
+            _namespaces: namespaces,
+        })
     }
 }

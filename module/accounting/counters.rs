@@ -87,7 +87,9 @@ impl<const PAIRS: usize> Counters<PAIRS> {
 
     /// The counters as they are now.
     pub fn read(&self) -> Totals<PAIRS> {
-        Totals(core::array::from_fn(|i| [self.0[i][0].load(Relaxed), self.0[i][1].load(Relaxed)]))
+        Totals(core::array::from_fn(|i| {
+            [self.0[i][0].load(Relaxed), self.0[i][1].load(Relaxed)]
+        }))
     }
 
     fn each(&self, totals: &Totals<PAIRS>, change: impl Fn(&AtomicU64, u64)) {
@@ -143,7 +145,9 @@ impl<const PAIRS: usize> Totals<PAIRS> {
 
     /// The pair TOTAL, the sum of the others.
     pub fn total(&self) -> (u64, u64) {
-        self.pairs().fold((0, 0), |sum, pair| (sum.0.wrapping_add(pair.0), sum.1.wrapping_add(pair.1)))
+        self.pairs().fold((0, 0), |sum, pair| {
+            (sum.0.wrapping_add(pair.0), sum.1.wrapping_add(pair.1))
+        })
     }
 
     fn each(&mut self, other: Self, combine: fn(u64, u64) -> u64) {
@@ -160,7 +164,12 @@ mod tests {
     #[test]
     fn each_cell_is_its_own() {
         let counters = Counters::<4>::default();
-        let protocols = [Protocol::Tcp, Protocol::Udp, Protocol::Icmp, Protocol::Other];
+        let protocols = [
+            Protocol::Tcp,
+            Protocol::Udp,
+            Protocol::Icmp,
+            Protocol::Other,
+        ];
         for (n, protocol) in protocols.into_iter().enumerate() {
             counters.add(protocol.connection_column(), Direction::Out, 1 << (2 * n));
             counters.add(protocol.connection_column(), Direction::In, 2 << (2 * n));
@@ -177,10 +186,16 @@ mod tests {
     #[test]
     fn icmp_is_other_among_the_bytes() {
         for number in 0..=255 {
-            let expected = [6, 17].iter().position(|known| *known == number).unwrap_or(BYTE_COLUMNS - 1);
+            let expected = [6, 17]
+                .iter()
+                .position(|known| *known == number)
+                .unwrap_or(BYTE_COLUMNS - 1);
             assert_eq!(byte_column(number), expected, "{number}");
         }
-        assert_ne!(Protocol::Icmp.connection_column(), Protocol::Other.connection_column());
+        assert_ne!(
+            Protocol::Icmp.connection_column(),
+            Protocol::Other.connection_column()
+        );
         assert!(Protocol::Other.connection_column() < CONNECTION_COLUMNS);
     }
 
@@ -194,7 +209,10 @@ mod tests {
         assert_eq!(counters.read().without(taken.read()).total(), (0, 3));
         let mut seven = Totals::default();
         seven.merge(taken.read());
-        assert!(Totals::default().without(seven).is_zero(), "never less than nothing");
+        assert!(
+            Totals::default().without(seven).is_zero(),
+            "never less than nothing"
+        );
         taken.subtract_all(&seven);
         assert_eq!(counters.read().without(taken.read()).total(), (0, 10));
     }

@@ -70,7 +70,10 @@ pub struct Line {
 
 impl Line {
     const fn new() -> Self {
-        Self { bytes: [0; LONGEST_LINE], length: 0 }
+        Self {
+            bytes: [0; LONGEST_LINE],
+            length: 0,
+        }
     }
 
     fn as_bytes(&self) -> &[u8] {
@@ -81,7 +84,10 @@ impl Line {
 impl fmt::Write for Line {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let end = self.length + text.len();
-        self.bytes.get_mut(self.length..end).ok_or(fmt::Error)?.copy_from_slice(text.as_bytes());
+        self.bytes
+            .get_mut(self.length..end)
+            .ok_or(fmt::Error)?
+            .copy_from_slice(text.as_bytes());
         self.length = end;
         Ok(())
     }
@@ -112,7 +118,14 @@ pub struct Reader<L: Lines> {
 
 impl<L: Lines> Default for Reader<L> {
     fn default() -> Self {
-        Self { snapshot: None, next: 0, line: Line::new(), sent: 0, claim: None, offset: 0 }
+        Self {
+            snapshot: None,
+            next: 0,
+            line: Line::new(),
+            sent: 0,
+            claim: None,
+            offset: 0,
+        }
     }
 }
 
@@ -121,7 +134,12 @@ impl<L: Lines> Reader<L> {
     ///
     /// The text begins anew with each read at 0. A read that does not follow the one before skips lines, which
     /// stay in the file, as does the line in the middle of which it begins.
-    pub fn read(&mut self, lines: &L, offset: u64, sink: &mut impl Sink) -> Result<usize, L::Error> {
+    pub fn read(
+        &mut self,
+        lines: &L,
+        offset: u64,
+        sink: &mut impl Sink,
+    ) -> Result<usize, L::Error> {
         if sink.space() == 0 {
             return Ok(0);
         }
@@ -138,7 +156,11 @@ impl<L: Lines> Reader<L> {
             }
             let taken = self.hand_out(sink);
             if taken == 0 {
-                return if done > 0 { Ok(done) } else { Err(Trouble::Fault.into()) };
+                return if done > 0 {
+                    Ok(done)
+                } else {
+                    Err(Trouble::Fault.into())
+                };
             }
             done += taken;
         }
@@ -161,7 +183,10 @@ impl<L: Lines> Reader<L> {
             if let Some(claim) = self.claim.take() {
                 lines.give_back(claim);
             }
-            let skipped = self.line.length.min(usize::try_from(offset - self.offset).unwrap_or(usize::MAX));
+            let skipped = self
+                .line
+                .length
+                .min(usize::try_from(offset - self.offset).unwrap_or(usize::MAX));
             self.sent = skipped;
             self.offset += skipped as u64;
         }
@@ -235,7 +260,12 @@ mod tests {
             Ok(self.numbers.borrow().len())
         }
 
-        fn line(&self, rows: &usize, position: usize, out: &mut Line) -> Result<Option<Step<Self::Claim>>, Trouble> {
+        fn line(
+            &self,
+            rows: &usize,
+            position: usize,
+            out: &mut Line,
+        ) -> Result<Option<Step<Self::Claim>>, Trouble> {
             let next = position + 1;
             if position == 0 {
                 out.write_str("HEADER\n")?;
@@ -253,7 +283,10 @@ mod tests {
                 self.give_back((position - 1, number));
                 return Err(Trouble::LongLine);
             }
-            Ok(Some(Step { next, claim: Some((position - 1, number)) }))
+            Ok(Some(Step {
+                next,
+                claim: Some((position - 1, number)),
+            }))
         }
 
         fn give_back(&self, (row, number): Self::Claim) {
@@ -262,7 +295,10 @@ mod tests {
     }
 
     fn file(numbers: &[u64]) -> Numbers {
-        Numbers { numbers: RefCell::new(numbers.to_vec()), broken: Cell::new(None) }
+        Numbers {
+            numbers: RefCell::new(numbers.to_vec()),
+            broken: Cell::new(None),
+        }
     }
 
     /// Takes up to `space` bytes, and then fails.
@@ -287,7 +323,11 @@ mod tests {
     }
 
     fn read_at(reader: &mut Reader<Numbers>, file: &Numbers, offset: u64, space: usize) -> String {
-        let mut taker = Taker { text: vec![], space, fails_after: usize::MAX };
+        let mut taker = Taker {
+            text: vec![],
+            space,
+            fails_after: usize::MAX,
+        };
         let count = reader.read(file, offset, &mut taker).unwrap();
         assert_eq!(count, taker.text.len());
         String::from_utf8(taker.text).unwrap()
@@ -326,7 +366,15 @@ mod tests {
             reader.close(&file);
             let delivered = |line: &str| text.contains(line);
             let left = |line: &str, number: u64| if delivered(line) { 0 } else { number };
-            assert_eq!(*file.numbers.borrow(), [left("1 10\n", 10), 0, left("3 30\n", 30), left("4 40\n", 40)]);
+            assert_eq!(
+                *file.numbers.borrow(),
+                [
+                    left("1 10\n", 10),
+                    0,
+                    left("3 30\n", 30),
+                    left("4 40\n", 40)
+                ]
+            );
         }
     }
 
@@ -355,7 +403,11 @@ mod tests {
             assert_eq!(read_all(&mut reader, &file, offset as u64, 4), rest);
             reader.close(&file);
             for (row, line) in [(0, "1 10\n"), (2, "3 30\n"), (3, "4 40\n")] {
-                assert_eq!(file.numbers.borrow()[row] == 0, rest.contains(line), "{offset}: {line}");
+                assert_eq!(
+                    file.numbers.borrow()[row] == 0,
+                    rest.contains(line),
+                    "{offset}: {line}"
+                );
             }
         }
     }
@@ -364,9 +416,20 @@ mod tests {
     fn a_fault_loses_nothing() {
         for fails_after in 0..WHOLE.len() {
             let (file, mut reader) = (file(&[10, 0, 30, 40]), Reader::default());
-            let mut taker = Taker { text: vec![], space: 100, fails_after };
+            let mut taker = Taker {
+                text: vec![],
+                space: 100,
+                fails_after,
+            };
             let result = reader.read(&file, 0, &mut taker);
-            assert_eq!(result, if fails_after == 0 { Err(Trouble::Fault) } else { Ok(fails_after) });
+            assert_eq!(
+                result,
+                if fails_after == 0 {
+                    Err(Trouble::Fault)
+                } else {
+                    Ok(fails_after)
+                }
+            );
             let rest = read_all(&mut reader, &file, fails_after as u64, 100);
             assert_eq!(String::from_utf8(taker.text).unwrap() + &rest, WHOLE);
         }
@@ -377,7 +440,11 @@ mod tests {
         let (file, mut reader) = (file(&[10, 20]), Reader::default());
         file.broken.set(Some(2));
         assert_eq!(read_at(&mut reader, &file, 0, 100), "HEADER\n1 10\n");
-        let mut taker = Taker { text: vec![], space: 100, fails_after: 100 };
+        let mut taker = Taker {
+            text: vec![],
+            space: 100,
+            fails_after: 100,
+        };
         assert_eq!(reader.read(&file, 12, &mut taker), Err(Trouble::LongLine));
         file.broken.set(None);
         assert_eq!(read_all(&mut reader, &file, 12, 100), "2 20\n");

@@ -35,7 +35,13 @@ impl<K: Key, const PAIRS: usize, M: Memory> Direct<K, PAIRS, M> {
     /// No rows yet. There are as many keys with `prefix` as `rows` says, a power of two.
     pub fn new(prefix: [u64; 2], rows: u32, memory: &M) -> Result<Self, M::Error> {
         let mask = rows.max(1) - 1;
-        Ok(Self { prefix, mask, length: AtomicU32::new(0), rows: memory.slots(mask + 1)?, _keys: PhantomData })
+        Ok(Self {
+            prefix,
+            mask,
+            length: AtomicU32::new(0),
+            rows: memory.slots(mask + 1)?,
+            _keys: PhantomData,
+        })
     }
 
     /// Makes the row of a key that has none, and takes it into use, or says that there is no memory.
@@ -48,7 +54,8 @@ impl<K: Key, const PAIRS: usize, M: Memory> Direct<K, PAIRS, M> {
     pub fn take(&self, key: K) -> Option<&Counters<PAIRS>> {
         let row = self.rows.get(self.number(key))?;
         row.key[0].store(USED, Release);
-        self.length.store(self.length.load(Relaxed).wrapping_add(1), Relaxed);
+        self.length
+            .store(self.length.load(Relaxed).wrapping_add(1), Relaxed);
         Some(&row.counters)
     }
 
@@ -70,7 +77,10 @@ impl<K: Key, const PAIRS: usize, M: Memory> Direct<K, PAIRS, M> {
     /// The key of row `number`, if it is in use.
     pub fn key(&self, number: u32) -> Option<K> {
         let [low, high] = self.prefix;
-        self.rows.get(number)?.is_used().then(|| K::from_words([low | u64::from(number), high]))
+        self.rows
+            .get(number)?
+            .is_used()
+            .then(|| K::from_words([low | u64::from(number), high]))
     }
 
     /// The counters in row `number`.

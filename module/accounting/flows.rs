@@ -100,12 +100,24 @@ impl Flows {
             Opening::Syn { ports, sequence } => Some(self.make(Kind::Syn, ends, ports, sequence)),
             Opening::Datagram { ports } => {
                 let swapped = (ends.0, ports.source) > (ends.1, ports.destination);
-                let (ends, ports) = if swapped { ((ends.1, ends.0), ports.swapped()) } else { (ends, ports) };
+                let (ends, ports) = if swapped {
+                    ((ends.1, ends.0), ports.swapped())
+                } else {
+                    (ends, ports)
+                };
                 Some(self.make(Kind::Datagrams, ends, ports, 0))
             }
             Opening::Packet { protocol } => {
                 let ends = (ends.0.min(ends.1), ends.0.max(ends.1));
-                Some(self.make(Kind::Packets, ends, Ports { source: 0, destination: 0 }, protocol.into()))
+                Some(self.make(
+                    Kind::Packets,
+                    ends,
+                    Ports {
+                        source: 0,
+                        destination: 0,
+                    },
+                    protocol.into(),
+                ))
             }
             Opening::Request => None,
         }
@@ -113,9 +125,14 @@ impl Flows {
 
     #[inline]
     fn make<A: Key>(&self, kind: Kind, ends: (A, A), ports: Ports, number: u32) -> Flow {
-        let rest = u64::from(number) << 32 | u64::from(ports.source) << 16 | u64::from(ports.destination);
+        let rest =
+            u64::from(number) << 32 | u64::from(ports.source) << 16 | u64::from(ports.destination);
         let hash = A::hash_both(ends, self.starts[kind as usize]).word(rest);
-        Flow { tag: hash.finish(), set: hash.place() & self.mask, lifetime: self.lifetimes[kind as usize] }
+        Flow {
+            tag: hash.finish(),
+            set: hash.place() & self.mask,
+            lifetime: self.lifetimes[kind as usize],
+        }
     }
 
     /// How many sets a memory of these flows needs.
@@ -167,13 +184,21 @@ impl<M: Memory> Recent<M> {
     /// A memory of nothing.
     pub fn new(flows: &Flows, memory: &M) -> Result<Self, M::Error> {
         let sets = memory.slots(flows.sets())?;
-        Ok(Self { sets, rare: Rare { memory_wait: Wait::new(memory.wait()), forgotten: AtomicU64::new(0) } })
+        Ok(Self {
+            sets,
+            rare: Rare {
+                memory_wait: Wait::new(memory.wait()),
+                forgotten: AtomicU64::new(0),
+            },
+        })
     }
 
     /// Is the flow alive here? Any CPU may ask.
     #[inline]
     pub fn knows(&self, flow: Flow, now: Ticks) -> bool {
-        self.sets.get(flow.set).is_some_and(|set| set.0.iter().any(|way| way.has(flow, now)))
+        self.sets
+            .get(flow.set)
+            .is_some_and(|set| set.0.iter().any(|way| way.has(flow, now)))
     }
 
     /// A packet of this flow is here: is it the first? `elsewhere` says whether another CPU knows
@@ -182,7 +207,10 @@ impl<M: Memory> Recent<M> {
     /// One context at a time calls this.
     #[inline]
     pub fn is_first(&self, flow: Flow, now: Ticks, elsewhere: impl FnOnce() -> bool) -> bool {
-        let known = self.sets.get(flow.set).and_then(|set| set.0.iter().find(|way| way.has(flow, now)));
+        let known = self
+            .sets
+            .get(flow.set)
+            .and_then(|set| set.0.iter().find(|way| way.has(flow, now)));
         if let Some(way) = known {
             // Not Relaxed, or others might see this end together with an older tag (see `Way::has`).
             way.end.store(flow.end(now), Release);
@@ -230,7 +258,9 @@ mod tests {
     use super::*;
     use crate::{accounting::packet::Part, host::Heap};
 
-    const CLOCK: Clock = Clock { ticks_per_second: 250 };
+    const CLOCK: Clock = Clock {
+        ticks_per_second: 250,
+    };
     const NOW: Ticks = 1_000_000;
 
     fn flows(sets: u32) -> Flows {
@@ -243,15 +273,32 @@ mod tests {
     }
 
     fn header(source: u32, destination: u32) -> Header<u32> {
-        Header { source, destination, protocol: 0, part: Part::First, payload: 20 }
+        Header {
+            source,
+            destination,
+            protocol: 0,
+            part: Part::First,
+            payload: 20,
+        }
     }
 
     fn syn(source: u16, destination: u16, sequence: u32) -> Opening {
-        Opening::Syn { ports: Ports { source, destination }, sequence }
+        Opening::Syn {
+            ports: Ports {
+                source,
+                destination,
+            },
+            sequence,
+        }
     }
 
     fn udp(source: u16, destination: u16) -> Opening {
-        Opening::Datagram { ports: Ports { source, destination } }
+        Opening::Datagram {
+            ports: Ports {
+                source,
+                destination,
+            },
+        }
     }
 
     fn flow(header: Header<u32>, opening: Opening) -> Flow {
@@ -263,22 +310,36 @@ mod tests {
         assert_eq!(flow(header(1, 2), udp(5, 6)), flow(header(2, 1), udp(6, 5)));
         assert_eq!(flow(header(1, 1), udp(5, 6)), flow(header(1, 1), udp(6, 5)));
         let packet = |protocol| Opening::Packet { protocol };
-        assert_eq!(flow(header(1, 2), packet(47)), flow(header(2, 1), packet(47)));
+        assert_eq!(
+            flow(header(1, 2), packet(47)),
+            flow(header(2, 1), packet(47))
+        );
         assert_ne!(flow(header(1, 2), udp(5, 6)), flow(header(1, 2), udp(6, 5)));
-        assert_ne!(flow(header(1, 2), packet(47)), flow(header(1, 2), packet(50)));
+        assert_ne!(
+            flow(header(1, 2), packet(47)),
+            flow(header(1, 2), packet(50))
+        );
     }
 
     #[test]
     fn each_direction_of_segments_is_a_flow() {
-        assert_ne!(flow(header(1, 2), syn(5, 6, 7)), flow(header(2, 1), syn(6, 5, 7)));
-        assert_ne!(flow(header(1, 2), syn(5, 6, 7)), flow(header(1, 2), syn(5, 6, 8)));
+        assert_ne!(
+            flow(header(1, 2), syn(5, 6, 7)),
+            flow(header(2, 1), syn(6, 5, 7))
+        );
+        assert_ne!(
+            flow(header(1, 2), syn(5, 6, 7)),
+            flow(header(1, 2), syn(5, 6, 8))
+        );
     }
 
     #[test]
     fn kinds_are_told_apart() {
-        let zero =
-            [syn(0, 0, 0), udp(0, 0), Opening::Packet { protocol: 0 }].map(|opening| flow(header(1, 1), opening));
-        assert!(zero[0].tag != zero[1].tag && zero[1].tag != zero[2].tag && zero[0].tag != zero[2].tag);
+        let zero = [syn(0, 0, 0), udp(0, 0), Opening::Packet { protocol: 0 }]
+            .map(|opening| flow(header(1, 1), opening));
+        assert!(
+            zero[0].tag != zero[1].tag && zero[1].tag != zero[2].tag && zero[0].tag != zero[2].tag
+        );
         assert_eq!(flows(1).flow(&header(1, 2), &Opening::Request), None);
     }
 

@@ -25,13 +25,19 @@ impl Seed {
     pub const fn new(random: u64) -> Self {
         // 2^64 divided by the golden ratio: odd, and without a pattern.
         let factor = fold(random, 0x9e37_79b9_7f4a_7c15) | 1;
-        Self { start: random, factor }
+        Self {
+            start: random,
+            factor,
+        }
     }
 
     /// Begins a hash.
     #[inline]
     pub const fn hash(self) -> Hash {
-        Hash { state: self.start, factor: self.factor }
+        Hash {
+            state: self.start,
+            factor: self.factor,
+        }
     }
 }
 
@@ -39,7 +45,10 @@ impl Hash {
     /// Takes in a word.
     #[inline]
     pub const fn word(self, word: u64) -> Self {
-        Self { state: fold(self.state ^ word, self.factor), ..self }
+        Self {
+            state: fold(self.state ^ word, self.factor),
+            ..self
+        }
     }
 
     /// The hash of the words so far.
@@ -72,11 +81,19 @@ mod tests {
 
     #[test]
     fn words_and_their_order_matter() {
-        let hash = |words: &[u64]| words.iter().fold(Seed::new(7).hash(), |hash, word| hash.word(*word)).finish();
+        let hash = |words: &[u64]| {
+            words
+                .iter()
+                .fold(Seed::new(7).hash(), |hash, word| hash.word(*word))
+                .finish()
+        };
         let all = [&[][..], &[0], &[0, 0], &[1], &[1, 2], &[2, 1], &[1 << 63]];
         let hashes: HashSet<u64> = all.iter().map(|words| hash(words)).collect();
         assert_eq!(hashes.len(), all.len());
-        assert_ne!(Seed::new(7).hash().word(1).finish(), Seed::new(8).hash().word(1).finish());
+        assert_ne!(
+            Seed::new(7).hash().word(1).finish(),
+            Seed::new(8).hash().word(1).finish()
+        );
     }
 
     /// Whatever keys have in common, and whatever the seed: a place has as many of them as chance would give it.
@@ -94,7 +111,8 @@ mod tests {
                 ("backwards", |n| u64::from((n as u32).reverse_bits())),
             ] {
                 let mut places = std::vec![0u64; PLACES];
-                (0..KEYS).for_each(|n| places[seed.hash().word(key(n)).place() as usize % PLACES] += 1);
+                (0..KEYS)
+                    .for_each(|n| places[seed.hash().word(key(n)).place() as usize % PLACES] += 1);
                 // How many keys are looked at until all have been found: 1.125 for each, by chance.
                 let looks: u64 = places.iter().map(|keys| keys * (keys + 1) / 2).sum();
                 assert!(looks < KEYS * 125 / 100, "{name}, seed {n}: {looks}");
@@ -106,7 +124,9 @@ mod tests {
     fn neighbours_spread_over_all_bits() {
         let seed = Seed::new(0x0123_4567_89ab_cdef);
         for bit in 0..64 {
-            let ones = (0..1000).filter(|n| seed.hash().word(*n).finish() >> bit & 1 == 1).count();
+            let ones = (0..1000)
+                .filter(|n| seed.hash().word(*n).finish() >> bit & 1 == 1)
+                .count();
             assert!((350..650).contains(&ones), "bit {bit}: {ones} of 1000");
         }
     }

@@ -101,7 +101,11 @@ impl<K: Key, const PAIRS: usize, M: Memory> Hashed<K, PAIRS, M> {
             };
             let after = next.load(Relaxed);
             let hash = self.hash(K::from_words(row.words()));
-            let side = if self.bucket(hash) == new { &mut give } else { &mut keep };
+            let side = if self.bucket(hash) == new {
+                &mut give
+            } else {
+                &mut keep
+            };
             next.store(*side, Relaxed);
             *side = link;
             link = after;
@@ -174,7 +178,9 @@ impl<const PAIRS: usize> Row<PAIRS> {
 
 /// The bits of a hash that tell `buckets` buckets apart. There is at least one.
 fn mask(buckets: u32) -> u32 {
-    u32::MAX.checked_shr(buckets.saturating_sub(1).leading_zeros()).unwrap_or(0)
+    u32::MAX
+        .checked_shr(buckets.saturating_sub(1).leading_zeros())
+        .unwrap_or(0)
 }
 
 /// The bucket of `hash` among `buckets`, with their `mask`.
@@ -200,7 +206,12 @@ mod tests {
     use std::vec::Vec;
 
     fn hashed(rows: u32, buckets: u32) -> Hashed<u32, 3, Heap> {
-        let Ok(hashed) = Hashed::new(Seed::new(0x0123_4567_89ab_cdef), rows, buckets, &Heap::ENDLESS);
+        let Ok(hashed) = Hashed::new(
+            Seed::new(0x0123_4567_89ab_cdef),
+            rows,
+            buckets,
+            &Heap::ENDLESS,
+        );
         hashed
     }
 
@@ -211,7 +222,10 @@ mod tests {
     /// How many rows are in each bucket.
     fn chains(hashed: &Hashed<u32, 3, Heap>) -> Vec<u32> {
         let length = |bucket| {
-            let mut link = hashed.heads.get(bucket).map_or(0, |head| head.load(Relaxed));
+            let mut link = hashed
+                .heads
+                .get(bucket)
+                .map_or(0, |head| head.load(Relaxed));
             let mut length = 0;
             while let Some(number) = link.checked_sub(1) {
                 link = hashed.nexts.get(number).unwrap().load(Relaxed);
@@ -226,8 +240,13 @@ mod tests {
     fn each_hash_has_a_bucket() {
         for buckets in [1, 2, 3, 4, 5, 255, 256, 257, u32::MAX] {
             let mask = mask(buckets);
-            assert!(mask >= buckets - 1 && (buckets == 1 || mask / 2 < buckets - 1), "{buckets}: {mask:x}");
-            for hash in (0..1000).chain([u32::MAX, u32::MAX / 2, buckets - 1, buckets.wrapping_add(1)]) {
+            assert!(
+                mask >= buckets - 1 && (buckets == 1 || mask / 2 < buckets - 1),
+                "{buckets}: {mask:x}"
+            );
+            for hash in
+                (0..1000).chain([u32::MAX, u32::MAX / 2, buckets - 1, buckets.wrapping_add(1)])
+            {
                 assert!(bucket(hash, buckets, mask) < buckets);
             }
         }

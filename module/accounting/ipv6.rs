@@ -32,14 +32,18 @@ impl Step {
     #[inline]
     fn next(self, packet: impl Packet) -> Option<Self> {
         match (self.part, self.protocol) {
-            (Part::First, HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION_OPTIONS) => self.pass(packet),
+            (
+                Part::First,
+                HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION_OPTIONS,
+            ) => self.pass(packet),
             _ => None,
         }
     }
 
     fn pass(self, packet: impl Packet) -> Option<Self> {
         // No extension header is shorter than that.
-        let [protocol, length, offset_high, offset_low, ..] = packet.array::<8>(self.offset.into())?;
+        let [protocol, length, offset_high, offset_low, ..] =
+            packet.array::<8>(self.offset.into())?;
         let mut part = Part::First;
         let size = match self.protocol {
             FRAGMENT => {
@@ -53,7 +57,11 @@ impl Step {
             _ => (u16::from(length) + 1) * 8,
         };
         let offset = self.offset.checked_add(size)?;
-        (usize::from(offset) <= packet.length()).then_some(Self { protocol, offset, part })
+        (usize::from(offset) <= packet.length()).then_some(Self {
+            protocol,
+            offset,
+            part,
+        })
     }
 }
 
@@ -72,7 +80,11 @@ impl Family for u128 {
     fn header(packet: impl Packet) -> Option<Header<Self>> {
         let h: &[u8; SIZE] = packet.linear().first_chunk()?;
         let (source, destination) = h[8..].split_first_chunk()?;
-        let mut step = Step { protocol: h[6], offset: SIZE as u16, part: Part::First };
+        let mut step = Step {
+            protocol: h[6],
+            offset: SIZE as u16,
+            part: Part::First,
+        };
         for _ in 0..MAX_EXTENSIONS {
             let Some(next) = step.next(packet) else {
                 break;
@@ -144,7 +156,10 @@ mod tests {
         let header = u128::header(Bytes(&packet(&[], UDP))).unwrap();
         assert_eq!(header.source, u128::from_be_bytes([0x11; 16]));
         assert_eq!(header.destination, u128::from_be_bytes([0x22; 16]));
-        assert_eq!((header.protocol, header.part, header.payload), (UDP, Part::First, 40));
+        assert_eq!(
+            (header.protocol, header.part, header.payload),
+            (UDP, Part::First, 40)
+        );
     }
 
     #[test]
@@ -164,42 +179,80 @@ mod tests {
             authentication(6),
             options(DESTINATION_OPTIONS, 1),
         ];
-        assert_eq!(read(&packet(&chain, UDP)), (UDP, Part::First, 40 + 8 + 16 + 24 + 8 + 24 + 8));
+        assert_eq!(
+            read(&packet(&chain, UDP)),
+            (UDP, Part::First, 40 + 8 + 16 + 24 + 8 + 24 + 8)
+        );
     }
 
     #[test]
     fn fragments() {
-        assert_eq!(read(&packet(&[fragment(0, false)], UDP)), (UDP, Part::First, 48), "atomic");
-        assert_eq!(read(&packet(&[fragment(0, true)], UDP)), (UDP, Part::First, 48), "first");
-        assert_eq!(read(&packet(&[fragment(1, false)], UDP)), (UDP, Part::Later, 48), "last");
+        assert_eq!(
+            read(&packet(&[fragment(0, false)], UDP)),
+            (UDP, Part::First, 48),
+            "atomic"
+        );
+        assert_eq!(
+            read(&packet(&[fragment(0, true)], UDP)),
+            (UDP, Part::First, 48),
+            "first"
+        );
+        assert_eq!(
+            read(&packet(&[fragment(1, false)], UDP)),
+            (UDP, Part::Later, 48),
+            "last"
+        );
         // What follows in a later fragment is data, whatever it looks like.
         let chain = [fragment(185, true), options(DESTINATION_OPTIONS, 1)];
-        assert_eq!(read(&packet(&chain, UDP)), (DESTINATION_OPTIONS, Part::Later, 48));
+        assert_eq!(
+            read(&packet(&chain, UDP)),
+            (DESTINATION_OPTIONS, Part::Later, 48)
+        );
     }
 
     #[test]
     fn other_headers_end_the_chain() {
         for number in [50, 59, 135, 139, 253] {
-            assert_eq!(read(&packet(&[options(ROUTING, 1), options(number, 1)], UDP)), (number, Part::First, 48));
+            assert_eq!(
+                read(&packet(&[options(ROUTING, 1), options(number, 1)], UDP)),
+                (number, Part::First, 48)
+            );
         }
     }
 
     #[test]
     fn a_header_that_is_cut_short_is_not_passed() {
-        let whole = packet(&[options(HOP_BY_HOP, 1), options(DESTINATION_OPTIONS, 2)], UDP);
+        let whole = packet(
+            &[options(HOP_BY_HOP, 1), options(DESTINATION_OPTIONS, 2)],
+            UDP,
+        );
         for length in 48..64 {
-            assert_eq!(read(&whole[..length]), (DESTINATION_OPTIONS, Part::First, 48), "{length}");
+            assert_eq!(
+                read(&whole[..length]),
+                (DESTINATION_OPTIONS, Part::First, 48),
+                "{length}"
+            );
         }
         assert_eq!(read(&whole[..64]), (UDP, Part::First, 64));
         for length in 40..48 {
-            assert_eq!(read(&whole[..length]), (HOP_BY_HOP, Part::First, 40), "{length}");
+            assert_eq!(
+                read(&whole[..length]),
+                (HOP_BY_HOP, Part::First, 40),
+                "{length}"
+            );
         }
     }
 
     #[test]
     fn the_walk_has_an_end() {
         let chain = |count| vec![options(DESTINATION_OPTIONS, 1); count];
-        assert_eq!(read(&packet(&chain(16), UDP)), (UDP, Part::First, 40 + 16 * 8));
-        assert_eq!(read(&packet(&chain(17), UDP)), (DESTINATION_OPTIONS, Part::First, 40 + 16 * 8));
+        assert_eq!(
+            read(&packet(&chain(16), UDP)),
+            (UDP, Part::First, 40 + 16 * 8)
+        );
+        assert_eq!(
+            read(&packet(&chain(17), UDP)),
+            (DESTINATION_OPTIONS, Part::First, 40 + 16 * 8)
+        );
     }
 }

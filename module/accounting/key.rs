@@ -105,7 +105,9 @@ impl Address for u32 {
 
     fn from_bytes(bytes: &[u8; 16]) -> Option<Self> {
         let (address, rest) = bytes.split_first_chunk()?;
-        rest.iter().all(|byte| *byte == 0).then_some(Self::from_be_bytes(*address))
+        rest.iter()
+            .all(|byte| *byte == 0)
+            .then_some(Self::from_be_bytes(*address))
     }
 }
 

@@ -35,13 +35,24 @@ pub struct Ledger<A, M: Memory> {
 /// A ledger of nothing.
 impl<A, M: Memory> Default for Ledger<A, M> {
     fn default() -> Self {
-        Self { traffic: None, ipconn: None, portconn: None, recent: None }
+        Self {
+            traffic: None,
+            ipconn: None,
+            portconn: None,
+            recent: None,
+        }
     }
 }
 
 impl<A: Family, M: Memory> Ledger<A, M> {
     /// An empty one for what is to be counted. `flows` are those of the table.
-    pub fn new(counts: Counts, sizes: Sizes, seed: Seed, flows: &Flows, memory: &M) -> Result<Self, M::Error> {
+    pub fn new(
+        counts: Counts,
+        sizes: Sizes,
+        seed: Seed,
+        flows: &Flows,
+        memory: &M,
+    ) -> Result<Self, M::Error> {
         let mut ledger = Self::default();
         ledger.open(counts, sizes, seed, flows, memory)?;
         Ok(ledger)
@@ -94,7 +105,9 @@ impl<A: Family, M: Memory> Ledger<A, M> {
 
     /// Does this CPU know the flow? Any CPU may ask.
     pub fn knows(&self, flow: Flow, now: Ticks) -> bool {
-        self.recent.as_ref().is_some_and(|recent| recent.knows(flow, now))
+        self.recent
+            .as_ref()
+            .is_some_and(|recent| recent.knows(flow, now))
     }
 }
 
@@ -132,16 +145,24 @@ pub trait Ledgers<A, M: Memory> {
 ///
 /// One context at a time calls this for one ledger.
 #[inline]
-pub fn count<A: Family, M: Memory>(ledgers: &impl Ledgers<A, M>, own: &Ledger<A, M>, packet: impl Packet) -> bool {
+pub fn count<A: Family, M: Memory>(
+    ledgers: &impl Ledgers<A, M>,
+    own: &Ledger<A, M>,
+    packet: impl Packet,
+) -> bool {
     if own.recent.is_some() || packet.is_aggregate() {
         return count_all(ledgers, own, packet);
     }
-    look(ledgers, packet).is_some_and(|(header, ends)| own.count_bytes(&header, ends, packet.length() as u64))
+    look(ledgers, packet)
+        .is_some_and(|(header, ends)| own.count_bytes(&header, ends, packet.length() as u64))
 }
 
 /// The header of a packet and which of its ends are counted, if any.
 #[inline(always)]
-fn look<A: Family, M: Memory>(ledgers: &impl Ledgers<A, M>, packet: impl Packet) -> Option<(Header<A>, Ends)> {
+fn look<A: Family, M: Memory>(
+    ledgers: &impl Ledgers<A, M>,
+    packet: impl Packet,
+) -> Option<(Header<A>, Ends)> {
     let header = A::header(packet)?;
     let ends = ledgers.network().ends(header.source, header.destination)?;
     Some((header, ends))
@@ -151,7 +172,11 @@ fn look<A: Family, M: Memory>(ledgers: &impl Ledgers<A, M>, packet: impl Packet)
 ///
 /// Not inlined: a packet on its own, of which bytes alone are counted, need not pay for the registers that this takes.
 #[inline(never)]
-fn count_all<A: Family, M: Memory>(ledgers: &impl Ledgers<A, M>, own: &Ledger<A, M>, packet: impl Packet) -> bool {
+fn count_all<A: Family, M: Memory>(
+    ledgers: &impl Ledgers<A, M>,
+    own: &Ledger<A, M>,
+    packet: impl Packet,
+) -> bool {
     let Some((header, ends)) = look(ledgers, packet) else {
         return false;
     };
@@ -182,7 +207,13 @@ impl<A: Family, M: Memory> Ledger<A, M> {
         let Some(traffic) = &self.traffic else {
             return false;
         };
-        traffic.add_at(ends, header.source, header.destination, byte_column(header.protocol), bytes);
+        traffic.add_at(
+            ends,
+            header.source,
+            header.destination,
+            byte_column(header.protocol),
+            bytes,
+        );
         true
     }
 
@@ -190,7 +221,9 @@ impl<A: Family, M: Memory> Ledger<A, M> {
     fn add_connection(&self, header: &Header<A>, opening: &Opening, ends: Ends) {
         let (column, port) = (opening.protocol().connection_column(), opening.port());
         let initiator = ends.source().then_some((header.source, Direction::Out));
-        let target = ends.destination().then_some((header.destination, Direction::In));
+        let target = ends
+            .destination()
+            .then_some((header.destination, Direction::In));
         for (address, direction) in [initiator, target].into_iter().flatten() {
             if let Some(ipconn) = &self.ipconn {
                 ipconn.add(address, column, direction, 1);

@@ -73,7 +73,12 @@ impl<A: Address> Network<A> {
             Internal::Exclude => 1 << Ends::SOURCE | 1 << Ends::DESTINATION,
             Internal::Only => 1 << Ends::BOTH,
         };
-        (contiguous && base & mask == base).then_some(Self { base, mask, internal, counted })
+        (contiguous && base & mask == base).then_some(Self {
+            base,
+            mask,
+            internal,
+            counted,
+        })
     }
 
     /// Its first address.
@@ -100,7 +105,10 @@ impl<A: Address> Network<A> {
     /// The ends of a packet that are to be counted, if any.
     #[inline]
     pub fn ends(&self, source: A, destination: A) -> Option<Ends> {
-        let (source, destination) = (u8::from(self.contains(source)), u8::from(self.contains(destination)));
+        let (source, destination) = (
+            u8::from(self.contains(source)),
+            u8::from(self.contains(destination)),
+        );
         let ends = source * Ends::SOURCE + destination * Ends::DESTINATION;
         (self.counted >> ends & 1 != 0).then_some(Ends(ends))
     }
@@ -128,8 +136,20 @@ mod tests {
     fn counts_the_ends_inside() {
         use Internal::*;
         for (internal, inside, out, into, outside) in [
-            (Any, Some((true, true)), Some((true, false)), Some((false, true)), None),
-            (Exclude, None, Some((true, false)), Some((false, true)), None),
+            (
+                Any,
+                Some((true, true)),
+                Some((true, false)),
+                Some((false, true)),
+                None,
+            ),
+            (
+                Exclude,
+                None,
+                Some((true, false)),
+                Some((false, true)),
+                None,
+            ),
             (Only, Some((true, true)), None, None, None),
         ] {
             assert_eq!(ends(internal, INSIDE, INSIDE_TOO), inside);

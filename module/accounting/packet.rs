@@ -94,7 +94,11 @@ impl Family for u32 {
             source: u32::from_be_bytes([h[12], h[13], h[14], h[15]]),
             destination: u32::from_be_bytes([h[16], h[17], h[18], h[19]]),
             protocol: h[9],
-            part: if offset == 0 { Part::First } else { Part::Later },
+            part: if offset == 0 {
+                Part::First
+            } else {
+                Part::Later
+            },
             payload: u16::from(h[0] & 0x0f) * 4,
         })
     }
@@ -119,8 +123,13 @@ mod tests {
 
     #[test]
     fn reads_an_ipv4_header() {
-        let expected =
-            Header { source: 0xc000_0201, destination: 0xc633_64ff, protocol: 17, part: Part::First, payload: 24 };
+        let expected = Header {
+            source: 0xc000_0201,
+            destination: 0xc633_64ff,
+            protocol: 17,
+            part: Part::First,
+            payload: 24,
+        };
         assert_eq!(u32::header(Bytes(&ipv4(17, 0))), Some(expected));
     }
 

@@ -101,8 +101,13 @@ impl Sizes {
             0 => Self::default_buckets(network_size),
             given => given.next_power_of_two(),
         };
-        let rows = addresses.min(Self::ROWS.max(buckets)).min(Self::ALL_ROWS / cpus.max(1));
-        Self { addresses: Size::hashed(rows, buckets), flow_sets: buckets.clamp(1 << 13, 1 << 18) }
+        let rows = addresses
+            .min(Self::ROWS.max(buckets))
+            .min(Self::ALL_ROWS / cpus.max(1));
+        Self {
+            addresses: Size::hashed(rows, buckets),
+            flow_sets: buckets.clamp(1 << 13, 1 << 18),
+        }
     }
 
     /// The same, with direct rows if the network is small and has no more addresses than buckets were asked for.
@@ -110,7 +115,9 @@ impl Sizes {
     pub fn for_network<A: Address>(mut self, network: &Network<A>) -> Self {
         let (all, Size { rows, buckets, .. }) = (saturated(network.size()), self.addresses);
         if all <= Self::DIRECT && all <= buckets && all == rows {
-            self.addresses.spread = Spread::Direct { prefix: network.base().to_words() };
+            self.addresses.spread = Spread::Direct {
+                prefix: network.base().to_words(),
+            };
         }
         self
     }
@@ -142,15 +149,28 @@ pub struct Params<A> {
 impl<A: Address> Params<A> {
     /// The size of one table for all addresses that `cpus` CPUs together can have rows for.
     pub fn delivered(&self, cpus: u32) -> Size {
-        let rows = self.sizes.addresses.rows.saturating_mul(cpus).min(saturated(self.network.size()));
-        Size { rows, ..self.sizes.addresses }
+        let rows = self
+            .sizes
+            .addresses
+            .rows
+            .saturating_mul(cpus)
+            .min(saturated(self.network.size()));
+        Size {
+            rows,
+            ..self.sizes.addresses
+        }
     }
 }
 
 /// As the options of a rule.
 impl<A: Address> fmt::Display for Params<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { counts, network, sizes, .. } = self;
+        let Self {
+            counts,
+            network,
+            sizes,
+            ..
+        } = self;
         let option = |wanted, name| if wanted { name } else { "" };
         f.write_str(option(counts.traffic, "--traffic "))?;
         f.write_str(option(counts.ipconn, "--ipconn "))?;
@@ -271,7 +291,14 @@ mod tests {
         assert_eq!(params.name.as_str(), "RSN");
         let network = Network::new(0xc10b_b000, 0xffff_f000, Internal::Exclude);
         assert_eq!(Some(params.network), network);
-        assert_eq!(params.counts, Counts { traffic: true, ipconn: false, portconn: false });
+        assert_eq!(
+            params.counts,
+            Counts {
+                traffic: true,
+                ipconn: false,
+                portconn: false
+            }
+        );
         assert!(!params.clear_on_read);
     }
 
@@ -281,7 +308,10 @@ mod tests {
         info.netbase = 0x2001_0db8_0000_0000_0000_0000_0000_0000u128.to_be_bytes();
         info.netmask = (u128::MAX << 80).to_be_bytes();
         let params = Params::<u128>::from_info(&info, 2).unwrap();
-        assert_eq!(params.to_string(), "--traffic --net 2001:db8::/48 --nointernal");
+        assert_eq!(
+            params.to_string(),
+            "--traffic --net 2001:db8::/48 --nointernal"
+        );
         assert_eq!(Params::<u32>::from_info(&info, 2), Err(Refusal::Network));
     }
 
@@ -294,11 +324,23 @@ mod tests {
         };
         let net = "--net 193.11.176.0/20";
         assert_eq!(text(|_| ()), std::format!("--traffic {net} --nointernal"));
-        assert_eq!(text(|i| i.count = 6), std::format!("--ipconn --portconn {net} --nointernal"));
-        assert_eq!(text(|i| i.internal = 2), std::format!("--traffic {net} ! --nointernal"));
-        assert_eq!(text(|i| i.hash_size = 4096), std::format!("--traffic {net} --nointernal"));
+        assert_eq!(
+            text(|i| i.count = 6),
+            std::format!("--ipconn --portconn {net} --nointernal")
+        );
+        assert_eq!(
+            text(|i| i.internal = 2),
+            std::format!("--traffic {net} ! --nointernal")
+        );
+        assert_eq!(
+            text(|i| i.hash_size = 4096),
+            std::format!("--traffic {net} --nointernal")
+        );
         let all = text(|i| (i.count, i.internal, i.clear_on_read, i.hash_size) = (7, 0, 1, 8));
-        assert_eq!(all, std::format!("--traffic --ipconn --portconn {net} --hashsize 8 --clearonread"));
+        assert_eq!(
+            all,
+            std::format!("--traffic --ipconn --portconn {net} --hashsize 8 --clearonread")
+        );
     }
 
     #[test]
@@ -318,21 +360,43 @@ mod tests {
         let flow_sets = |hash_size| Sizes::new(u128::MAX, hash_size, 1).flow_sets;
         assert_eq!([1, 0, 1 << 24].map(flow_sets), [1 << 13, 1 << 16, 1 << 18]);
         let rows = |hash_size, cpus| Sizes::new(u128::MAX, hash_size, cpus).addresses.rows;
-        assert_eq!([rows(0, 32), rows(0, 64), rows(1 << 24, 32)], [1 << 20, 1 << 19, 1 << 20]);
+        assert_eq!(
+            [rows(0, 32), rows(0, 64), rows(1 << 24, 32)],
+            [1 << 20, 1 << 19, 1 << 20]
+        );
     }
 
     #[test]
     fn small_networks_are_direct() {
         let spread = |length: u32, hash_size, cpus| {
-            let network = Network::new(0u32, u32::MAX.checked_shl(32 - length).unwrap_or(0), Internal::Any).unwrap();
-            Sizes::new(network.size(), hash_size, cpus).for_network(&network).addresses.spread
+            let network = Network::new(
+                0u32,
+                u32::MAX.checked_shl(32 - length).unwrap_or(0),
+                Internal::Any,
+            )
+            .unwrap();
+            Sizes::new(network.size(), hash_size, cpus)
+                .for_network(&network)
+                .addresses
+                .spread
         };
         let direct = Spread::Direct { prefix: [0, 0] };
         assert_eq!([16, 24, 32].map(|length| spread(length, 0, 2)), [direct; 3]);
-        assert_eq!([0, 8, 15].map(|length| spread(length, 0, 2)), [Spread::Hashed; 3]);
+        assert_eq!(
+            [0, 8, 15].map(|length| spread(length, 0, 2)),
+            [Spread::Hashed; 3]
+        );
         assert_eq!(spread(15, 1 << 17, 2), Spread::Hashed, "too much memory");
-        assert_eq!(spread(24, 128, 2), Spread::Hashed, "fewer buckets were asked for");
-        assert_eq!(spread(16, 0, 1 << 10), Spread::Hashed, "not every address can have a row");
+        assert_eq!(
+            spread(24, 128, 2),
+            Spread::Hashed,
+            "fewer buckets were asked for"
+        );
+        assert_eq!(
+            spread(16, 0, 1 << 10),
+            Spread::Hashed,
+            "not every address can have a row"
+        );
     }
 
     #[test]
@@ -340,8 +404,12 @@ mod tests {
         let delivered = |length: u32| {
             let mut info = info();
             (info.netbase, info.netmask) = ([0; 16], [0; 16]);
-            info.netmask[..4].copy_from_slice(&u32::MAX.checked_shl(32 - length).unwrap_or(0).to_be_bytes());
-            Params::<u32>::from_info(&info, 4).unwrap().delivered(4).rows
+            info.netmask[..4]
+                .copy_from_slice(&u32::MAX.checked_shl(32 - length).unwrap_or(0).to_be_bytes());
+            Params::<u32>::from_info(&info, 4)
+                .unwrap()
+                .delivered(4)
+                .rows
         };
         assert_eq!([24, 10, 0].map(delivered), [256, 1 << 22, 1 << 22]);
     }

@@ -78,8 +78,17 @@ mod tests {
 
     #[test]
     fn the_words_are_over_their_pairs() {
-        let words = |header: &str| header.trim_end().split('\t').map(String::from).collect::<Vec<_>>();
-        assert_eq!(words(TRAFFIC_HEADER), ["IP", "", "TOTAL", "", "TCP", "", "UDP", "", "OTHER"]);
+        let words = |header: &str| {
+            header
+                .trim_end()
+                .split('\t')
+                .map(String::from)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            words(TRAFFIC_HEADER),
+            ["IP", "", "TOTAL", "", "TCP", "", "UDP", "", "OTHER"]
+        );
         let connections = ["", "TOTAL", "", "TCP", "", "UDP", "", "ICMP", "", "OTHER"];
         assert_eq!(words(IPCONN_HEADER)[0], "IP");
         assert_eq!(words(PORTCONN_HEADER)[0], "PORT");
@@ -90,7 +99,10 @@ mod tests {
         let counters = Counters::<4>::default();
         counters.add(0, Out, 1);
         write_row(&mut row, Owner::One(1u32), &counters.read()).unwrap();
-        assert_eq!(words(&row), ["0.0.0.1", "1", "0", "1", "0", "0", "0", "0", "0", "0", "0"]);
+        assert_eq!(
+            words(&row),
+            ["0.0.0.1", "1", "0", "1", "0", "0", "0", "0", "0", "0", "0"]
+        );
     }
 
     #[test]

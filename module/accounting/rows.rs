@@ -25,7 +25,13 @@ pub fn entries<K: Key, const PAIRS: usize, M: Memory>(
     cpu: u32,
     table: &Table<K, PAIRS, M>,
 ) -> impl Iterator<Item = Entry<K>> + '_ {
-    (0..table.end()).filter_map(move |row| Some(Entry { key: table.key(row)?, cpu, row }))
+    (0..table.end()).filter_map(move |row| {
+        Some(Entry {
+            key: table.key(row)?,
+            cpu,
+            row,
+        })
+    })
 }
 
 /// A run of entries for one key.
@@ -36,7 +42,10 @@ impl<'a, K: Key> Run<'a, K> {
     /// The run at the start of sorted entries.
     pub fn first(entries: &'a [Entry<K>]) -> Option<Self> {
         let key = entries.first()?.key;
-        let end = entries.iter().position(|entry| entry.key != key).unwrap_or(entries.len());
+        let end = entries
+            .iter()
+            .position(|entry| entry.key != key)
+            .unwrap_or(entries.len());
         Some(Self(&entries[..end]))
     }
 
@@ -47,7 +56,9 @@ impl<'a, K: Key> Run<'a, K> {
 
     /// Whose they are.
     pub fn owner(&self) -> Owner<K> {
-        self.0.first().map_or(Owner::Others, |entry| Owner::One(entry.key))
+        self.0
+            .first()
+            .map_or(Owner::Others, |entry| Owner::One(entry.key))
     }
 
     /// The sum of their counters as they are now. `table` gives the table of a CPU.
@@ -128,10 +139,18 @@ mod tests {
     #[test]
     fn cpus_are_merged_in_ascending_order() {
         let tables = [table(9), table(9)];
-        for (cpu, address, bytes) in [(0, 30u32, 1), (0, 10, 2), (1, 20, 4), (1, 30, 8), (0, 9, 16)] {
+        for (cpu, address, bytes) in [
+            (0, 30u32, 1),
+            (0, 10, 2),
+            (1, 20, 4),
+            (1, 30, 8),
+            (0, 9, 16),
+        ] {
             tables[cpu].add(address, UDP, Out, bytes);
         }
-        let mut all: Vec<Entry<u32>> = (0..2).flat_map(|cpu| entries(cpu as u32, &tables[cpu])).collect();
+        let mut all: Vec<Entry<u32>> = (0..2)
+            .flat_map(|cpu| entries(cpu as u32, &tables[cpu]))
+            .collect();
         all.sort_unstable();
         let mut rest = &all[..];
         let mut rows = Vec::new();
@@ -141,7 +160,15 @@ mod tests {
             rest = &rest[run.span()..];
         }
         let row = |address: &str, span, bytes| (String::from(address), span, bytes);
-        assert_eq!(rows, [row("0.0.0.9", 1, 16), row("0.0.0.10", 1, 2), row("0.0.0.20", 1, 4), row("0.0.0.30", 2, 9)]);
+        assert_eq!(
+            rows,
+            [
+                row("0.0.0.9", 1, 16),
+                row("0.0.0.10", 1, 2),
+                row("0.0.0.20", 1, 4),
+                row("0.0.0.30", 2, 9)
+            ]
+        );
     }
 
     #[test]
@@ -161,7 +188,9 @@ mod tests {
         let (given, cpus) = (table(9), [table(9), table(9)]);
         let all = |run: Option<Run<'_, u32>>| run.unwrap().totals(|cpu| cpus.get(cpu as usize));
         let list = || {
-            let mut all: Vec<_> = (0..2).flat_map(|cpu| entries(cpu as u32, &cpus[cpu])).collect();
+            let mut all: Vec<_> = (0..2)
+                .flat_map(|cpu| entries(cpu as u32, &cpus[cpu]))
+                .collect();
             all.sort_unstable();
             all
         };
@@ -169,7 +198,12 @@ mod tests {
         let old = list();
         cpus[1].add(7, UDP, Out, 5);
         let new = list();
-        let read = |entries: &[Entry<u32>]| take(&given, Owner::One(7), all(Run::first(entries))).unwrap().total().0;
+        let read = |entries: &[Entry<u32>]| {
+            take(&given, Owner::One(7), all(Run::first(entries)))
+                .unwrap()
+                .total()
+                .0
+        };
         assert_eq!(read(&new), 15);
         assert_eq!(read(&old), 0);
         cpus[0].add(7, UDP, Out, 100);

@@ -52,7 +52,10 @@ pub struct Wait {
 impl Wait {
     /// No failure yet.
     pub fn new(length: u32) -> Self {
-        Self { length, left: AtomicU32::new(0) }
+        Self {
+            length,
+            left: AtomicU32::new(0),
+        }
     }
 
     /// Makes an attempt unless one has failed not long ago. One context at a time calls this.

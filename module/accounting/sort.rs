@@ -43,7 +43,10 @@ pub fn merge_sort<T: Copy + Ord, E>(
 fn insertion_sort<T: Copy + Ord>(run: &mut [T]) {
     for end in 1..run.len() {
         let item = run[end];
-        let place = run[..end].iter().rposition(|other| *other <= item).map_or(0, |before| before + 1);
+        let place = run[..end]
+            .iter()
+            .rposition(|other| *other <= item)
+            .map_or(0, |before| before + 1);
         run.copy_within(place..end, place + 1);
         run[place] = item;
     }
@@ -123,7 +126,9 @@ mod tests {
             }
         }
         let items = (0..1000).map(|n| Item(n as u32 * 7 % 10, n)).collect();
-        assert!(sorted(items).windows(2).all(|pair| pair[0].0 != pair[1].0 || pair[0].1 < pair[1].1));
+        assert!(sorted(items)
+            .windows(2)
+            .all(|pair| pair[0].0 != pair[1].0 || pair[0].1 < pair[1].1));
     }
 
     #[test]

@@ -22,7 +22,11 @@ pub struct RowStats {
 impl RowStats {
     /// Takes in the rows of a CPU.
     pub fn add<K: Key, const PAIRS: usize, M: Memory>(&mut self, table: &Table<K, PAIRS, M>) {
-        self.merge(Self { rows: table.rows().into(), memory: table.memory(), overflows: table.overflows() });
+        self.merge(Self {
+            rows: table.rows().into(),
+            memory: table.memory(),
+            overflows: table.overflows(),
+        });
     }
 
     fn merge(&mut self, other: Self) {
@@ -72,7 +76,11 @@ pub fn write(out: &mut impl Write, tables: &[TableStats]) -> fmt::Result {
 fn write_sums(out: &mut impl Write, tables: &[TableStats]) -> fmt::Result {
     let (mut rows, mut flows) = (RowStats::default(), FlowStats::default());
     for table in tables {
-        table.files.iter().flatten().for_each(|file| rows.merge(*file));
+        table
+            .files
+            .iter()
+            .flatten()
+            .for_each(|file| rows.merge(*file));
         let FlowStats { memory, forgotten } = table.flows.unwrap_or_default();
         flows.memory += memory;
         flows.forgotten += forgotten;
@@ -87,7 +95,12 @@ fn write_sums(out: &mut impl Write, tables: &[TableStats]) -> fmt::Result {
 fn write_table(out: &mut impl Write, table: &TableStats) -> fmt::Result {
     let name = &table.name;
     for (file, stats) in FILES.iter().zip(&table.files) {
-        if let Some(RowStats { rows, memory, overflows }) = stats {
+        if let Some(RowStats {
+            rows,
+            memory,
+            overflows,
+        }) = stats
+        {
             writeln!(out, "{name}{file}.rows {rows}")?;
             writeln!(out, "{name}{file}.memory {memory}")?;
             writeln!(out, "{name}{file}.overflows {overflows}")?;
@@ -117,16 +130,34 @@ mod tests {
     fn nothing_is_nothing() {
         let mut text = String::new();
         write(&mut text, &[]).unwrap();
-        assert_eq!(text, "tables 0\nrows 0\nmemory 0\noverflows 0\nforgotten_flows 0\n");
+        assert_eq!(
+            text,
+            "tables 0\nrows 0\nmemory 0\noverflows 0\nforgotten_flows 0\n"
+        );
     }
 
     #[test]
     fn sums_and_parts() {
-        let rows = |rows| RowStats { rows, memory: 100 * rows as usize, overflows: 10 * rows };
-        let flows = FlowStats { memory: 7, forgotten: 3 };
+        let rows = |rows| RowStats {
+            rows,
+            memory: 100 * rows as usize,
+            overflows: 10 * rows,
+        };
+        let flows = FlowStats {
+            memory: 7,
+            forgotten: 3,
+        };
         let tables = [
-            TableStats { name: name("A"), files: [Some(rows(1)), None, None], flows: None },
-            TableStats { name: name("b"), files: [None, Some(rows(2)), Some(rows(4))], flows: Some(flows) },
+            TableStats {
+                name: name("A"),
+                files: [Some(rows(1)), None, None],
+                flows: None,
+            },
+            TableStats {
+                name: name("b"),
+                files: [None, Some(rows(2)), Some(rows(4))],
+                flows: Some(flows),
+            },
         ];
         let mut text = String::new();
         write(&mut text, &tables).unwrap();

@@ -59,7 +59,11 @@ pub struct Size {
 impl Size {
     /// The size of a table for any keys.
     pub const fn hashed(rows: u32, buckets: u32) -> Self {
-        Self { rows, buckets, spread: Spread::Hashed }
+        Self {
+            rows,
+            buckets,
+            spread: Spread::Hashed,
+        }
     }
 }
 
@@ -96,7 +100,12 @@ impl<K: Key, const PAIRS: usize, M: Memory> Table<K, PAIRS, M> {
             Spread::Direct { prefix } => Rows::Direct(Direct::new(prefix, size.rows, memory)?),
         };
         let memory_wait = Wait::new(memory.wait());
-        Ok(Self { rows, others: Counters::default(), overflows: AtomicU64::new(0), memory_wait })
+        Ok(Self {
+            rows,
+            others: Counters::default(),
+            overflows: AtomicU64::new(0),
+            memory_wait,
+        })
     }
 
     /// Adds to the row of `key`.
@@ -104,7 +113,9 @@ impl<K: Key, const PAIRS: usize, M: Memory> Table<K, PAIRS, M> {
     /// One context at a time calls this. A key for which there is no memory is counted among the
     /// others.
     pub fn add(&self, key: K, column: usize, direction: Direction, amount: u64) {
-        let counters = self.counters(Owner::One(key)).unwrap_or_else(|| self.overflow());
+        let counters = self
+            .counters(Owner::One(key))
+            .unwrap_or_else(|| self.overflow());
         counters.add(column, direction, amount);
     }
 
@@ -129,8 +140,20 @@ impl<K: Key, const PAIRS: usize, M: Memory> Table<K, PAIRS, M> {
     /// On a mirror port nobody foresees which end is the one that is counted: so it is chosen, not jumped to. Whether
     /// both are counted changes less.
     #[inline(always)]
-    fn add_found(&self, rows: &impl Find<K, PAIRS>, ends: Ends, source: K, destination: K, column: usize, amount: u64) {
-        let (one, direction) = if ends.source() { (source, Direction::Out) } else { (destination, Direction::In) };
+    fn add_found(
+        &self,
+        rows: &impl Find<K, PAIRS>,
+        ends: Ends,
+        source: K,
+        destination: K,
+        column: usize,
+        amount: u64,
+    ) {
+        let (one, direction) = if ends.source() {
+            (source, Direction::Out)
+        } else {
+            (destination, Direction::In)
+        };
         let Some(counters) = rows.find(one) else {
             return self.add_first(ends, source, destination, column, amount);
         };
@@ -253,7 +276,13 @@ pub mod tests {
 
     /// A table for the 2^8 addresses from 10.0.0.0 on.
     fn direct() -> Table<u32, 3, Heap> {
-        sized(Size { rows: 1 << 8, buckets: 1 << 8, spread: Spread::Direct { prefix: [0x0a00_0000, 0] } })
+        sized(Size {
+            rows: 1 << 8,
+            buckets: 1 << 8,
+            spread: Spread::Direct {
+                prefix: [0x0a00_0000, 0],
+            },
+        })
     }
 
     fn count(table: &Table<u32, 3, Heap>, address: u32, bytes: u64) {
@@ -291,7 +320,10 @@ pub mod tests {
         for address in [0x0a00_00ff, 0x0a00_0000, 0x0a00_00ff] {
             count(&table, address, 7);
         }
-        assert_eq!(contents(&table), BTreeMap::from([(0x0a00_0000, 7), (0x0a00_00ff, 14)]));
+        assert_eq!(
+            contents(&table),
+            BTreeMap::from([(0x0a00_0000, 7), (0x0a00_00ff, 14)])
+        );
         assert_eq!(table.rows(), 2);
         assert_eq!(table.totals_of(Owner::One(0x0a00_00ff)).total(), (14, 0));
         assert!(table.totals_of(Owner::One(0x0a00_0001)).is_zero());
@@ -301,13 +333,22 @@ pub mod tests {
     fn a_row_with_memory_waits_for_none() {
         // One page of rows.
         let memory = Heap { most: 64 };
-        let size = Size { rows: 1 << 8, buckets: 1 << 8, spread: Spread::Direct { prefix: [0x0a00_0000, 0] } };
+        let size = Size {
+            rows: 1 << 8,
+            buckets: 1 << 8,
+            spread: Spread::Direct {
+                prefix: [0x0a00_0000, 0],
+            },
+        };
         let Ok(table) = Table::<u32, 3, _>::new(Seed::new(1), size, &memory);
         count(&table, 0x0a00_0010, 1);
         count(&table, 0x0a00_0080, 2);
         assert!(table.memory_wait.is_waiting());
         count(&table, 0x0a00_0011, 4);
-        assert_eq!(contents(&table), BTreeMap::from([(0x0a00_0010, 1), (0x0a00_0011, 4)]));
+        assert_eq!(
+            contents(&table),
+            BTreeMap::from([(0x0a00_0010, 1), (0x0a00_0011, 4)])
+        );
         assert_eq!(table.others().total(), (2, 0));
     }
 

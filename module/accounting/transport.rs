@@ -60,7 +60,9 @@ impl Opening {
     pub fn of<A: Family>(packet: impl Packet, header: &Header<A>) -> Option<Self> {
         let protocol = A::protocol(header.protocol);
         if let Protocol::Other = protocol {
-            return Some(Self::Packet { protocol: header.protocol });
+            return Some(Self::Packet {
+                protocol: header.protocol,
+            });
         }
         if let Part::Later = header.part {
             return None;
@@ -76,13 +78,17 @@ impl Opening {
     #[inline]
     fn of_tcp(h: &[u8; TCP_SIZE]) -> Option<Self> {
         let sequence = u32::from_be_bytes([h[4], h[5], h[6], h[7]]);
-        (h[13] & (SYN | ACK | RST | FIN) == SYN)
-            .then_some(Self::Syn { ports: Ports::of([h[0], h[1], h[2], h[3]]), sequence })
+        (h[13] & (SYN | ACK | RST | FIN) == SYN).then_some(Self::Syn {
+            ports: Ports::of([h[0], h[1], h[2], h[3]]),
+            sequence,
+        })
     }
 
     #[inline]
     fn of_udp(h: &[u8; UDP_SIZE]) -> Self {
-        Self::Datagram { ports: Ports::of([h[0], h[1], h[2], h[3]]) }
+        Self::Datagram {
+            ports: Ports::of([h[0], h[1], h[2], h[3]]),
+        }
     }
 
     #[inline]
@@ -114,13 +120,19 @@ impl Opening {
 impl Ports {
     #[inline]
     fn of([a, b, c, d]: [u8; 4]) -> Self {
-        Self { source: u16::from_be_bytes([a, b]), destination: u16::from_be_bytes([c, d]) }
+        Self {
+            source: u16::from_be_bytes([a, b]),
+            destination: u16::from_be_bytes([c, d]),
+        }
     }
 
     /// The ports of a packet the other way.
     #[inline]
     pub fn swapped(self) -> Self {
-        Self { source: self.destination, destination: self.source }
+        Self {
+            source: self.destination,
+            destination: self.source,
+        }
     }
 }
 
@@ -132,10 +144,19 @@ mod tests {
     use crate::host::Bytes;
     use std::vec::Vec;
 
-    const PORTS: Ports = Ports { source: 0x1234, destination: 0x5678 };
+    const PORTS: Ports = Ports {
+        source: 0x1234,
+        destination: 0x5678,
+    };
 
     fn header<A: Family + From<u8>>(protocol: u8, part: Part) -> Header<A> {
-        Header { source: 1.into(), destination: 2.into(), protocol, part, payload: 4 }
+        Header {
+            source: 1.into(),
+            destination: 2.into(),
+            protocol,
+            part,
+            payload: 4,
+        }
     }
 
     /// A packet that ends with this payload.
@@ -160,7 +181,10 @@ mod tests {
 
     #[test]
     fn tcp_flags() {
-        let syn = Opening::Syn { ports: PORTS, sequence: 0xfedc_ba98 };
+        let syn = Opening::Syn {
+            ports: PORTS,
+            sequence: 0xfedc_ba98,
+        };
         for flags in 0..=255 {
             let opens = flags & 0x17 == 0x02;
             assert_eq!(of_v4(&tcp(flags), 6), opens.then_some(syn), "{flags:x}");
@@ -173,17 +197,27 @@ mod tests {
         let datagram = packet(&[0x12, 0x34, 0x56, 0x78, 0, 8, 0, 0]);
         let opening = of_v6(&datagram, 17).unwrap();
         assert_eq!(opening, Opening::Datagram { ports: PORTS });
-        assert_eq!((opening.port(), opening.protocol()), (0x5678, Protocol::Udp));
+        assert_eq!(
+            (opening.port(), opening.protocol()),
+            (0x5678, Protocol::Udp)
+        );
     }
 
     #[test]
     fn icmp_requests() {
         for kind in 0..=255 {
             let message = packet(&[kind, 0, 0, 0, 0, 0, 0, 0]);
-            assert_eq!(of_v4(&message, 1).is_some(), [8, 13, 15, 17].contains(&kind), "{kind}");
+            assert_eq!(
+                of_v4(&message, 1).is_some(),
+                [8, 13, 15, 17].contains(&kind),
+                "{kind}"
+            );
             assert_eq!(of_v6(&message, 58).is_some(), kind == 128, "{kind}");
         }
-        assert_eq!((Opening::Request.port(), Opening::Request.protocol()), (0, Protocol::Icmp));
+        assert_eq!(
+            (Opening::Request.port(), Opening::Request.protocol()),
+            (0, Protocol::Icmp)
+        );
     }
 
     #[test]
@@ -200,7 +234,12 @@ mod tests {
 
     #[test]
     fn later_fragments() {
-        let later = |protocol| Opening::of(Bytes(&packet(&[8; 20])), &header::<u32>(protocol, Part::Later));
+        let later = |protocol| {
+            Opening::of(
+                Bytes(&packet(&[8; 20])),
+                &header::<u32>(protocol, Part::Later),
+            )
+        };
         assert_eq!([later(6), later(17), later(1)], [None; 3]);
         assert_eq!(later(47), Some(Opening::Packet { protocol: 47 }));
     }
@@ -210,7 +249,13 @@ mod tests {
         let opening = of_v4(&packet(&[]), 47).unwrap();
         assert_eq!(opening, Opening::Packet { protocol: 47 });
         assert_eq!((opening.port(), opening.protocol()), (0, Protocol::Other));
-        assert_eq!(of_v4(&packet(&[]), 58), Some(Opening::Packet { protocol: 58 }));
-        assert_eq!(of_v6(&packet(&[]), 1), Some(Opening::Packet { protocol: 1 }));
+        assert_eq!(
+            of_v4(&packet(&[]), 58),
+            Some(Opening::Packet { protocol: 58 })
+        );
+        assert_eq!(
+            of_v6(&packet(&[]), 1),
+            Some(Opening::Packet { protocol: 1 })
+        );
     }
 }

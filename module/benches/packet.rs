@@ -65,23 +65,43 @@ impl Rule {
     fn new(count: u8, prefix: u8, cpus: u32) -> Self {
         let params = params(count, prefix, cpus);
         let seed = Seed::new(0x5eed);
-        let flows = Flows::new(seed, Clock { ticks_per_second: 1000 }, params.sizes.flow_sets);
+        let flows = Flows::new(
+            seed,
+            Clock {
+                ticks_per_second: 1000,
+            },
+            params.sizes.flow_sets,
+        );
         let ledger = |_| {
             let Ok(ledger) = Ledger::new(params.counts, params.sizes, seed, &flows, &Heap::ENDLESS);
             ledger
         };
-        Self { network: params.network, flows, ledgers: (0..cpus).map(ledger).collect() }
+        Self {
+            network: params.network,
+            flows,
+            ledgers: (0..cpus).map(ledger).collect(),
+        }
     }
 
     /// Counts a packet, as the match does in the kernel.
     fn count(&self, cpu: usize, packet: &[u8]) -> bool {
-        self.ledgers.get(cpu).is_some_and(|own| ledger::count(self, own, Bytes(packet)))
+        self.ledgers
+            .get(cpu)
+            .is_some_and(|own| ledger::count(self, own, Bytes(packet)))
     }
 
     /// Bytes of memory on a CPU for each of so many addresses: rows of bytes and of connections, and what finds them.
     fn memory(&self, addresses: u32) -> f64 {
-        let traffic = self.ledgers.iter().filter_map(Ledger::traffic).map(|table| table.memory());
-        let ipconn = self.ledgers.iter().filter_map(Ledger::ipconn).map(|table| table.memory());
+        let traffic = self
+            .ledgers
+            .iter()
+            .filter_map(Ledger::traffic)
+            .map(|table| table.memory());
+        let ipconn = self
+            .ledgers
+            .iter()
+            .filter_map(Ledger::ipconn)
+            .map(|table| table.memory());
         let bytes: usize = traffic.chain(ipconn).sum();
         bytes as f64 / (f64::from(addresses) * self.ledgers.len() as f64)
     }
@@ -115,7 +135,16 @@ fn params(count: u8, prefix: u8, cpus: u32) -> Params<u32> {
     netmask[..4].copy_from_slice(&(u32::MAX << (32 - prefix)).to_be_bytes());
     name[0] = b't';
     let internal = abi::INTERNAL_ANY;
-    let info = XtTrafficMtinfo { netbase, netmask, name, count, internal, clear_on_read: 0, reserved: 0, hash_size: 0 };
+    let info = XtTrafficMtinfo {
+        netbase,
+        netmask,
+        name,
+        count,
+        internal,
+        clear_on_read: 0,
+        reserved: 0,
+        hash_size: 0,
+    };
     Params::from_info(&info, cpus).expect("the parameters are good")
 }
 
@@ -132,7 +161,11 @@ impl Source {
         packet[0] = 0x45;
         packet[9] = 17;
         packet[20..24].copy_from_slice(&[0x30, 0x39, 0, 53]);
-        Self { state: 0x853c_49e6_748f_ea9b, addresses, packet }
+        Self {
+            state: 0x853c_49e6_748f_ea9b,
+            addresses,
+            packet,
+        }
     }
 
     /// Both ends inside.
@@ -147,7 +180,11 @@ impl Source {
         let drawn = (self.state >> 29) as u8;
         self.packet[9] = if drawn & 1 == 0 { 6 } else { 17 };
         let sends = u32::from(drawn >> 1 & 1);
-        self.write(one, INSIDE + sends * (OUTSIDE - INSIDE), OUTSIDE - sends * (OUTSIDE - INSIDE))
+        self.write(
+            one,
+            INSIDE + sends * (OUTSIDE - INSIDE),
+            OUTSIDE - sends * (OUTSIDE - INSIDE),
+        )
     }
 
     /// From an address that has not been an end since all the others have, as far as two ends allow it, and far from
@@ -162,7 +199,10 @@ impl Source {
 
     /// One of the addresses.
     fn draw(&mut self) -> u32 {
-        self.state = self.state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+        self.state = self
+            .state
+            .wrapping_mul(0x5851_f42d_4c95_7f2d)
+            .wrapping_add(0x1405_7b7e_f767_814f);
         // From the upper half of a product: that costs little, and no address is much more likely than another.
         (((self.state >> 32) * u64::from(self.addresses)) >> 32) as u32
     }
@@ -173,7 +213,11 @@ impl Source {
     /// all that was stored before.
     fn write(&mut self, one: u32, source: u32, destination: u32) -> &[u8; 28] {
         let other = one + self.addresses / 2;
-        let other = if other < self.addresses { other } else { other - self.addresses };
+        let other = if other < self.addresses {
+            other
+        } else {
+            other - self.addresses
+        };
         self.packet[12..16].copy_from_slice(&(source + one).to_be_bytes());
         self.packet[16..20].copy_from_slice(&(destination + other).to_be_bytes());
         &self.packet
@@ -198,11 +242,17 @@ fn cores() -> Vec<usize> {
     let is_first = |cpu: &usize| {
         let file = format!("/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list");
         let siblings = fs::read_to_string(file).unwrap_or_default();
-        let first = siblings.split(|c: char| !c.is_ascii_digit()).next().and_then(|first| first.parse().ok());
+        let first = siblings
+            .split(|c: char| !c.is_ascii_digit())
+            .next()
+            .and_then(|first| first.parse().ok());
         // Who says nothing of siblings has none.
         first.is_none_or(|first: usize| first == *cpu || !all.is_set(first))
     };
-    (0..CpuSet::MAX_CPU).filter(|cpu| all.is_set(*cpu)).filter(is_first).collect()
+    (0..CpuSet::MAX_CPU)
+        .filter(|cpu| all.is_set(*cpu))
+        .filter(is_first)
+        .collect()
 }
 
 /// Keeps this thread on one core: two threads that wait for each other soon share one else.
@@ -225,7 +275,9 @@ fn on_all(cpus: u32, what: impl Fn(usize) -> Duration + Sync) -> Vec<Duration> {
             })
         };
         let all: Vec<_> = (0..cpus as usize).map(start).collect();
-        all.into_iter().map(|thread| thread.join().expect("nothing panics")).collect()
+        all.into_iter()
+            .map(|thread| thread.join().expect("nothing panics"))
+            .collect()
     })
 }
 
@@ -248,14 +300,20 @@ fn warm(count: u8, prefix: u8, cpus: u32, addresses: u32) -> Rule {
 
 /// All numbers of addresses, in networks with direct rows, where they have room, and in those with hashed ones.
 fn networks() -> impl Iterator<Item = (u32, u8)> {
-    let direct = ADDRESSES.into_iter().filter(|addresses| *addresses <= 1 << SMALL);
-    direct.map(|addresses| (addresses, SMALL)).chain(ADDRESSES.map(|addresses| (addresses, LARGE)))
+    let direct = ADDRESSES
+        .into_iter()
+        .filter(|addresses| *addresses <= 1 << SMALL);
+    direct
+        .map(|addresses| (addresses, SMALL))
+        .chain(ADDRESSES.map(|addresses| (addresses, LARGE)))
 }
 
 /// Numbers of CPUs: 1, 2, 4 and so on, as many as there are cores.
 fn cpus() -> impl Iterator<Item = u32> {
     let most = cores().len();
-    (0..u32::BITS).map(|n| 1u32 << n).take_while(move |cpus| *cpus as usize <= most)
+    (0..u32::BITS)
+        .map(|n| 1u32 << n)
+        .take_while(move |cpus| *cpus as usize <= most)
 }
 
 fn draw(criterion: &mut Criterion) {
@@ -282,9 +340,14 @@ fn hot(criterion: &mut Criterion) {
             let rule = warm(count, prefix, 1, addresses);
             let mut source = Source::new(addresses);
             let id = BenchmarkId::new(format!("{name}/{prefix}"), addresses);
-            group.bench_function(id, |bencher| bencher.iter_custom(|n| count_on(&rule, 0, &mut source, n)));
+            group.bench_function(id, |bencher| {
+                bencher.iter_custom(|n| count_on(&rule, 0, &mut source, n))
+            });
             // For `cargo xtask bench`: criterion has no figures but times.
-            println!("memory {name}/{prefix} {addresses} {:.1}", rule.memory(addresses));
+            println!(
+                "memory {name}/{prefix} {addresses} {:.1}",
+                rule.memory(addresses)
+            );
         }
     }
 }
@@ -317,7 +380,10 @@ fn cold(criterion: &mut Criterion) {
                     let rounds = n.div_ceil(batch);
                     let mut sum = Duration::ZERO;
                     for _ in 0..rounds {
-                        ballast.iter_mut().step_by(64).for_each(|byte| *byte = byte.wrapping_add(1));
+                        ballast
+                            .iter_mut()
+                            .step_by(64)
+                            .for_each(|byte| *byte = byte.wrapping_add(1));
                         sum += timed(batch, || rule.count(0, black_box(source.next_other())));
                     }
                     sum.mul_f64(n as f64 / (rounds * batch) as f64)
@@ -334,7 +400,11 @@ fn threads(criterion: &mut Criterion) {
     for (addresses, prefix) in networks() {
         for cpus in cpus() {
             let rule = warm(TRAFFIC, prefix, cpus, addresses);
-            let count = |n| longest(&on_all(cpus, |cpu| count_on(&rule, cpu, &mut Source::new(addresses), n)));
+            let count = |n| {
+                longest(&on_all(cpus, |cpu| {
+                    count_on(&rule, cpu, &mut Source::new(addresses), n)
+                }))
+            };
             let id = BenchmarkId::new(format!("traffic/{prefix}/{addresses}"), cpus);
             group.bench_function(id, |bencher| bencher.iter_custom(count));
         }
@@ -354,34 +424,40 @@ fn read_meanwhile(criterion: &mut Criterion) {
             for number in 0..table.end() {
                 let owner = Owner::One(table.key(number).expect("all addresses are known"));
                 line.clear();
-                report::write_row(&mut line, owner, &table.totals(number)).expect("a string takes it all");
+                report::write_row(&mut line, owner, &table.totals(number))
+                    .expect("a string takes it all");
                 black_box(&line);
             }
         }
     };
     let mut group = criterion.benchmark_group("read");
-    group.bench_function(BenchmarkId::new(format!("traffic/{SMALL}"), addresses), |bencher| {
-        bencher.iter_custom(|n| {
-            let done = AtomicBool::new(false);
-            let times = on_all(2, |cpu| {
-                if cpu > 0 {
-                    while !done.load(Relaxed) {
-                        read();
+    group.bench_function(
+        BenchmarkId::new(format!("traffic/{SMALL}"), addresses),
+        |bencher| {
+            bencher.iter_custom(|n| {
+                let done = AtomicBool::new(false);
+                let times = on_all(2, |cpu| {
+                    if cpu > 0 {
+                        while !done.load(Relaxed) {
+                            read();
+                        }
+                        return Duration::ZERO;
                     }
-                    return Duration::ZERO;
-                }
-                let time = count_on(&rule, 0, &mut Source::new(addresses), n);
-                done.store(true, Relaxed);
-                time
+                    let time = count_on(&rule, 0, &mut Source::new(addresses), n);
+                    done.store(true, Relaxed);
+                    time
+                });
+                times[0]
             });
-            times[0]
-        });
-    });
+        },
+    );
 }
 
 /// There are many figures, and none of them needs criterion's eight seconds.
 fn criterion() -> Criterion {
-    Criterion::default().warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(3))
+    Criterion::default()
+        .warm_up_time(Duration::from_secs(1))
+        .measurement_time(Duration::from_secs(3))
 }
 
 criterion_group! {

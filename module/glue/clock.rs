@@ -10,7 +10,9 @@ use kernel::{bindings, time::msecs_to_jiffies};
 /// The clock that [`now`] reads.
 pub(crate) fn clock() -> Clock {
     // Not `bindings::HZ`, which is the one that user space sees.
-    Clock { ticks_per_second: msecs_to_jiffies(1000) as Ticks }
+    Clock {
+        ticks_per_second: msecs_to_jiffies(1000) as Ticks,
+    }
 }
 
 /// Ticks. They start a few minutes below 2^32, and do not wrap around on 64 bits.

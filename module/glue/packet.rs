@@ -9,7 +9,9 @@ use core::{marker::PhantomData, num::NonZeroU16, ptr::NonNull};
 use kernel::{bindings, ffi::c_int};
 
 #[cfg(not(CONFIG_64BIT))]
-compile_error!("offsets in a packet's buffer and the ticks of the clock are those of a 64-bit kernel");
+compile_error!(
+    "offsets in a packet's buffer and the ticks of the clock are those of a 64-bit kernel"
+);
 
 /// A packet at a hook of IPv4 or IPv6: its data start with the network header.
 ///
@@ -35,7 +37,10 @@ impl<'a> SkBuff<'a> {
     pub(crate) unsafe fn from_raw(skb: *const bindings::sk_buff) -> Self {
         // SAFETY: The caller promises it.
         // INVARIANT: As well.
-        Self { skb: unsafe { NonNull::new_unchecked(skb.cast_mut()) }, _borrowed: PhantomData }
+        Self {
+            skb: unsafe { NonNull::new_unchecked(skb.cast_mut()) },
+            _borrowed: PhantomData,
+        }
     }
 
     /// All bytes of the packet.
@@ -71,8 +76,15 @@ impl<'a> SkBuff<'a> {
     fn segments(&self) -> Segments {
         // SAFETY: By the type's invariant; the shared info is where the buffer ends, and aligned.
         unsafe {
-            let shinfo = self.head().add((*self.skb.as_ptr()).end as usize).cast::<bindings::skb_shared_info>();
-            Segments { size: (*shinfo).gso_size, count: (*shinfo).gso_segs, kind: (*shinfo).gso_type }
+            let shinfo = self
+                .head()
+                .add((*self.skb.as_ptr()).end as usize)
+                .cast::<bindings::skb_shared_info>();
+            Segments {
+                size: (*shinfo).gso_size,
+                count: (*shinfo).gso_segs,
+                kind: (*shinfo).gso_type,
+            }
         }
     }
 
@@ -82,8 +94,14 @@ impl<'a> SkBuff<'a> {
         let mut bytes = [0; N];
         let offset = c_int::try_from(offset).ok()?;
         // SAFETY: The skb is valid, and `bytes` has room for N bytes. Fails if they are not there.
-        let status =
-            unsafe { bindings::skb_copy_bits(self.skb.as_ptr(), offset, bytes.as_mut_ptr().cast(), N as c_int) };
+        let status = unsafe {
+            bindings::skb_copy_bits(
+                self.skb.as_ptr(),
+                offset,
+                bytes.as_mut_ptr().cast(),
+                N as c_int,
+            )
+        };
         (status == 0).then_some(bytes)
     }
 
@@ -91,11 +109,15 @@ impl<'a> SkBuff<'a> {
     #[cold]
     fn segments_len(&self, segments: Segments, size: NonZeroU16, transport: usize) -> u64 {
         let inserted = self.inserted_len();
-        let headers = self.segment_headers(segments, transport).saturating_sub(inserted);
+        let headers = self
+            .segment_headers(segments, transport)
+            .saturating_sub(inserted);
         let length = u64::from(self.len()).saturating_sub(inserted);
         let count = match segments.count {
             // A virtual machine's host may leave the counting to us (SKB_GSO_DODGY).
-            0 => length.saturating_sub(headers).div_ceil(u64::from(size.get())),
+            0 => length
+                .saturating_sub(headers)
+                .div_ceil(u64::from(size.get())),
             count => u64::from(count),
         };
         length.saturating_add(headers.saturating_mul(count.saturating_sub(1)))
@@ -107,7 +129,11 @@ impl<'a> SkBuff<'a> {
     /// header is: IPv6 receive lets it point behind the IPv6 header, extensions or not.
     fn segment_headers(&self, segments: Segments, transport: usize) -> u64 {
         let is = |kinds: u32| segments.kind & kinds != 0;
-        let transport = if is(TUNNEL) { self.inner_transport() } else { transport };
+        let transport = if is(TUNNEL) {
+            self.inner_transport()
+        } else {
+            transport
+        };
         let size = match segments.kind {
             _ if is(TCP) => self.tcp_header_len(transport),
             _ if is(UDP) => UDP_HEADER,
@@ -120,7 +146,13 @@ impl<'a> SkBuff<'a> {
     /// Where the transport header of the packet in the tunnel is.
     fn inner_transport(&self) -> usize {
         // SAFETY: By the type's invariant; the field is a number in all variants of the union.
-        let from_head = unsafe { (*self.skb.as_ptr()).__bindgen_anon_4.headers.as_ref().inner_transport_header };
+        let from_head = unsafe {
+            (*self.skb.as_ptr())
+                .__bindgen_anon_4
+                .headers
+                .as_ref()
+                .inner_transport_header
+        };
         usize::from(from_head).saturating_sub(self.data().addr().saturating_sub(self.head().addr()))
     }
 

@@ -56,7 +56,13 @@ impl<T: Slot> PagedSlots<T> {
         for _ in 0..length {
             directory.push(AtomicPtr::default(), GFP_KERNEL_ACCOUNT)?;
         }
-        Ok(Self { directory, limit, pages: AtomicU32::new(0), source, _slots: PhantomData })
+        Ok(Self {
+            directory,
+            limit,
+            pages: AtomicU32::new(0),
+            source,
+            _slots: PhantomData,
+        })
     }
 
     /// A page full of slots, or nothing when memory is short or the payer has used up its share.
@@ -79,7 +85,11 @@ impl<T: Slot> Slots<T> for PagedSlots<T> {
         let page = NonNull::new(page.load(Ordering::Acquire))?;
         // SAFETY: By the type's invariant the page is filled with slots, and `index` modulo their
         // number is one of them. The page lives as long as `self`.
-        Some(unsafe { page.cast::<T>().add((index % Self::PER_PAGE) as usize).as_ref() })
+        Some(unsafe {
+            page.cast::<T>()
+                .add((index % Self::PER_PAGE) as usize)
+                .as_ref()
+        })
     }
 
     fn make(&self, index: u32) -> Option<&T> {
@@ -90,9 +100,17 @@ impl<T: Slot> Slots<T> for PagedSlots<T> {
         if page.load(Ordering::Relaxed).is_null() {
             let new = self.new_page()?.as_ptr();
             // INVARIANT: The page is full of slots, and nothing but null is replaced.
-            let published = page.compare_exchange(core::ptr::null_mut(), new, Ordering::Release, Ordering::Relaxed);
+            let published = page.compare_exchange(
+                core::ptr::null_mut(),
+                new,
+                Ordering::Release,
+                Ordering::Relaxed,
+            );
             match published {
-                Ok(_) => self.pages.store(self.pages.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed),
+                Ok(_) => self.pages.store(
+                    self.pages.load(Ordering::Relaxed).wrapping_add(1),
+                    Ordering::Relaxed,
+                ),
                 // SAFETY: From `into_raw`, and nobody else has seen it.
                 Err(_) => drop(unsafe { KBox::from_raw(new) }),
             }
@@ -145,12 +163,24 @@ impl KernelMemory {
     pub(crate) fn for_packets(payer: Arc<Memcg>) -> Self {
         // Not GFP_ATOMIC: that may exceed the payer's limit and take the last reserves. What finds
         // no memory is still counted, together with others.
-        Self { source: Source { payer, flags: flags::GFP_NOWAIT | flags::__GFP_NOWARN }, wait: 1024 }
+        Self {
+            source: Source {
+                payer,
+                flags: flags::GFP_NOWAIT | flags::__GFP_NOWARN,
+            },
+            wait: 1024,
+        }
     }
 
     /// Memory for arrays that grow where sleeping is allowed.
     pub(crate) fn for_readers(payer: Arc<Memcg>) -> Self {
-        Self { source: Source { payer, flags: GFP_KERNEL }, wait: 0 }
+        Self {
+            source: Source {
+                payer,
+                flags: GFP_KERNEL,
+            },
+            wait: 0,
+        }
     }
 }
 

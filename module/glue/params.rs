@@ -27,10 +27,18 @@ impl Access {
         // SAFETY: The variables are always there. The administrator may change them at any time,
         // each as a whole.
         let [mode, uid, gid] = unsafe {
-            [&raw const xt_traffic_proc_mode, &raw const xt_traffic_proc_uid, &raw const xt_traffic_proc_gid]
-                .map(|parameter| parameter.read_volatile())
+            [
+                &raw const xt_traffic_proc_mode,
+                &raw const xt_traffic_proc_uid,
+                &raw const xt_traffic_proc_gid,
+            ]
+            .map(|parameter| parameter.read_volatile())
         };
         // The mode has no bits above these (see `set_mode`).
-        Self { mode: (mode & 0o444) as u16, uid, gid }
+        Self {
+            mode: (mode & 0o444) as u16,
+            uid,
+            gid,
+        }
     }
 }

@@ -74,6 +74,9 @@ impl ThisCpu {
     /// This must run on CPU `number` with bottom halves off, and they must stay so until the value is dropped.
     #[inline]
     pub(crate) unsafe fn assume(number: u32) -> Self {
-        Self { number, _stays: NotThreadSafe }
+        Self {
+            number,
+            _stays: NotThreadSafe,
+        }
     }
 }

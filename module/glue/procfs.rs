@@ -49,7 +49,9 @@ impl Dir {
         // SAFETY: The namespace is valid.
         let users = NonNull::new(unsafe { (*net).user_ns }).ok_or(EINVAL)?;
         // SAFETY: The namespace is valid and has its /proc/net. What `proc_net_mkdir` does.
-        let entry = unsafe { bindings::_proc_mkdir(name.as_char_ptr(), 0, (*net).proc_net, net.cast(), true) };
+        let entry = unsafe {
+            bindings::_proc_mkdir(name.as_char_ptr(), 0, (*net).proc_net, net.cast(), true)
+        };
         // INVARIANT: It was made just now.
         let entry = NonNull::new(entry).ok_or(ENOMEM)?;
         Ok(Arc::new(Self { entry, users }, GFP_KERNEL_ACCOUNT)?)
@@ -64,7 +66,10 @@ impl Drop for Dir {
 }
 
 /// What a file can hold.
-pub(crate) trait Content: Lines<Error = Error, Snapshot: Send, Claim: Send> + Send + Sync + 'static {}
+pub(crate) trait Content:
+    Lines<Error = Error, Snapshot: Send, Claim: Send> + Send + Sync + 'static
+{
+}
 
 impl<L: Lines<Error = Error, Snapshot: Send, Claim: Send> + Send + Sync + 'static> Content for L {}
 
@@ -111,7 +116,11 @@ impl<L: Content> File<L> {
             )
         };
         // INVARIANT: It was made just now, with this data, which is `Content`.
-        let file = Self { entry: NonNull::new(entry).ok_or(ENOMEM)?, content, _dir: dir };
+        let file = Self {
+            entry: NonNull::new(entry).ok_or(ENOMEM)?,
+            content,
+            _dir: dir,
+        };
         file.set_owner(access);
         Ok(file)
     }
@@ -121,7 +130,10 @@ impl<L: Content> File<L> {
         // SAFETY: By the invariants of the folder.
         let (uid, gid) = unsafe {
             let users = self._dir.users.as_ptr();
-            (bindings::make_kuid(users, uid), bindings::make_kgid(users, gid))
+            (
+                bindings::make_kuid(users, uid),
+                bindings::make_kgid(users, gid),
+            )
         };
         if uid.val != u32::MAX && gid.val != u32::MAX {
             // SAFETY: By the type's invariant.
@@ -178,7 +190,8 @@ impl<L: Content> Open<L> {
             let data = unsafe { (*inode).i_private };
             let lines = NonNull::new(data.cast()).ok_or(ENOENT)?;
             // SAFETY: By the invariants of the folder, of which procfs does not let go meanwhile.
-            let net = unsafe { NetRef::get(bindings::proc_get_parent_data(inode).cast()) }.ok_or(ENXIO)?;
+            let net = unsafe { NetRef::get(bindings::proc_get_parent_data(inode).cast()) }
+                .ok_or(ENXIO)?;
             let open = KBox::pin_init(
                 pin_init!(Self {
                     lines,
@@ -188,7 +201,9 @@ impl<L: Content> Open<L> {
                 GFP_KERNEL_ACCOUNT,
             )?;
             // SAFETY: The file is being opened. The pointer goes back into a pinned box in `release`.
-            unsafe { (*file).private_data = KBox::into_raw(Pin::into_inner_unchecked(open)).cast() };
+            unsafe {
+                (*file).private_data = KBox::into_raw(Pin::into_inner_unchecked(open)).cast()
+            };
             Ok(0)
         })
     }
@@ -208,13 +223,24 @@ impl<L: Content> Open<L> {
         unsafe { &*(*file).private_data.cast::<Self>() }
     }
 
-    unsafe extern "C" fn read_iter(iocb: *mut bindings::kiocb, iter: *mut bindings::iov_iter) -> isize {
+    unsafe extern "C" fn read_iter(
+        iocb: *mut bindings::kiocb,
+        iter: *mut bindings::iov_iter,
+    ) -> isize {
         from_result(|| {
             // SAFETY: Called by procfs, with a file that is read from and a place for what is read.
-            let (open, position, iter) =
-                unsafe { (Self::of((*iocb).ki_filp), &mut (*iocb).ki_pos, IovIterDest::from_raw(iter)) };
+            let (open, position, iter) = unsafe {
+                (
+                    Self::of((*iocb).ki_filp),
+                    &mut (*iocb).ki_pos,
+                    IovIterDest::from_raw(iter),
+                )
+            };
             let offset = u64::try_from(*position).map_err(|_| EINVAL)?;
-            let count = open.reader.lock().read(open.lines(), offset, &mut Destination(iter))?;
+            let count = open
+                .reader
+                .lock()
+                .read(open.lines(), offset, &mut Destination(iter))?;
             *position += count as i64;
             Ok(count as isize)
         })

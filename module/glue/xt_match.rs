@@ -43,7 +43,8 @@ pub(crate) trait Match: Send + Sync + Sized + 'static {
 }
 
 /// A function that x_tables calls for a packet.
-pub(crate) type EntryPoint = unsafe extern "C" fn(*const bindings::sk_buff, *mut bindings::xt_action_param) -> bool;
+pub(crate) type EntryPoint =
+    unsafe extern "C" fn(*const bindings::sk_buff, *mut bindings::xt_action_param) -> bool;
 
 /// A match that packets find.
 ///
@@ -149,7 +150,10 @@ impl<M: HasEntryPoint> Registration<M> {
         let inner = KBox::pin(Opaque::new(inner), GFP_KERNEL)?;
         // SAFETY: `inner` is filled in and stays where it is till `drop` unregisters it.
         to_result(unsafe { bindings::xt_register_match(inner.get()) })?;
-        Ok(Self { inner, _match: PhantomData })
+        Ok(Self {
+            inner,
+            _match: PhantomData,
+        })
     }
 
     unsafe extern "C" fn checkentry(par: *const bindings::xt_mtchk_param) -> c_int {

@@ -29,7 +29,10 @@ fn counts(internal: Internal, source: bool, destination: bool) -> bool {
 /// The row of an address in a text, all zero if it has none.
 fn row_of(text: &str, address: &str) -> Vec<u64> {
     let columns = sums(text).len() + 1;
-    cells(text).into_iter().find(|(label, _)| *label == address).map_or(vec![0; columns], |(_, numbers)| numbers)
+    cells(text)
+        .into_iter()
+        .find(|(label, _)| *label == address)
+        .map_or(vec![0; columns], |(_, numbers)| numbers)
 }
 
 /// An address that is anywhere, or at the first or the last of the network, or just outside.
@@ -46,19 +49,29 @@ fn address(kind: u8, any: u128, first: u128, last: u128) -> u128 {
 
 fn membership<A: Modelled>(narrow: impl Fn(u128) -> A + Copy) {
     let kinds = (0..6u8, 0..6u8, any::<(u128, u128)>());
-    check(600, (any::<u128>(), 0..=A::BITS, internal(), kinds), |(base, length, internal, (from, to, any))| {
-        // The bits of the family are the lowest.
-        let all = u128::MAX >> (128 - A::BITS);
-        let hosts = all.checked_shr(length).unwrap_or(0);
-        let (first, last) = (base & all & !hosts, base & all | hosts);
-        let (from, to) = (address(from, any.0, first, last) & all, address(to, any.1, first, last) & all);
-        let inside = [from, to].map(|address| first <= address && address <= last);
+    check(
+        600,
+        (any::<u128>(), 0..=A::BITS, internal(), kinds),
+        |(base, length, internal, (from, to, any))| {
+            // The bits of the family are the lowest.
+            let all = u128::MAX >> (128 - A::BITS);
+            let hosts = all.checked_shr(length).unwrap_or(0);
+            let (first, last) = (base & all & !hosts, base & all | hosts);
+            let (from, to) = (
+                address(from, any.0, first, last) & all,
+                address(to, any.1, first, last) & all,
+            );
+            let inside = [from, to].map(|address| first <= address && address <= last);
 
-        let network = Network::new(narrow(first), A::mask(length), internal).unwrap();
-        let ends = network.ends(narrow(from), narrow(to));
-        let expected = counts(internal, inside[0], inside[1]).then_some((inside[0], inside[1]));
-        assert_eq!(ends.map(|ends| (ends.source(), ends.destination())), expected);
-    });
+            let network = Network::new(narrow(first), A::mask(length), internal).unwrap();
+            let ends = network.ends(narrow(from), narrow(to));
+            let expected = counts(internal, inside[0], inside[1]).then_some((inside[0], inside[1]));
+            assert_eq!(
+                ends.map(|ends| (ends.source(), ends.destination())),
+                expected
+            );
+        },
+    );
 }
 
 /// Inside is from the first to the last address, whatever the network's size.
@@ -86,7 +99,10 @@ fn one_packet<A: Modelled>() {
             assert_eq!(row_of(&traffic, &source.ip().to_string())[..2], [out, into]);
         } else {
             assert_eq!(row_of(&traffic, &source.ip().to_string())[..2], [out, 0]);
-            assert_eq!(row_of(&traffic, &destination.ip().to_string())[..2], [0, into]);
+            assert_eq!(
+                row_of(&traffic, &destination.ip().to_string())[..2],
+                [0, into]
+            );
         }
         assert_eq!(sums(&traffic)[..2], [out, into], "and nobody else");
     });
@@ -110,7 +126,10 @@ fn protocols<A: Modelled>(extensions: &'static [u8]) {
         assert!(machine.count(0, START, Bytes(&packet)));
         let [traffic, ..] = machine.texts().map(Option::unwrap);
         let bytes = (A::HEADER + size) as u64;
-        let column = [6, 17].iter().position(|known| *known == protocol).unwrap_or(2);
+        let column = [6, 17]
+            .iter()
+            .position(|known| *known == protocol)
+            .unwrap_or(2);
         let mut expected = vec![bytes, bytes, 0, 0, 0, 0, 0, 0];
         expected[2 + 2 * column..][..2].fill(bytes);
         assert_eq!(sums(&traffic)[..8], expected);
@@ -137,7 +156,11 @@ fn totals<A: Modelled>() {
         } else if scenario.internal == Internal::Exclude {
             assert_eq!(bytes[0] + bytes[1], outcome.bytes);
         }
-        assert_eq!(sums(&ipconn), sums(&portconn), "connections are the same by address and by port");
+        assert_eq!(
+            sums(&ipconn),
+            sums(&portconn),
+            "connections are the same by address and by port"
+        );
     });
 }
 
@@ -154,7 +177,11 @@ fn what_is_not_accounted_for_is_not_remembered() {
     check(100, sent(), |sent| {
         let network = Network::new(host(0), u32::mask(30), Internal::Any).unwrap();
         let machine = Machine::new(network, ALL, ROOMY, 1, &Heap::ENDLESS);
-        let outside = Sent { from: 4, to: 5, ..sent };
+        let outside = Sent {
+            from: 4,
+            to: 5,
+            ..sent
+        };
         assert!(!machine.count(0, START, Bytes(&outside.packet::<u32>())));
         assert_eq!(machine.remembered(), 0);
     });

@@ -30,22 +30,34 @@ const READERS: usize = 3;
 #[derive(Clone, Debug)]
 enum Event {
     /// A CPU counts something for a port.
-    Count { cpu: usize, port: u16, column: usize, into: bool, amount: u64 },
+    Count {
+        cpu: usize,
+        port: u16,
+        column: usize,
+        into: bool,
+        amount: u64,
+    },
     /// A reader takes so many bytes, from where it is or from elsewhere.
-    Read { reader: usize, from: Option<u64>, space: usize },
+    Read {
+        reader: usize,
+        from: Option<u64>,
+        space: usize,
+    },
     /// A reader goes away, and may come back.
     Close { reader: usize },
 }
 
 fn count() -> impl Strategy<Value = Event> {
     let amount = prop_oneof![0..10u64, 0..1u64 << 40];
-    (0..CPUS, 0..6u16, 0..4usize, any::<bool>(), amount).prop_map(|(cpu, port, column, into, amount)| Event::Count {
-        cpu,
-        port: FIRST + port,
-        column,
-        into,
-        amount,
-    })
+    (0..CPUS, 0..6u16, 0..4usize, any::<bool>(), amount).prop_map(
+        |(cpu, port, column, into, amount)| Event::Count {
+            cpu,
+            port: FIRST + port,
+            column,
+            into,
+            amount,
+        },
+    )
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -68,7 +80,14 @@ fn tables() -> Vec<Ports> {
 }
 
 fn add(tables: &[Ports], event: &Event) {
-    if let Event::Count { cpu, port, column, into, amount } = *event {
+    if let Event::Count {
+        cpu,
+        port,
+        column,
+        into,
+        amount,
+    } = *event
+    {
         tables[cpu].add(port, column, if into { In } else { Out }, amount);
     }
 }
@@ -82,14 +101,22 @@ fn take_row(sums: &mut Sums, line: &str) {
     if cells.len() != 11 || (cells[0].len() != 5 && cells[0] != "*") {
         return;
     }
-    let numbers: Vec<u64> = cells[1..].iter().map(|cell| cell.parse().unwrap()).collect();
+    let numbers: Vec<u64> = cells[1..]
+        .iter()
+        .map(|cell| cell.parse().unwrap())
+        .collect();
     for way in 0..2 {
-        let parts = numbers[2 + way..].iter().step_by(2).fold(0, |sum: u64, part| sum.wrapping_add(*part));
+        let parts = numbers[2 + way..]
+            .iter()
+            .step_by(2)
+            .fold(0, |sum: u64, part| sum.wrapping_add(*part));
         assert_eq!(numbers[way], parts, "TOTAL in {line}");
     }
     let row = sums.entry(cells[0].to_string()).or_insert(vec![0; 8]);
     for (sum, number) in row.iter_mut().zip(&numbers[2..]) {
-        *sum = sum.checked_add(*number).unwrap_or_else(|| panic!("too much in {line}"));
+        *sum = sum
+            .checked_add(*number)
+            .unwrap_or_else(|| panic!("too much in {line}"));
     }
 }
 
@@ -102,12 +129,19 @@ struct Someone<'a> {
 
 impl<'a> Someone<'a> {
     fn new() -> Self {
-        Self { reader: Reader::default(), offset: 0, begun: String::new() }
+        Self {
+            reader: Reader::default(),
+            offset: 0,
+            begun: String::new(),
+        }
     }
 
     /// Reads, and puts the rows that are whole now to those that have arrived.
     fn read(&mut self, rows: &Rows<'a, u16, 4, Heap>, space: usize, arrived: &mut Sums) -> usize {
-        let mut taker = Taker { text: vec![], space };
+        let mut taker = Taker {
+            text: vec![],
+            space,
+        };
         let count = self.reader.read(rows, self.offset, &mut taker).unwrap();
         assert_eq!(count, taker.text.len());
         self.offset += count as u64;
@@ -135,7 +169,10 @@ impl<'a> Someone<'a> {
 /// All that the tables have, by label.
 fn counted(tables: &[Ports]) -> Sums {
     let mut sums = Sums::new();
-    Rows::new(tables.iter().collect(), PORTCONN_HEADER).text().lines().for_each(|line| take_row(&mut sums, line));
+    Rows::new(tables.iter().collect(), PORTCONN_HEADER)
+        .text()
+        .lines()
+        .for_each(|line| take_row(&mut sums, line));
     sums
 }
 
@@ -151,8 +188,13 @@ fn everything_is_delivered_exactly_once() {
         for event in events {
             match event {
                 Event::Count { .. } => add(&tables, &event),
-                Event::Read { reader, from, space } => {
-                    from.into_iter().for_each(|offset| readers[reader].go_to(offset));
+                Event::Read {
+                    reader,
+                    from,
+                    space,
+                } => {
+                    from.into_iter()
+                        .for_each(|offset| readers[reader].go_to(offset));
                     readers[reader].read(&rows, space, &mut arrived);
                 }
                 Event::Close { reader } => readers[reader].close(&rows),
@@ -170,7 +212,13 @@ fn everything_is_delivered_exactly_once() {
 /// As long as nothing is counted, every reader reads the same, in steps of any sizes, from anywhere.
 #[test]
 fn a_file_that_is_at_rest_has_one_text() {
-    let steps = vec((prop_oneof![4 => Just(None), 1 => (0..500u64).prop_map(Some)], 1..200usize), 0..30);
+    let steps = vec(
+        (
+            prop_oneof![4 => Just(None), 1 => (0..500u64).prop_map(Some)],
+            1..200usize,
+        ),
+        0..30,
+    );
     check(200, (vec(count(), 0..40), steps), |(counts, steps)| {
         let tables = tables();
         counts.iter().for_each(|event| add(&tables, event));
@@ -179,11 +227,18 @@ fn a_file_that_is_at_rest_has_one_text() {
         let (mut reader, mut offset) = (Reader::default(), 0);
         for (from, space) in steps {
             offset = from.unwrap_or(offset);
-            let mut taker = Taker { text: vec![], space };
+            let mut taker = Taker {
+                text: vec![],
+                space,
+            };
             let count = reader.read(&rows, offset, &mut taker).unwrap();
             let start = whole.len().min(offset as usize);
             let end = whole.len().min(start + space);
-            assert_eq!(std::str::from_utf8(&taker.text), Ok(&whole[start..end]), "{space} bytes from {offset} on");
+            assert_eq!(
+                std::str::from_utf8(&taker.text),
+                Ok(&whole[start..end]),
+                "{space} bytes from {offset} on"
+            );
             offset += count as u64;
         }
         reader.close(&rows);
@@ -194,20 +249,37 @@ fn a_file_that_is_at_rest_has_one_text() {
 /// Rows are in ascending order, whichever CPU made them and when; the row `*` is the last.
 #[test]
 fn rows_are_in_order() {
-    check(100, vec((0..CPUS, any::<u32>(), 1..9u64), 0..60), |counts| {
-        let new = |_| {
-            let Ok(table) = Table::<u32, 3, _>::new(Seed::new(3), Size::hashed(15, 1), &Heap::ENDLESS);
-            table
-        };
-        let tables: Vec<_> = (0..CPUS).map(new).collect();
-        counts.iter().for_each(|(cpu, key, amount)| tables[*cpu].add(*key, 1, Out, *amount));
-        let text = Rows::new(tables.iter().collect(), TRAFFIC_HEADER).text();
-        let labels: Vec<_> = text.lines().skip(1).filter_map(|line| line.split('\t').next()).collect();
-        let full = tables.iter().any(|table| table.overflows() > 0);
-        assert_eq!(labels.last() == Some(&"*"), full);
-        let addresses: Vec<core::net::Ipv4Addr> =
-            labels.iter().filter(|label| **label != "*").map(|label| label.parse().unwrap()).collect();
-        assert!(addresses.is_sorted_by(|one, next| one < next), "{addresses:?}");
-        assert_eq!(addresses.len() + usize::from(full), labels.len());
-    });
+    check(
+        100,
+        vec((0..CPUS, any::<u32>(), 1..9u64), 0..60),
+        |counts| {
+            let new = |_| {
+                let Ok(table) =
+                    Table::<u32, 3, _>::new(Seed::new(3), Size::hashed(15, 1), &Heap::ENDLESS);
+                table
+            };
+            let tables: Vec<_> = (0..CPUS).map(new).collect();
+            counts
+                .iter()
+                .for_each(|(cpu, key, amount)| tables[*cpu].add(*key, 1, Out, *amount));
+            let text = Rows::new(tables.iter().collect(), TRAFFIC_HEADER).text();
+            let labels: Vec<_> = text
+                .lines()
+                .skip(1)
+                .filter_map(|line| line.split('\t').next())
+                .collect();
+            let full = tables.iter().any(|table| table.overflows() > 0);
+            assert_eq!(labels.last() == Some(&"*"), full);
+            let addresses: Vec<core::net::Ipv4Addr> = labels
+                .iter()
+                .filter(|label| **label != "*")
+                .map(|label| label.parse().unwrap())
+                .collect();
+            assert!(
+                addresses.is_sorted_by(|one, next| one < next),
+                "{addresses:?}"
+            );
+            assert_eq!(addresses.len() + usize::from(full), labels.len());
+        },
+    );
 }

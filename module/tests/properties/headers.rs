@@ -21,7 +21,14 @@ use xt_traffic_accounting::{
 fn outcome<A: Modelled>(packet: &[u8], linear: usize) -> [Vec<u64>; 2] {
     let network = Network::new(host::<A>(0), A::mask(network::<A>()), Internal::Any).unwrap();
     let machine = Machine::new(network, ALL, ROOMY, 1, &Heap::ENDLESS);
-    assert!(machine.count(0, START, Pieces { bytes: packet, linear: A::HEADER + linear }));
+    assert!(machine.count(
+        0,
+        START,
+        Pieces {
+            bytes: packet,
+            linear: A::HEADER + linear
+        }
+    ));
     let [traffic, ipconn, _] = machine.texts().map(Option::unwrap);
     [sums(&traffic), sums(&ipconn)]
 }
@@ -43,7 +50,11 @@ fn ip<A: Modelled>() -> Ip {
 fn transport<A: Modelled>(kind: usize) -> (u8, Vec<u8>, usize, (usize, usize)) {
     let ip = ip::<A>();
     let data = [0xa5; 12];
-    let (number, request) = if A::BITS == 32 { (ICMP, 8) } else { (ICMPV6, 128) };
+    let (number, request) = if A::BITS == 32 {
+        (ICMP, 8)
+    } else {
+        (ICMPV6, 128)
+    };
     match kind {
         0 => (TCP, ip.segment((1, 2), 3, SYN, &data), 20, (0, 0)),
         1 => (UDP, ip.datagram((1, 2), &data), 8, (1, 1)),
@@ -53,12 +64,19 @@ fn transport<A: Modelled>(kind: usize) -> (u8, Vec<u8>, usize, (usize, usize)) {
 }
 
 fn cut_short<A: Modelled>() {
-    check(200, (0..4usize, 0..24usize, 0..60usize), |(kind, length, linear)| {
-        let (number, payload, size, (bytes, connection)) = transport::<A>(kind);
-        let length = length.min(payload.len());
-        let packet = ip::<A>().packet(number, &payload[..length]);
-        assert_eq!(columns::<A>(&packet, linear), (bytes, (length >= size).then_some(connection)));
-    });
+    check(
+        200,
+        (0..4usize, 0..24usize, 0..60usize),
+        |(kind, length, linear)| {
+            let (number, payload, size, (bytes, connection)) = transport::<A>(kind);
+            let length = length.min(payload.len());
+            let packet = ip::<A>().packet(number, &payload[..length]);
+            assert_eq!(
+                columns::<A>(&packet, linear),
+                (bytes, (length >= size).then_some(connection))
+            );
+        },
+    );
 }
 
 /// It has its bytes all the same.
@@ -70,18 +88,27 @@ fn a_header_that_is_cut_short_starts_nothing() {
 
 fn fragmented<A: Modelled>() {
     let offset = prop_oneof![Just(0), (0..13u32).prop_map(|bit| 1 << bit), 0..=0x1fffu16];
-    check(300, (0..4usize, offset, any::<bool>()), |(kind, offset, more)| {
-        let (number, payload, _, (bytes, connection)) = transport::<A>(kind);
-        let packet = match ip::<A>() {
-            Ip::V4(ip) => {
-                let fragment = offset | if more { MORE_FRAGMENTS } else { 0 };
-                Ipv4 { fragment, ..ip }.packet(number, &payload)
-            }
-            Ip::V6(ip, _) => ip.extended(&[Extension::Fragment(offset, more, 5)], number, &payload),
-        };
-        let starts = offset == 0 || kind == 3;
-        assert_eq!(columns::<A>(&packet, 0), (bytes, starts.then_some(connection)));
-    });
+    check(
+        300,
+        (0..4usize, offset, any::<bool>()),
+        |(kind, offset, more)| {
+            let (number, payload, _, (bytes, connection)) = transport::<A>(kind);
+            let packet = match ip::<A>() {
+                Ip::V4(ip) => {
+                    let fragment = offset | if more { MORE_FRAGMENTS } else { 0 };
+                    Ipv4 { fragment, ..ip }.packet(number, &payload)
+                }
+                Ip::V6(ip, _) => {
+                    ip.extended(&[Extension::Fragment(offset, more, 5)], number, &payload)
+                }
+            };
+            let starts = offset == 0 || kind == 3;
+            assert_eq!(
+                columns::<A>(&packet, 0),
+                (bytes, starts.then_some(connection))
+            );
+        },
+    );
 }
 
 /// It counts under the protocol in its header. Packets of OTHER protocols are packets, in fragments or not.
@@ -93,12 +120,18 @@ fn a_later_fragment_starts_nothing() {
 
 #[test]
 fn options_are_passed() {
-    check(150, (0..4usize, vec(any::<u8>(), 0..=40), 0..80usize), |(kind, options, linear)| {
-        let (number, payload, _, (bytes, connection)) = transport::<u32>(kind);
-        let Ip::V4(ip) = ip::<u32>() else { unreachable!() };
-        let packet = Ipv4 { options, ..ip }.packet(number, &payload);
-        assert_eq!(columns::<u32>(&packet, linear), (bytes, Some(connection)));
-    });
+    check(
+        150,
+        (0..4usize, vec(any::<u8>(), 0..=40), 0..80usize),
+        |(kind, options, linear)| {
+            let (number, payload, _, (bytes, connection)) = transport::<u32>(kind);
+            let Ip::V4(ip) = ip::<u32>() else {
+                unreachable!()
+            };
+            let packet = Ipv4 { options, ..ip }.packet(number, &payload);
+            assert_eq!(columns::<u32>(&packet, linear), (bytes, Some(connection)));
+        },
+    );
 }
 
 fn extension() -> impl Strategy<Value = Extension> {
@@ -115,23 +148,39 @@ fn extension() -> impl Strategy<Value = Extension> {
 /// Up to 16 of them, in any order. The seventeenth is what the packet is taken for: OTHER.
 #[test]
 fn extension_headers_are_passed() {
-    check(300, (0..4usize, vec(extension(), 0..18), 0..200usize), |(kind, chain, linear)| {
-        let (number, payload, _, (bytes, connection)) = transport::<u128>(kind);
-        let Ip::V6(ip, _) = ip::<u128>() else { unreachable!() };
-        let packet = ip.extended(&chain, number, &payload);
-        let expected = if chain.len() > 16 { (2, Some(3)) } else { (bytes, Some(connection)) };
-        assert_eq!(columns::<u128>(&packet, linear), expected);
-    });
+    check(
+        300,
+        (0..4usize, vec(extension(), 0..18), 0..200usize),
+        |(kind, chain, linear)| {
+            let (number, payload, _, (bytes, connection)) = transport::<u128>(kind);
+            let Ip::V6(ip, _) = ip::<u128>() else {
+                unreachable!()
+            };
+            let packet = ip.extended(&chain, number, &payload);
+            let expected = if chain.len() > 16 {
+                (2, Some(3))
+            } else {
+                (bytes, Some(connection))
+            };
+            assert_eq!(columns::<u128>(&packet, linear), expected);
+        },
+    );
 }
 
 /// A chain that is cut anywhere. The packet is OTHER when the cut is in an extension header, and else
 /// the transport header is not whole.
 #[test]
 fn a_chain_that_is_cut_short() {
-    let all = (0..4usize, vec(extension(), 1..5), any::<prop::sample::Index>());
+    let all = (
+        0..4usize,
+        vec(extension(), 1..5),
+        any::<prop::sample::Index>(),
+    );
     check(300, all, |(kind, chain, cut)| {
         let (number, payload, size, (bytes, connection)) = transport::<u128>(kind);
-        let Ip::V6(ip, _) = ip::<u128>() else { unreachable!() };
+        let Ip::V6(ip, _) = ip::<u128>() else {
+            unreachable!()
+        };
         let extensions: usize = chain.iter().map(|header| header.bytes(0).len()).sum();
         let whole = ip.extended(&chain, number, &payload);
         let length = cut.index(extensions + payload.len() + 1);
@@ -145,11 +194,20 @@ fn a_chain_that_is_cut_short() {
 }
 
 fn in_pieces<A: Modelled>() {
-    check(150, (sent(), option::of(0..40usize), 0..100usize), |(sent, cut, linear)| {
-        let mut packet = Sent { from: 0, to: 1, ..sent }.packet::<A>();
-        packet.truncate(A::HEADER + cut.unwrap_or(packet.len()));
-        assert_eq!(outcome::<A>(&packet, linear), outcome::<A>(&packet, 200));
-    });
+    check(
+        150,
+        (sent(), option::of(0..40usize), 0..100usize),
+        |(sent, cut, linear)| {
+            let mut packet = Sent {
+                from: 0,
+                to: 1,
+                ..sent
+            }
+            .packet::<A>();
+            packet.truncate(A::HEADER + cut.unwrap_or(packet.len()));
+            assert_eq!(outcome::<A>(&packet, linear), outcome::<A>(&packet, 200));
+        },
+    );
 }
 
 /// How much of a packet lies at hand changes nothing.
@@ -160,18 +218,37 @@ fn a_packet_may_be_in_pieces() {
 }
 
 fn broken<A: Modelled>() {
-    let arrival = (sent(), any::<prop::sample::Index>(), select(vec![1, 2, 4, 0x10, 0x80]), 0..60usize);
+    let arrival = (
+        sent(),
+        any::<prop::sample::Index>(),
+        select(vec![1, 2, 4, 0x10, 0x80]),
+        0..60usize,
+    );
     check(200, vec(arrival, 1..10), |packets| {
         let arrivals = packets.into_iter().map(|(sent, place, change, padding)| {
             let mut bytes = sent.packet::<A>();
             let place = place.index(bytes.len());
             bytes[place] ^= change;
             bytes.resize(bytes.len() + padding, 0);
-            Arrival { gap: 0, cpu: 0, linear: 0, bytes }
+            Arrival {
+                gap: 0,
+                cpu: 0,
+                linear: 0,
+                bytes,
+            }
         });
         let arrivals = arrivals.collect();
         let (base, internal) = (A::address([0; 16]), Internal::Any);
-        Scenario { base, length: 0, internal, counts: ALL, buckets: 1, cpus: 1, arrivals }.check();
+        Scenario {
+            base,
+            length: 0,
+            internal,
+            counts: ALL,
+            buckets: 1,
+            cpus: 1,
+            arrivals,
+        }
+        .check();
     });
 }
 

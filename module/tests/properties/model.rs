@@ -15,7 +15,9 @@ use vm_tests::frames::{Generator, DOT1AD, DOT1Q, IPV4, IPV6};
 fn packet(frame: &[u8]) -> (u16, &[u8]) {
     let mut at = 12;
     loop {
-        let kind = frame.get(at..at + 2).map_or(0, |kind| u16::from_be_bytes([kind[0], kind[1]]));
+        let kind = frame
+            .get(at..at + 2)
+            .map_or(0, |kind| u16::from_be_bytes([kind[0], kind[1]]));
         match kind {
             DOT1Q | DOT1AD => at += 4,
             kind => return (kind, frame.get(at + 2..).unwrap_or_default()),
@@ -27,9 +29,14 @@ fn packet(frame: &[u8]) -> (u16, &[u8]) {
 fn generated(seed: u64, six: bool) -> Vec<u8> {
     let four = (1..6).map(|n| IpAddr::from([10, 0, 0, n]));
     let all = four.chain((1..6).map(|n| Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, n).into()));
-    let frames: Vec<_> = Generator::new(seed, [2, 0, 0, 0, 0, 9], all.collect()).take(50).collect();
+    let frames: Vec<_> = Generator::new(seed, [2, 0, 0, 0, 0, 9], all.collect())
+        .take(50)
+        .collect();
     let kind = if six { IPV6 } else { IPV4 };
-    let packets = frames.iter().map(|frame| packet(frame)).filter(|(other, _)| *other == kind);
+    let packets = frames
+        .iter()
+        .map(|frame| packet(frame))
+        .filter(|(other, _)| *other == kind);
     bytes::input_of(six, packets.map(|(_, packet)| packet))
 }
 
@@ -66,8 +73,15 @@ fn any_bytes() {
 #[cfg_attr(miri, ignore = "reads files")]
 fn seeds_of_the_fuzzer() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/seeds");
-    let files = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+    let files = fs::read_dir(&folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
     let inputs: Vec<_> = files.map(|file| fs::read(file).unwrap()).collect();
-    assert!(inputs.len() > 10, "there are only {} in {}", inputs.len(), folder.display());
+    assert!(
+        inputs.len() > 10,
+        "there are only {} in {}",
+        inputs.len(),
+        folder.display()
+    );
     inputs.iter().for_each(|input| bytes::check(input));
 }

@@ -50,7 +50,8 @@ fn padded(text: &str) -> [u8; 32] {
 
 fn name() -> impl Strategy<Value = [u8; 32]> {
     let letters = select(b"abzABZ059_-".to_vec());
-    proptest::collection::vec(letters, 1..32).prop_map(|name| padded(core::str::from_utf8(&name).unwrap()))
+    proptest::collection::vec(letters, 1..32)
+        .prop_map(|name| padded(core::str::from_utf8(&name).unwrap()))
 }
 
 /// A rule that is right in everything.
@@ -73,22 +74,24 @@ fn good<A: Ruled>() -> impl Strategy<Value = XtTrafficMtinfo> {
 
 /// A rule of which one part may be anything.
 fn perhaps_bad<A: Ruled>() -> impl Strategy<Value = XtTrafficMtinfo> {
-    (good::<A>(), 0..9u8, uniform32(any::<u8>()), any::<u32>()).prop_map(|(mut info, part, bytes, number)| {
-        let (byte, place) = (bytes[0], usize::from(bytes[1]) % 16);
-        match part {
-            0 => info.netbase[place] ^= byte,
-            1 => info.netmask[place] ^= byte,
-            2 => info.name = bytes,
-            // The neighbours of what is allowed, and what a path or a line must not have.
-            3 => info.name[place] = b"./:@[`{ ,^\n\0\xe9"[usize::from(byte) % 13],
-            4 => info.count = byte,
-            5 => info.internal = byte % 6,
-            6 => info.clear_on_read = byte % 4,
-            7 => info.reserved = byte % 4,
-            _ => info.hash_size = number % (2 * MAX_HASH_SIZE),
-        }
-        info
-    })
+    (good::<A>(), 0..9u8, uniform32(any::<u8>()), any::<u32>()).prop_map(
+        |(mut info, part, bytes, number)| {
+            let (byte, place) = (bytes[0], usize::from(bytes[1]) % 16);
+            match part {
+                0 => info.netbase[place] ^= byte,
+                1 => info.netmask[place] ^= byte,
+                2 => info.name = bytes,
+                // The neighbours of what is allowed, and what a path or a line must not have.
+                3 => info.name[place] = b"./:@[`{ ,^\n\0\xe9"[usize::from(byte) % 13],
+                4 => info.count = byte,
+                5 => info.internal = byte % 6,
+                6 => info.clear_on_read = byte % 4,
+                7 => info.reserved = byte % 4,
+                _ => info.hash_size = number % (2 * MAX_HASH_SIZE),
+            }
+            info
+        },
+    )
 }
 
 fn has_good_name(info: &XtTrafficMtinfo) -> bool {
@@ -101,7 +104,11 @@ fn has_good_name(info: &XtTrafficMtinfo) -> bool {
 fn has_good_network<A: Ruled>(info: &XtTrafficMtinfo) -> bool {
     (0..=A::BITS).any(|length| {
         let mask = field(A::mask(length));
-        let inside = info.netbase.iter().zip(mask).all(|(base, mask)| base & !mask == 0);
+        let inside = info
+            .netbase
+            .iter()
+            .zip(mask)
+            .all(|(base, mask)| base & !mask == 0);
         info.netmask == mask && inside
     })
 }
@@ -117,7 +124,11 @@ fn faults<A: Ruled>(info: &XtTrafficMtinfo) -> Vec<Refusal> {
         (info.hash_size <= 1 << 24, Refusal::HashSize),
         (info.reserved == 0, Refusal::Reserved),
     ];
-    checks.into_iter().filter(|(good, _)| !good).map(|(_, refusal)| refusal).collect()
+    checks
+        .into_iter()
+        .filter(|(good, _)| !good)
+        .map(|(_, refusal)| refusal)
+        .collect()
 }
 
 /// Reads the options that a rule prints. Its name is not among them.
@@ -166,8 +177,15 @@ fn checked<A: Ruled>(info: XtTrafficMtinfo) {
     assert_eq!(params.network.internal(), internal);
     let again = parse::<A>(&params.to_string(), info.name);
     assert_eq!(Params::from_info(&again, CPUS), Ok(params), "{params}");
-    let bits = [params.counts.traffic, params.counts.ipconn, params.counts.portconn];
-    assert_eq!(bits.map(u8::from), [info.count & 1, info.count >> 1 & 1, info.count >> 2]);
+    let bits = [
+        params.counts.traffic,
+        params.counts.ipconn,
+        params.counts.portconn,
+    ];
+    assert_eq!(
+        bits.map(u8::from),
+        [info.count & 1, info.count >> 1 & 1, info.count >> 2]
+    );
     assert_eq!((again.netbase, again.netmask), (info.netbase, info.netmask));
     sizes(&info, &params);
 }
@@ -177,11 +195,20 @@ fn sizes<A: Ruled>(info: &XtTrafficMtinfo, params: &Params<A>) {
     let size = params.sizes.addresses;
     let all = u128::from(size.rows * CPUS);
     assert!(all <= 1 << 25);
-    assert_eq!(u128::from(params.delivered(CPUS).rows), all.min(params.network.size()));
+    assert_eq!(
+        u128::from(params.delivered(CPUS).rows),
+        all.min(params.network.size())
+    );
     assert!(u128::from(size.rows) <= params.network.size() && size.rows >= 1);
-    assert!(size.rows <= (1 << 20).max(info.hash_size.next_power_of_two()) && size.buckets <= MAX_HASH_SIZE);
+    assert!(
+        size.rows <= (1 << 20).max(info.hash_size.next_power_of_two())
+            && size.buckets <= MAX_HASH_SIZE
+    );
     if info.hash_size != 0 {
-        assert!(size.buckets.is_power_of_two() && (info.hash_size..2 * info.hash_size).contains(&size.buckets));
+        assert!(
+            size.buckets.is_power_of_two()
+                && (info.hash_size..2 * info.hash_size).contains(&size.buckets)
+        );
     }
 }
 
@@ -190,16 +217,37 @@ fn sizes<A: Ruled>(info: &XtTrafficMtinfo, params: &Params<A>) {
 fn rules_are_refused_or_print() {
     check(1500, perhaps_bad::<u32>(), checked::<u32>);
     check(1500, perhaps_bad::<u128>(), checked::<u128>);
-    check(400, good::<u32>(), |info| assert_eq!(faults::<u32>(&info), []));
+    check(400, good::<u32>(), |info| {
+        assert_eq!(faults::<u32>(&info), [])
+    });
 }
 
 /// No bytes at all make it panic.
 #[test]
 fn any_bytes_are_refused_or_print() {
-    let bytes = (any::<[u8; 16]>(), any::<[u8; 16]>(), uniform32(any::<u8>()), any::<[u8; 4]>(), any::<u32>());
-    check(500, bytes, |(netbase, netmask, name, [count, internal, clear_on_read, reserved], hash_size)| {
-        let info = XtTrafficMtinfo { netbase, netmask, name, count, internal, clear_on_read, reserved, hash_size };
-        checked::<u32>(info);
-        checked::<u128>(info);
-    });
+    let bytes = (
+        any::<[u8; 16]>(),
+        any::<[u8; 16]>(),
+        uniform32(any::<u8>()),
+        any::<[u8; 4]>(),
+        any::<u32>(),
+    );
+    check(
+        500,
+        bytes,
+        |(netbase, netmask, name, [count, internal, clear_on_read, reserved], hash_size)| {
+            let info = XtTrafficMtinfo {
+                netbase,
+                netmask,
+                name,
+                count,
+                internal,
+                clear_on_read,
+                reserved,
+                hash_size,
+            };
+            checked::<u32>(info);
+            checked::<u128>(info);
+        },
+    );
 }

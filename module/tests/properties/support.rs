@@ -22,7 +22,10 @@ pub fn check<S: Strategy>(cases: u32, strategy: S, test: impl Fn(S::Value)) {
 }
 
 fn config(cases: u32) -> Config {
-    let mut config = Config { failure_persistence: None, ..Config::default() };
+    let mut config = Config {
+        failure_persistence: None,
+        ..Config::default()
+    };
     if std::env::var_os("PROPTEST_CASES").is_none() {
         config.cases = few_under_miri(cases);
     }

@@ -43,16 +43,24 @@ fn direction(into: bool) -> Direction {
 }
 
 /// Items for keys that often come again.
-fn items<K: Key + Debug>(keys: impl Strategy<Value = K>, most: usize) -> impl Strategy<Value = Vec<Item<K>>> {
+fn items<K: Key + Debug>(
+    keys: impl Strategy<Value = K>,
+    most: usize,
+) -> impl Strategy<Value = Vec<Item<K>>> {
     vec((keys, 0..3usize, any::<bool>(), any::<u32>()), 0..most)
 }
 
 fn sizes() -> impl Strategy<Value = (u64, u32)> {
-    (any::<u64>(), prop_oneof![1..9u32, 1..5000u32, Just(1u32 << 24)])
+    (
+        any::<u64>(),
+        prop_oneof![1..9u32, 1..5000u32, Just(1u32 << 24)],
+    )
 }
 
 fn add_all<K: Key, M: Memory>(table: &Table<K, 3, M>, items: &[Item<K>]) {
-    items.iter().for_each(|(key, column, into, amount)| table.add(*key, *column, direction(*into), u64::from(*amount)));
+    items.iter().for_each(|(key, column, into, amount)| {
+        table.add(*key, *column, direction(*into), u64::from(*amount))
+    });
 }
 
 /// What every key has.
@@ -93,67 +101,116 @@ fn holds_all<K: Key + Debug>(table: &Table<K, 3, Heap>, items: &[Item<K>]) {
 }
 
 fn like_a_map<K: Key + Debug>(keys: impl Strategy<Value = K>) {
-    check(150, (items(keys, 400), sizes()), |(items, (seed, buckets))| {
-        let Ok(table) = Table::new(Seed::new(seed), Size::hashed(400, buckets), &Heap::ENDLESS);
-        holds_all(&table, &items);
-    });
+    check(
+        150,
+        (items(keys, 400), sizes()),
+        |(items, (seed, buckets))| {
+            let Ok(table) = Table::new(Seed::new(seed), Size::hashed(400, buckets), &Heap::ENDLESS);
+            holds_all(&table, &items);
+        },
+    );
 }
 
 /// Each key of a range has its place: the range begins anywhere.
 fn like_a_map_in_a_range<K: Key + Debug>(ranges: impl Strategy<Value = K>, key: fn(K, u8) -> K) {
-    check(150, (ranges, vec((any::<u8>(), 0..3usize, any::<bool>(), any::<u32>()), 0..400)), |(base, items)| {
-        let items: Vec<_> =
-            items.into_iter().map(|(n, column, into, amount)| (key(base, n), column, into, amount)).collect();
-        let size = Size { rows: 1 << 8, buckets: 1 << 8, spread: Spread::Direct { prefix: base.to_words() } };
-        let Ok(table) = Table::new(Seed::new(1), size, &Heap::ENDLESS);
-        holds_all(&table, &items);
-    });
+    check(
+        150,
+        (
+            ranges,
+            vec(
+                (any::<u8>(), 0..3usize, any::<bool>(), any::<u32>()),
+                0..400,
+            ),
+        ),
+        |(base, items)| {
+            let items: Vec<_> = items
+                .into_iter()
+                .map(|(n, column, into, amount)| (key(base, n), column, into, amount))
+                .collect();
+            let size = Size {
+                rows: 1 << 8,
+                buckets: 1 << 8,
+                spread: Spread::Direct {
+                    prefix: base.to_words(),
+                },
+            };
+            let Ok(table) = Table::new(Seed::new(1), size, &Heap::ENDLESS);
+            holds_all(&table, &items);
+        },
+    );
 }
 
 #[test]
 fn a_table_of_a_small_network_is_a_map() {
-    like_a_map_in_a_range(any::<u32>().prop_map(|base| base & !0xff), |base, n| base | u32::from(n));
-    like_a_map_in_a_range(any::<u128>().prop_map(|base| base & !0xff), |base, n| base | u128::from(n));
+    like_a_map_in_a_range(any::<u32>().prop_map(|base| base & !0xff), |base, n| {
+        base | u32::from(n)
+    });
+    like_a_map_in_a_range(any::<u128>().prop_map(|base| base & !0xff), |base, n| {
+        base | u128::from(n)
+    });
 }
 
 /// Addresses next to each other and anywhere, ports, and IPv6 addresses that differ in one half.
 #[test]
 fn a_table_is_a_map() {
-    like_a_map(prop_oneof![0..200u32, any::<u32>(), (0..200u32).prop_map(|n| n << 24)]);
+    like_a_map(prop_oneof![
+        0..200u32,
+        any::<u32>(),
+        (0..200u32).prop_map(|n| n << 24)
+    ]);
     like_a_map(any::<u16>());
-    like_a_map(prop_oneof![any::<u128>(), (0..100u128).prop_map(|n| n << 64), 0..100u128]);
+    like_a_map(prop_oneof![
+        any::<u128>(),
+        (0..100u128).prop_map(|n| n << 64),
+        0..100u128
+    ]);
 }
 
 #[test]
 fn the_order_does_not_matter() {
-    let pair = items(0..60u32, 200).prop_flat_map(|items| (Just(items.clone()), Just(items).prop_shuffle()));
-    check(100, (pair, sizes(), sizes()), |((one, other), sizes, other_sizes)| {
-        let contents = |items: &[Item<u32>], (seed, buckets)| {
-            let Ok(table) = Table::new(Seed::new(seed), Size::hashed(60, buckets), &Heap::ENDLESS);
-            add_all(&table, items);
-            rows(&table)
-        };
-        assert_eq!(contents(&one, sizes), contents(&other, other_sizes));
-    });
+    let pair = items(0..60u32, 200)
+        .prop_flat_map(|items| (Just(items.clone()), Just(items).prop_shuffle()));
+    check(
+        100,
+        (pair, sizes(), sizes()),
+        |((one, other), sizes, other_sizes)| {
+            let contents = |items: &[Item<u32>], (seed, buckets)| {
+                let Ok(table) =
+                    Table::new(Seed::new(seed), Size::hashed(60, buckets), &Heap::ENDLESS);
+                add_all(&table, items);
+                rows(&table)
+            };
+            assert_eq!(contents(&one, sizes), contents(&other, other_sizes));
+        },
+    );
 }
 
 /// The first keys have rows with all that is theirs, the others are counted together, each time.
 #[test]
 fn a_full_table_loses_nothing() {
-    check(150, (items(0..100u32, 300), 0..80u32, sizes()), |(items, limit, (seed, buckets))| {
-        let Ok(table) = Table::new(Seed::new(seed), Size::hashed(limit, buckets), &Heap::ENDLESS);
-        add_all(&table, &items);
-        let mut first = BTreeSet::new();
-        for (key, ..) in &items {
-            if first.len() < limit as usize {
-                first.insert(*key);
+    check(
+        150,
+        (items(0..100u32, 300), 0..80u32, sizes()),
+        |(items, limit, (seed, buckets))| {
+            let Ok(table) = Table::new(
+                Seed::new(seed),
+                Size::hashed(limit, buckets),
+                &Heap::ENDLESS,
+            );
+            add_all(&table, &items);
+            let mut first = BTreeSet::new();
+            for (key, ..) in &items {
+                if first.len() < limit as usize {
+                    first.insert(*key);
+                }
             }
-        }
-        let (here, there): (Vec<_>, Vec<_>) = items.iter().partition(|(key, ..)| first.contains(key));
-        assert_eq!(rows(&table), by_key(&here));
-        assert_eq!(pairs(table.others().pairs()), sum(by_key(&there).values()));
-        assert_eq!(table.overflows(), there.len() as u64);
-    });
+            let (here, there): (Vec<_>, Vec<_>) =
+                items.iter().partition(|(key, ..)| first.contains(key));
+            assert_eq!(rows(&table), by_key(&here));
+            assert_eq!(pairs(table.others().pairs()), sum(by_key(&there).values()));
+            assert_eq!(table.overflows(), there.len() as u64);
+        },
+    );
 }
 
 /// Memory of which there is only so much, and more some other time.
@@ -201,36 +258,62 @@ fn a_table_without_memory_loses_nothing() {
     let part = || (items(0..2000u32, 900), 0..12u32);
     let sizes = prop_oneof![
         (1..4000u32).prop_map(|buckets| Size::hashed(2000, buckets)),
-        Just(Size { rows: 1 << 11, buckets: 1, spread: Spread::Direct { prefix: [0, 0] } }),
+        Just(Size {
+            rows: 1 << 11,
+            buckets: 1,
+            spread: Spread::Direct { prefix: [0, 0] }
+        }),
     ];
-    check(60, (vec(part(), 1..6), any::<u64>(), sizes), |(parts, seed, size)| {
-        let memory = Scarce(Rc::default());
-        let Ok(table) = Table::new(Seed::new(seed), size, &memory);
-        let (mut all, mut known) = (vec![], 0);
-        for (items, pages) in parts {
-            memory.0.set(pages);
-            add_all(&table, &items);
-            all.extend(items);
-            assert!(table.rows() >= known, "rows stay");
-            known = table.rows();
-        }
-        let (rows, others) = (rows(&table), pairs(table.others().pairs()));
-        assert_eq!(sum(rows.values().chain([&others])), sum(by_key(&all).values()));
-        assert!(table.overflows() <= all.len() as u64);
-        assert!(others == Pairs::default() || table.overflows() > 0);
-        for (key, row) in &rows {
-            assert_eq!(pairs(table.totals_of(Owner::One(*key)).pairs()), *row, "{key} is not found");
-        }
-    });
+    check(
+        60,
+        (vec(part(), 1..6), any::<u64>(), sizes),
+        |(parts, seed, size)| {
+            let memory = Scarce(Rc::default());
+            let Ok(table) = Table::new(Seed::new(seed), size, &memory);
+            let (mut all, mut known) = (vec![], 0);
+            for (items, pages) in parts {
+                memory.0.set(pages);
+                add_all(&table, &items);
+                all.extend(items);
+                assert!(table.rows() >= known, "rows stay");
+                known = table.rows();
+            }
+            let (rows, others) = (rows(&table), pairs(table.others().pairs()));
+            assert_eq!(
+                sum(rows.values().chain([&others])),
+                sum(by_key(&all).values())
+            );
+            assert!(table.overflows() <= all.len() as u64);
+            assert!(others == Pairs::default() || table.overflows() > 0);
+            for (key, row) in &rows {
+                assert_eq!(
+                    pairs(table.totals_of(Owner::One(*key)).pairs()),
+                    *row,
+                    "{key} is not found"
+                );
+            }
+        },
+    );
 }
 
 fn cpus<A: Modelled>() {
-    check(60, (scenario::<A>(60), 1..5usize, 0..10u32), |(scenario, cpus, size)| {
-        let all_on = |cpus| Scenario { cpus, buckets: 1 << size, ..scenario.clone() }.run(&Heap::ENDLESS);
-        let (one, some) = (all_on(1), all_on(cpus));
-        assert_eq!(one.texts, some.texts);
-        assert_eq!((one.matched, one.bytes), (some.matched, some.bytes));
-    });
+    check(
+        60,
+        (scenario::<A>(60), 1..5usize, 0..10u32),
+        |(scenario, cpus, size)| {
+            let all_on = |cpus| {
+                Scenario {
+                    cpus,
+                    buckets: 1 << size,
+                    ..scenario.clone()
+                }
+                .run(&Heap::ENDLESS)
+            };
+            let (one, some) = (all_on(1), all_on(cpus));
+            assert_eq!(one.texts, some.texts);
+            assert_eq!((one.matched, one.bytes), (some.matched, some.bytes));
+        },
+    );
 }
 
 /// It does not matter which CPU handles a packet, nor how large the hash is.
@@ -243,13 +326,24 @@ fn some_cpus_count_like_one() {
 fn crowded<A: Modelled>() {
     check(60, (scenario::<A>(60), 0..5u32), |(scenario, rows)| {
         let (all, limited) = (scenario.run(&Heap::ENDLESS), {
-            let sizes = Sizes { addresses: Size::hashed(rows, scenario.buckets), ..ROOMY };
+            let sizes = Sizes {
+                addresses: Size::hashed(rows, scenario.buckets),
+                ..ROOMY
+            };
             scenario.run_with(sizes, &Heap::ENDLESS)
         });
-        for (all, limited) in all.texts.iter().flatten().zip(limited.texts.iter().flatten()) {
+        for (all, limited) in all
+            .texts
+            .iter()
+            .flatten()
+            .zip(limited.texts.iter().flatten())
+        {
             assert_eq!(sums(all), sums(limited));
             let labels: Vec<_> = cells(limited).into_iter().map(|(label, _)| label).collect();
-            assert!(!labels.iter().rev().skip(1).any(|label| *label == "*"), "it is the last row");
+            assert!(
+                !labels.iter().rev().skip(1).any(|label| *label == "*"),
+                "it is the last row"
+            );
         }
         assert_eq!(scenario.counts, ALL);
         assert_eq!(limited.matched, all.matched);

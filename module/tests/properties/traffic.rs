@@ -57,14 +57,22 @@ impl Sent {
 
     /// An answer from the other end.
     pub fn reversed(&self) -> Self {
-        Self { from: self.to, to: self.from, ports: (self.ports.1, self.ports.0), ..self.clone() }
+        Self {
+            from: self.to,
+            to: self.from,
+            ports: (self.ports.1, self.ports.0),
+            ..self.clone()
+        }
     }
 }
 
 /// What starts a connection in any case: nothing like it was before.
 pub fn opening() -> impl Strategy<Value = What> {
     prop_oneof![
-        any::<u32>().prop_map(|sequence| What::Tcp { sequence, flags: SYN }),
+        any::<u32>().prop_map(|sequence| What::Tcp {
+            sequence,
+            flags: SYN
+        }),
         Just(What::Udp),
         Just(What::Other { protocol: GRE }),
     ]
@@ -101,12 +109,13 @@ pub fn gap() -> impl Strategy<Value = Ticks> {
 
 /// Arrivals of such packets at any CPU.
 pub fn arrivals<A: Modelled>(most: usize) -> impl Strategy<Value = Vec<Arrival>> {
-    let arrival = (gap(), 0..4usize, 0..40usize, sent()).prop_map(|(gap, cpu, linear, sent)| Arrival {
-        gap,
-        cpu,
-        linear,
-        bytes: sent.packet::<A>(),
-    });
+    let arrival =
+        (gap(), 0..4usize, 0..40usize, sent()).prop_map(|(gap, cpu, linear, sent)| Arrival {
+            gap,
+            cpu,
+            linear,
+            bytes: sent.packet::<A>(),
+        });
     vec(arrival, 0..most)
 }
 
@@ -130,8 +139,16 @@ pub fn scenario<A: Modelled>(most: usize) -> impl Strategy<Value = Scenario<A>> 
 
 /// The rows of a text without its header: their first cells, and their numbers.
 pub fn cells(text: &str) -> Vec<(&str, Vec<u64>)> {
-    let row = |line: &'_ str| -> Vec<u64> { line.split('\t').skip(1).map(|cell| cell.parse().unwrap()).collect() };
-    text.lines().skip(1).map(|line| (line.split('\t').next().unwrap_or_default(), row(line))).collect()
+    let row = |line: &'_ str| -> Vec<u64> {
+        line.split('\t')
+            .skip(1)
+            .map(|cell| cell.parse().unwrap())
+            .collect()
+    };
+    text.lines()
+        .skip(1)
+        .map(|line| (line.split('\t').next().unwrap_or_default(), row(line)))
+        .collect()
 }
 
 /// The sums over all rows, and the check that each TOTAL is the sum of its parts.
@@ -142,8 +159,13 @@ pub fn sums(text: &str) -> Vec<u64> {
             let parts: u64 = numbers.iter().skip(2 + way).step_by(2).sum();
             assert_eq!(numbers[way], parts, "TOTAL of {label}");
         }
-        assert!(numbers.iter().any(|number| *number != 0), "{label} has only zeros");
-        sums.iter_mut().zip(&numbers).for_each(|(sum, number)| *sum += number);
+        assert!(
+            numbers.iter().any(|number| *number != 0),
+            "{label} has only zeros"
+        );
+        sums.iter_mut()
+            .zip(&numbers)
+            .for_each(|(sum, number)| *sum += number);
     }
     sums
 }

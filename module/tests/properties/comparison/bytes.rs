@@ -12,7 +12,16 @@ use xt_traffic_accounting::accounting::{flows::Ticks, network::Internal, params:
 /// Times between packets: those at which flows end, and their neighbours.
 const GAPS: [Ticks; 8] = {
     let second = CLOCK.ticks_per_second;
-    [0, 1, 30 * second - 1, 30 * second, 120 * second, 120 * second + 1, 600 * second - 1, 600 * second]
+    [
+        0,
+        1,
+        30 * second - 1,
+        30 * second,
+        120 * second,
+        120 * second + 1,
+        600 * second - 1,
+        600 * second,
+    ]
 };
 
 /// Packets at most: what comes after them says nothing new.
@@ -74,11 +83,20 @@ impl Input<'_> {
 fn scenario<A: Modelled>(input: &mut Input<'_>) -> Scenario<A> {
     let [what, length, size] = input.array();
     let length = u32::from(length) % (A::BITS + 1);
-    let base = if A::BITS == 32 { widened(input.array()) } else { input.array() };
+    let base = if A::BITS == 32 {
+        widened(input.array())
+    } else {
+        input.array()
+    };
     let mut scenario = Scenario {
         base: A::address(base) & A::mask(length),
         length,
-        internal: [Internal::Any, Internal::Exclude, Internal::Only, Internal::Any][usize::from(what & 3)],
+        internal: [
+            Internal::Any,
+            Internal::Exclude,
+            Internal::Only,
+            Internal::Any,
+        ][usize::from(what & 3)],
         counts: counts(what >> 2),
         buckets: 1 << (size & 7),
         cpus: usize::from(size >> 6) + 1,
@@ -100,7 +118,11 @@ fn widened([a, b, c, d]: [u8; 4]) -> [u8; 16] {
 /// At least one thing.
 fn counts(bits: u8) -> Counts {
     let any = bits & 7 != 0;
-    Counts { traffic: bits & 1 != 0 || !any, ipconn: bits & 2 != 0, portconn: bits & 4 != 0 }
+    Counts {
+        traffic: bits & 1 != 0 || !any,
+        ipconn: bits & 2 != 0,
+        portconn: bits & 4 != 0,
+    }
 }
 
 fn arrival<A: Modelled>(input: &mut Input<'_>, before: &[Arrival]) -> Arrival {
@@ -110,7 +132,15 @@ fn arrival<A: Modelled>(input: &mut Input<'_>, before: &[Arrival]) -> Arrival {
         earlier @ 1.. if how & AGAIN != 0 => {
             let [which, place, change] = input.array();
             let bytes = &before[usize::from(which) % earlier].bytes;
-            changed(if how & BACK == 0 { bytes.clone() } else { reversed::<A>(bytes) }, place.into(), change)
+            changed(
+                if how & BACK == 0 {
+                    bytes.clone()
+                } else {
+                    reversed::<A>(bytes)
+                },
+                place.into(),
+                change,
+            )
         }
         _ => new(input),
     };
@@ -120,7 +150,12 @@ fn arrival<A: Modelled>(input: &mut Input<'_>, before: &[Arrival]) -> Arrival {
         bytes[0] = version | bytes[0] & 0x0f;
         repair(&mut bytes);
     }
-    Arrival { gap: GAPS[usize::from(how & 7)], cpu: usize::from(how >> CPU & 3), linear, bytes }
+    Arrival {
+        gap: GAPS[usize::from(how & 7)],
+        cpu: usize::from(how >> CPU & 3),
+        linear,
+        bytes,
+    }
 }
 
 fn new(input: &mut Input<'_>) -> Vec<u8> {

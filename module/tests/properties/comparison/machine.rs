@@ -18,16 +18,25 @@ use xt_traffic_accounting::accounting::{
 };
 
 /// The clock of the machine.
-pub const CLOCK: Clock = Clock { ticks_per_second: 250 };
+pub const CLOCK: Clock = Clock {
+    ticks_per_second: 250,
+};
 
 /// When it is switched on.
 pub const START: Ticks = 1;
 
 /// What to count: all there is.
-pub const ALL: Counts = Counts { traffic: true, ipconn: true, portconn: true };
+pub const ALL: Counts = Counts {
+    traffic: true,
+    ipconn: true,
+    portconn: true,
+};
 
 /// Room for all that a test has.
-pub const ROOMY: Sizes = Sizes { addresses: Size::hashed(1 << 12, 16), flow_sets: 1 << 13 };
+pub const ROOMY: Sizes = Sizes {
+    addresses: Size::hashed(1 << 12, 16),
+    flow_sets: 1 << 13,
+};
 
 /// The ledgers of its CPUs.
 pub struct Machine<A, M: Memory> {
@@ -45,30 +54,49 @@ where
         let seed = Seed::new(0x5eed);
         let flows = Flows::new(seed, CLOCK, sizes.flow_sets);
         let ledger = |_| Ledger::new(counts, sizes, seed, &flows, memory).unwrap();
-        Self { network, flows, ledgers: (0..cpus).map(ledger).collect() }
+        Self {
+            network,
+            flows,
+            ledgers: (0..cpus).map(ledger).collect(),
+        }
     }
 
     /// A packet arrives at a CPU. Was there anything to count?
     pub fn count(&self, cpu: usize, now: Ticks, packet: impl Packet) -> bool {
-        ledger::count(&AtThatTime { machine: self, now }, &self.ledgers[cpu], packet)
+        ledger::count(
+            &AtThatTime { machine: self, now },
+            &self.ledgers[cpu],
+            packet,
+        )
     }
 
     /// How often a CPU has forgotten a flow too early.
     pub fn forgotten(&self) -> u64 {
-        self.ledgers.iter().filter_map(Ledger::recent).map(|recent| recent.forgotten()).sum()
+        self.ledgers
+            .iter()
+            .filter_map(Ledger::recent)
+            .map(|recent| recent.forgotten())
+            .sum()
     }
 
     /// Bytes of memory for flows.
     pub fn remembered(&self) -> usize {
-        self.ledgers.iter().filter_map(Ledger::recent).map(|recent| recent.memory()).sum()
+        self.ledgers
+            .iter()
+            .filter_map(Ledger::recent)
+            .map(|recent| recent.memory())
+            .sum()
     }
 
     /// The texts of the files: traffic, ipconn, portconn.
     pub fn texts(&self) -> [Option<String>; 3] {
         [
-            self.rows(TRAFFIC_HEADER, Ledger::traffic).map(|rows| rows.text()),
-            self.rows(IPCONN_HEADER, Ledger::ipconn).map(|rows| rows.text()),
-            self.rows(PORTCONN_HEADER, Ledger::portconn).map(|rows| rows.text()),
+            self.rows(TRAFFIC_HEADER, Ledger::traffic)
+                .map(|rows| rows.text()),
+            self.rows(IPCONN_HEADER, Ledger::ipconn)
+                .map(|rows| rows.text()),
+            self.rows(PORTCONN_HEADER, Ledger::portconn)
+                .map(|rows| rows.text()),
         ]
     }
 

@@ -108,7 +108,9 @@ pub struct Arrival {
 impl fmt::Debug for Arrival {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "+{} CPU {} linear {}:", self.gap, self.cpu, self.linear)?;
-        self.bytes.iter().try_for_each(|byte| write!(f, " {byte:02x}"))
+        self.bytes
+            .iter()
+            .try_for_each(|byte| write!(f, " {byte:02x}"))
     }
 }
 
@@ -145,7 +147,10 @@ impl<A: Modelled> Scenario<A> {
                 model::same_table(&file.name("table"), text, &expected.text_of(file)).unwrap();
             }
         }
-        assert_eq!((outcome.matched.len() as u64, outcome.bytes), (expected.packets, expected.bytes));
+        assert_eq!(
+            (outcome.matched.len() as u64, outcome.bytes),
+            (expected.packets, expected.bytes)
+        );
         if !self.counts.traffic {
             assert_eq!(outcome.matched, expected.started);
         }
@@ -155,7 +160,10 @@ impl<A: Modelled> Scenario<A> {
     pub fn run(&self, memory: &Heap) -> Outcome {
         let network = self.network();
         let rows = network.size().min(ROOMY.addresses.rows.into()) as u32;
-        let sizes = Sizes { addresses: Size::hashed(rows, self.buckets), ..ROOMY };
+        let sizes = Sizes {
+            addresses: Size::hashed(rows, self.buckets),
+            ..ROOMY
+        };
         self.run_with(sizes.for_network(&network), memory)
     }
 
@@ -172,13 +180,21 @@ impl<A: Modelled> Scenario<A> {
             let Some(packet) = A::received(&arrival.bytes) else {
                 continue;
             };
-            let pieces = Pieces { bytes: packet, linear: A::HEADER + arrival.linear };
+            let pieces = Pieces {
+                bytes: packet,
+                linear: A::HEADER + arrival.linear,
+            };
             if machine.count(arrival.cpu % self.cpus, now, pieces) {
                 matched.push(number);
                 bytes += packet.len() as u64;
             }
         }
-        Outcome { texts: machine.texts(), matched, bytes, forgotten: machine.forgotten() }
+        Outcome {
+            texts: machine.texts(),
+            matched,
+            bytes,
+            forgotten: machine.forgotten(),
+        }
     }
 
     /// What the model says.
@@ -187,7 +203,10 @@ impl<A: Modelled> Scenario<A> {
         let frames = self.arrivals.iter().map(|arrival| {
             now += arrival.gap;
             let time = Duration::from_micros(now * 1_000_000 / CLOCK.ticks_per_second);
-            (time, Ethernet::new(ALICE, BOB).wrap(A::ETHERTYPE, &arrival.bytes))
+            (
+                time,
+                Ethernet::new(ALICE, BOB).wrap(A::ETHERTYPE, &arrival.bytes),
+            )
         });
         Expected::at_times(&self.rule(), BOX, frames)
     }
@@ -198,8 +217,15 @@ impl<A: Modelled> Scenario<A> {
             Internal::Exclude => model::Internal::Skip,
             Internal::Only => model::Internal::Only,
         };
-        let Counts { traffic, ipconn, portconn } = self.counts;
-        let wanted: Vec<_> = files().zip([traffic, ipconn, portconn]).filter(|(_, wanted)| *wanted).collect();
+        let Counts {
+            traffic,
+            ipconn,
+            portconn,
+        } = self.counts;
+        let wanted: Vec<_> = files()
+            .zip([traffic, ipconn, portconn])
+            .filter(|(_, wanted)| *wanted)
+            .collect();
         let rule = match self.base.ip() {
             IpAddr::V4(base) => Rule::new(base, self.length, internal),
             IpAddr::V6(base) => Rule::new6(base, self.length, internal),

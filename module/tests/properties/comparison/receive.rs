@@ -8,7 +8,8 @@ pub fn version4(bytes: &[u8]) -> Option<&[u8]> {
     let header_len = usize::from(head[0] & 0xf) * 4;
     let total = usize::from(u16::from_be_bytes([head[2], head[3]]));
     let header = bytes.get(..header_len)?;
-    let sound = head[0] >> 4 == 4 && header_len >= 20 && total >= header_len && sum(header) == 0xffff;
+    let sound =
+        head[0] >> 4 == 4 && header_len >= 20 && total >= header_len && sum(header) == 0xffff;
     bytes.get(..total).filter(|_| sound)
 }
 
@@ -42,7 +43,9 @@ pub fn repair(bytes: &mut [u8]) {
 
 /// The one's complement sum of an even number of bytes.
 fn sum(header: &[u8]) -> u16 {
-    let words = header.chunks_exact(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])));
+    let words = header
+        .chunks_exact(2)
+        .map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])));
     let mut sum: u32 = words.sum();
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);

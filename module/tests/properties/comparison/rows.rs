@@ -30,20 +30,34 @@ pub struct Rows<'a, K, const PAIRS: usize, M: Memory> {
 impl<'a, K: Key, const PAIRS: usize, M: Memory> Rows<'a, K, PAIRS, M> {
     /// Those of the tables of all CPUs.
     pub fn new(tables: Vec<&'a Table<K, PAIRS, M>>, header: &'static str) -> Self {
-        Self { tables, header, delivered: None }
+        Self {
+            tables,
+            header,
+            delivered: None,
+        }
     }
 
     /// The same rows, cleared by reading.
     pub fn cleared(self) -> Self {
         let Ok(table) = Table::new(Seed::new(0xc1ea), Size::hashed(1 << 10, 1), &Heap::ENDLESS);
-        Self { delivered: Some(RefCell::new(table)), ..self }
+        Self {
+            delivered: Some(RefCell::new(table)),
+            ..self
+        }
     }
 
     /// The text, as one reads it who takes all there is.
     pub fn text(&self) -> String {
-        let mut taker = Taker { text: vec![], space: usize::MAX };
+        let mut taker = Taker {
+            text: vec![],
+            space: usize::MAX,
+        };
         let mut reader = Reader::default();
-        while reader.read(self, taker.text.len() as u64, &mut taker).unwrap() > 0 {}
+        while reader
+            .read(self, taker.text.len() as u64, &mut taker)
+            .unwrap()
+            > 0
+        {}
         reader.close(self);
         String::from_utf8(taker.text).unwrap()
     }
@@ -51,17 +65,22 @@ impl<'a, K: Key, const PAIRS: usize, M: Memory> Rows<'a, K, PAIRS, M> {
     fn totals(&self, run: Option<Run<'_, K>>) -> Totals<PAIRS> {
         match run {
             Some(run) => run.totals(|cpu| self.tables.get(cpu as usize).copied()),
-            None => self.tables.iter().fold(Totals::default(), |mut sum, table| {
-                sum.merge(table.others());
-                sum
-            }),
+            None => self
+                .tables
+                .iter()
+                .fold(Totals::default(), |mut sum, table| {
+                    sum.merge(table.others());
+                    sum
+                }),
         }
     }
 
     fn take(&self, owner: Owner<K>, run: Option<Run<'_, K>>) -> Totals<PAIRS> {
         let totals = self.totals(run);
         match &self.delivered {
-            Some(delivered) => take(&delivered.borrow_mut(), owner, totals).expect("there is memory"),
+            Some(delivered) => {
+                take(&delivered.borrow_mut(), owner, totals).expect("there is memory")
+            }
             None => totals,
         }
     }
@@ -74,7 +93,9 @@ impl<K: Key, const PAIRS: usize, M: Memory> Lines for Rows<'_, K, PAIRS, M> {
 
     fn snapshot(&self) -> Result<Self::Snapshot, Trouble> {
         let tables = self.tables.iter().enumerate();
-        let mut all: Vec<_> = tables.flat_map(|(cpu, table)| entries(cpu as u32, table)).collect();
+        let mut all: Vec<_> = tables
+            .flat_map(|(cpu, table)| entries(cpu as u32, table))
+            .collect();
         let mut scratch = all.clone();
         let Ok(()) = merge_sort(&mut all, &mut scratch, || Ok::<_, Infallible>(()));
         Ok(all)
@@ -89,7 +110,10 @@ impl<K: Key, const PAIRS: usize, M: Memory> Lines for Rows<'_, K, PAIRS, M> {
         let run = match Place::at(position, entries) {
             Place::Header => {
                 out.write_str(self.header)?;
-                return Ok(Some(Step { next: position + 1, claim: None }));
+                return Ok(Some(Step {
+                    next: position + 1,
+                    claim: None,
+                }));
             }
             Place::Row(run) => run,
             Place::End => return Ok(None),
@@ -98,12 +122,19 @@ impl<K: Key, const PAIRS: usize, M: Memory> Lines for Rows<'_, K, PAIRS, M> {
         let totals = self.take(owner, run);
         write_row(out, owner, &totals)?;
         let claim = (self.delivered.is_some() && !totals.is_zero()).then_some((owner, totals));
-        Ok(Some(Step { next: position + span, claim }))
+        Ok(Some(Step {
+            next: position + span,
+            claim,
+        }))
     }
 
     fn give_back(&self, (owner, totals): Self::Claim) {
         if let Some(delivered) = &self.delivered {
-            delivered.borrow_mut().counters(owner).expect("it was there").subtract_all(&totals);
+            delivered
+                .borrow_mut()
+                .counters(owner)
+                .expect("it was there")
+                .subtract_all(&totals);
         }
     }
 }
