@@ -1,41 +1,31 @@
-// SPDX-License-Identifier: GPL-2.0
-//! Every build and run step of xt_traffic: `cargo xtask --help`.
+// SPDX-License-Identifier: GPL-2.0-only
+//! All build and run steps of xt_traffic: `cargo xtask --help`.
+//!
+//! Sources ([`sources`]) become products ([`builds`]), products become what boots ([`images`]) or what
+//! is installed ([`packages`]); [`commands`] has one file for each subcommand.
 
-mod archive;
 mod bench;
-mod box_image;
-mod buildroot;
+mod builds;
 mod commands;
-mod deb;
-mod fetch;
-mod guest_root;
-mod kconfig;
-mod mirrors;
-mod pins;
+mod images;
+mod packages;
 mod process;
-mod rust;
-mod sandbox;
-mod series;
+mod sources;
 mod stamp;
-mod tree;
 mod ui;
-mod vm_image;
-mod workshop;
+mod workspace;
 
 use std::process::ExitCode;
 
 use anyhow::Result;
+use builds::kernel;
 use clap::{Parser, Subcommand};
-use commands::{
-    bench as bench_command, build, build_iptables, build_kernel, build_libxt, build_module, cache, deb as deb_command,
-    demo, patches, replay, setup, shell, test, vm_test,
-};
-use workshop::Workshop;
+use workspace::Workspace;
 
 /// Build, run and test xt_traffic
 ///
-/// Everything slow is kept in $XDG_CACHE_HOME/xt-traffic (~/.cache/xt-traffic). XT_TRAFFIC_MIRROR names
-/// a Debian mirror instead of those of apt's own configuration. Logs are in target/log.
+/// Products are cached in $XDG_CACHE_HOME/xt-traffic (~/.cache/xt-traffic), logs are in target/log.
+/// XT_TRAFFIC_MIRROR names a Debian mirror to use instead of the mirrors of apt's configuration.
 #[derive(Parser, Debug)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 struct Cli {
@@ -45,38 +35,40 @@ struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Command {
-    /// Install what this machine lacks
-    Setup,
+    /// Install the packages that the other commands need; nothing else changes the host
+    Setup(commands::setup::Options),
+    /// Build everything, replay a recorded capture and show the table
+    Demo(commands::demo::Options),
+    /// Run all tests
+    Test(commands::test::Options),
+    /// Run the tests in QEMU
+    VmTest(commands::vm_test::Options),
+    /// Send captures to a guest's mirror port and print the tables
+    Replay(commands::replay::Options),
+    /// Open a shell in a guest
+    Shell(kernel::Options),
+    /// Benchmark the cost per packet, and compare it with other counters
+    Bench(commands::bench::Options),
+    /// Build Debian packages and a repository for apt
+    Deb(kernel::Options),
+    /// Build everything that a guest boots
+    Build(kernel::Options),
     /// Build the patched kernel
-    BuildKernel(build_kernel::Options),
+    BuildKernel(kernel::Options),
     /// Build the kernel module
-    BuildModule(build_kernel::Options),
+    BuildModule(kernel::Options),
     /// Build the patched iptables
     BuildIptables,
     /// Build the iptables extension
-    BuildLibxt(build_libxt::Options),
-    /// Build everything that a guest is made of
-    Build(build_kernel::Options),
-    /// Build Debian packages of everything, a repository for apt
-    Deb(deb_command::Options),
-    /// Do everything from nothing, replay a recorded capture, and show the tables
-    Demo(build_kernel::Options),
-    /// Send captures to a guest's mirror port and print what it counted
-    Replay(replay::Options),
-    /// Open a shell in a guest with all of it installed
-    Shell(build_kernel::Options),
-    /// Run every test there is
-    Test,
-    /// Run the tests in QEMU
-    VmTest(vm_test::Options),
-    /// Measure what a packet costs, beside what it costs others
-    Bench(bench_command::Options),
-    /// Apply, export or check a patch series
+    BuildLibxt(commands::build_libxt::Options),
+    /// Apply, export or check the patches
     #[command(subcommand)]
-    Patches(patches::Action),
-    /// Look at the cache, or clean it
+    Patches(commands::patches::Action),
+    /// Run all checks that a change must pass
+    Ci(commands::ci::Options),
+    /// Show the size of the cache, or clean it
     #[command(subcommand)]
-    Cache(cache::Action),
+    Cache(commands::cache::Action),
 }
 
 fn main() -> ExitCode {
@@ -95,23 +87,24 @@ fn main() -> ExitCode {
 
 fn run(command: &Command) -> Result<()> {
     process::handle_signals()?;
-    let ws = &Workshop::open()?;
+    let ws = &Workspace::open()?;
     match command {
-        Command::Setup => setup::run(ws),
-        Command::BuildKernel(options) => build_kernel::run(ws, options),
-        Command::BuildModule(options) => build_module::run(ws, options),
-        Command::BuildIptables => build_iptables::run(ws),
-        Command::BuildLibxt(options) => build_libxt::run(ws, options),
-        Command::Build(options) => build::run(ws, options),
-        Command::Deb(options) => deb_command::run(ws, options),
-        Command::Demo(options) => demo::run(ws, options),
-        Command::Replay(options) => replay::run(ws, options),
-        Command::Shell(options) => shell::run(ws, options),
-        Command::Test => test::run(ws),
-        Command::VmTest(options) => vm_test::run(ws, options),
-        Command::Bench(options) => bench_command::run(ws, options),
-        Command::Patches(action) => patches::run(ws, action),
-        Command::Cache(action) => cache::run(ws, *action),
+        Command::Setup(options) => commands::setup::run(ws, options),
+        Command::Demo(options) => commands::demo::run(ws, options),
+        Command::Test(options) => commands::test::run(ws, options),
+        Command::VmTest(options) => commands::vm_test::run(ws, options),
+        Command::Replay(options) => commands::replay::run(ws, options),
+        Command::Shell(options) => commands::shell::run(ws, options),
+        Command::Bench(options) => commands::bench::run(ws, options),
+        Command::Deb(options) => commands::deb::run(ws, options),
+        Command::Build(options) => commands::build::run(ws, options),
+        Command::BuildKernel(options) => commands::build_kernel::run(ws, options),
+        Command::BuildModule(options) => commands::build_module::run(ws, options),
+        Command::BuildIptables => commands::build_iptables::run(ws),
+        Command::BuildLibxt(options) => commands::build_libxt::run(ws, options),
+        Command::Patches(action) => commands::patches::run(ws, action),
+        Command::Ci(options) => commands::ci::run(ws, options),
+        Command::Cache(action) => commands::cache::run(ws, *action),
     }
 }
 
@@ -120,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_is_sound() {
+    fn the_command_line_is_consistent() {
         <Cli as clap::CommandFactory>::command().debug_assert();
     }
 

@@ -1,7 +1,7 @@
-// SPDX-License-Identifier: GPL-2.0
-//! Children that cannot outlive us: every captured child leads a process group of its own, which
-//! the signal handler ends, so that Ctrl-C stops a whole `make` and the caller unwinds normally
-//! (temporary folders are removed on the way out).
+// SPDX-License-Identifier: GPL-2.0-only
+//! Child processes that end when xtask ends. Every child whose output is captured leads a process
+//! group. The signal handler signals the groups, so Ctrl-C stops a whole `make`. The callers return
+//! errors as usual and remove their temporary folders.
 
 use std::{
     fs::File,
@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGTERM},
@@ -26,7 +26,7 @@ use signal_hook::{
 /// The exit status of a command that a signal interrupted (128 + SIGINT), as shells report it.
 pub const EXIT_INTERRUPTED: u8 = 130;
 
-/// How long an interrupted child may take to clean up before it is killed.
+/// Time for an interrupted child to clean up before it is killed.
 const GRACE: Duration = Duration::from_secs(10);
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
@@ -41,27 +41,15 @@ struct Leader {
 
 impl Leader {
     fn signal(self, signal: Signal) {
-        // It may have ended by itself in the meantime: that is what we want anyway.
+        // An error means that the child has ended already.
         let _ = if self.group { kill_process_group(self.pid, signal) } else { kill_process(self.pid, signal) };
     }
 }
 
-/// Says that the person at the keyboard stopped us.
-#[derive(Debug)]
-pub struct Interrupted;
-
-impl std::fmt::Display for Interrupted {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("interrupted")
-    }
-}
-
-impl std::error::Error for Interrupted {}
-
-/// Starts the thread that turns SIGINT, SIGTERM and SIGHUP into an orderly end. A second signal ends
-/// the process at once.
+/// Starts the thread that handles SIGINT, SIGTERM and SIGHUP. The first signal asks the children to
+/// end, and [`check`] fails from then on. A second signal ends the process at once.
 pub fn handle_signals() -> Result<()> {
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).context("cannot catch interruptions")?;
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).context("cannot handle signals")?;
     thread::spawn(move || {
         for _ in signals.forever() {
             if INTERRUPTED.swap(true, Ordering::SeqCst) {
@@ -78,15 +66,15 @@ pub fn handle_signals() -> Result<()> {
     Ok(())
 }
 
-/// Whether a signal has asked us to stop.
+/// Whether a signal has asked xtask to stop.
 pub fn interrupted() -> bool {
     INTERRUPTED.load(Ordering::SeqCst)
 }
 
-/// Ends long work in this process when a signal has asked for it.
+/// Fails after a signal. Long work in this process calls it regularly.
 pub fn check() -> Result<()> {
     if interrupted() {
-        return Err(Interrupted.into());
+        bail!("interrupted");
     }
     Ok(())
 }
@@ -101,7 +89,7 @@ fn signal_all(signal: Signal) {
     }
 }
 
-/// A child that is killed, with its group, when the handle goes away before it ended.
+/// A child process. Dropping the handle kills it and its group.
 pub struct Running {
     child: Child,
     leader: Leader,
@@ -109,8 +97,7 @@ pub struct Running {
 }
 
 impl Running {
-    /// Starts `command` as the leader of a new process group, with nothing on standard input
-    /// unless the caller has set it.
+    /// Starts `command` as the leader of a new process group.
     pub fn spawn(mut command: Command) -> Result<Self> {
         command.process_group(0);
         Self::start(command, true)
@@ -124,17 +111,17 @@ impl Running {
         let leader = Leader { pid: pid.expect("a child's process id is a positive pid_t"), group };
         live().push(leader);
         let running = Self { child, leader, name };
-        // The signal may have come between the first look and the registration.
+        // A signal between the first check and the registration has missed this child.
         check()?;
         Ok(running)
     }
 
-    /// The child's standard output, when it was piped; once.
+    /// The child's standard output if it is piped and has not been taken.
     pub fn take_stdout(&mut self) -> Option<std::process::ChildStdout> {
         self.child.stdout.take()
     }
 
-    /// Waits for the end. An interruption counts more than the status that it caused.
+    /// Waits for the end. After a signal this is an error, whatever the child's exit status.
     pub fn wait(mut self) -> Result<ExitStatus> {
         let status = self.child.wait().with_context(|| format!("cannot wait for {}", self.name))?;
         check()?;
@@ -152,8 +139,8 @@ impl Drop for Running {
     }
 }
 
-/// Runs `command` without standard input and hands every line of its output, standard output and
-/// error in the order in which they were written, to `on_line`.
+/// Runs `command` without standard input. Calls `on_line` for every line of standard output and
+/// standard error, in the order in which they were written.
 pub fn run_lines(mut command: Command, mut on_line: impl FnMut(&str)) -> Result<ExitStatus> {
     let (lines, writer) = pipe()?;
     let second = writer.try_clone().context("cannot clone a pipe")?;
@@ -163,19 +150,19 @@ pub fn run_lines(mut command: Command, mut on_line: impl FnMut(&str)) -> Result<
     running.wait()
 }
 
-/// Runs `command` in the foreground: it has the terminal, and gets the terminal's signals itself.
+/// Runs `command` in the foreground: it uses the terminal and receives its signals.
 pub fn run_foreground(command: Command) -> Result<ExitStatus> {
     Running::start(command, false)?.wait()
 }
 
-/// A pipe whose ends no other child inherits.
+/// A pipe that other children do not inherit.
 pub fn pipe() -> Result<(File, OwnedFd)> {
     let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).context("cannot make a pipe")?;
     Ok((reader.into(), writer))
 }
 
-/// Reads lines until the last writer has gone; a carriage return also ends a line, and bytes that are
-/// not UTF-8 are replaced.
+/// Reads lines until all writers have closed the pipe. A carriage return also ends a line. Bytes that
+/// are not UTF-8 are replaced.
 pub fn each_line(reader: File, on_line: &mut dyn FnMut(&str)) -> Result<()> {
     let mut reader = BufReader::new(reader);
     let mut line = Vec::new();

@@ -1,21 +1,26 @@
-// SPDX-License-Identifier: GPL-2.0
-//! Stamps: the hash of everything that a product was made from, written beside it when it is whole.
-//! A product whose stamp matches is not made again.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Stamps: the hash of all inputs of a product. It is written next to the product when the product
+//! is complete. A product whose stamp matches is not made again.
 
 use std::{
-    fs,
+    io::{BufWriter, Write},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, Result};
+use fs_err as fs;
 use sha2::{Digest, Sha256};
+use walkdir::WalkDir;
 
-/// A hash under construction. Every part is framed with its name and length, so that different
-/// parts never add up to the same bytes.
+use crate::workspace::{file_name, is_hidden};
+
+/// A hash of inputs. Every input is framed with its name and length, so that different inputs
+/// never give the same bytes.
 pub struct Recipe(Sha256);
 
 impl Recipe {
-    /// A recipe for a kind of product.
+    /// An empty recipe for a kind of product.
     pub fn new(kind: &str) -> Self {
         Self(Sha256::new()).text("kind", kind)
     }
@@ -39,36 +44,34 @@ impl Recipe {
         values.iter().fold(count, |recipe, value| recipe.text(name, value.as_ref()))
     }
 
-    /// Adds a file's content under its name.
+    /// Adds a file's name and content.
     pub fn file(self, path: &Path) -> Result<Self> {
-        let content = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        Ok(self.bytes(&name, &content))
+        Ok(self.bytes(&file_name(path), &fs::read(path)?))
     }
 
-    /// Adds every file below `folder`, by relative name and content; hidden files are left out, as editors put
-    /// theirs there.
+    /// Adds the relative path and the content of every file below `folder`. Hidden files are left
+    /// out: editors keep their state in them.
     pub fn folder(self, folder: &Path) -> Result<Self> {
-        self.files(folder, |_| true)
+        self.folder_without(folder, &[])
     }
 
-    /// As [`Recipe::folder`], without what is in the folders `without` there.
-    pub fn folder_without(self, folder: &Path, without: &[&str]) -> Result<Self> {
-        self.files(folder, |file| !without.iter().any(|without| file.starts_with(folder.join(without))))
-    }
-
-    fn files(self, folder: &Path, wanted: impl Fn(&Path) -> bool) -> Result<Self> {
+    /// Like [`Recipe::folder`], without the subfolders `excluded`.
+    pub fn folder_without(self, folder: &Path, excluded: &[&str]) -> Result<Self> {
+        let is_excluded = |path: &Path| excluded.iter().any(|name| path == folder.join(name));
         let mut files = Vec::new();
-        list_files(folder, &mut files)?;
-        files.retain(|file| wanted(file));
-        files.sort();
-        let mut recipe = self.text("files", &files.len().to_string());
-        for file in &files {
-            let content = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
-            let name = file.strip_prefix(folder).unwrap_or(file).to_string_lossy();
-            recipe = recipe.bytes(&name, &content);
+        let walk = WalkDir::new(folder).min_depth(1).into_iter();
+        for entry in walk.filter_entry(|entry| !is_hidden(entry.path()) && !is_excluded(entry.path())) {
+            let entry = entry?;
+            if !entry.file_type().is_dir() {
+                files.push(entry.into_path());
+            }
         }
-        Ok(recipe)
+        files.sort();
+        let recipe = self.text("files", &files.len().to_string());
+        files.iter().try_fold(recipe, |recipe, file| {
+            let name = file.strip_prefix(folder).unwrap_or(file).to_string_lossy();
+            Ok(recipe.bytes(&name, &fs::read(file)?))
+        })
     }
 
     /// The stamp: 64 hexadecimal digits.
@@ -77,28 +80,12 @@ impl Recipe {
     }
 }
 
-fn list_files(folder: &Path, into: &mut Vec<PathBuf>) -> Result<()> {
-    let entries = fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
-    for entry in entries {
-        let entry = entry.with_context(|| format!("cannot read {}", folder.display()))?;
-        if entry.file_name().to_string_lossy().starts_with('.') {
-            continue;
-        }
-        if entry.path().is_dir() {
-            list_files(&entry.path(), into)?;
-        } else {
-            into.push(entry.path());
-        }
-    }
-    Ok(())
-}
-
 /// Bytes as lower-case hexadecimal digits.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// What a product was made from, as a hash.
+/// The hash of a product's inputs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stamp(String);
 
@@ -108,45 +95,51 @@ impl Stamp {
         &self.0
     }
 
-    /// Twelve digits, enough for a name in the cache.
+    /// Twelve digits, for names in the cache.
     pub fn short(&self) -> &str {
         &self.0[..12]
     }
 
-    /// Whether `file` holds this stamp.
+    /// Whether `file` contains this stamp.
     pub fn is_in(&self, file: &Path) -> bool {
         fs::read_to_string(file).is_ok_and(|text| text.trim() == self.0)
     }
 
-    /// Writes the stamp to `file`: the last act of making a product.
+    /// Writes the stamp to `file`. This is the last step of making a product.
     pub fn write(&self, file: &Path) -> Result<()> {
         write_atomically(file, format!("{}\n", self.0).as_bytes())
     }
 }
 
-/// Takes a stamp away, before the product that it vouches for is changed.
-pub fn withdraw(file: &Path) -> Result<()> {
+/// Removes a file, such as the stamp of a product that is about to change.
+pub fn remove_if_exists(file: &Path) -> Result<()> {
     match fs::remove_file(file) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {}", file.display()))
-        }
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
         _ => Ok(()),
     }
 }
 
-/// Writes `file` so that nobody ever sees half of it.
+/// Writes `content` to `file`, which appears when it is complete.
 pub fn write_atomically(file: &Path, content: &[u8]) -> Result<()> {
-    let folder = file.parent().unwrap_or(Path::new("."));
-    let write = || -> Result<()> {
-        fs::create_dir_all(folder)?;
-        let mut new = tempfile::Builder::new().prefix(".new-").tempfile_in(folder)?;
-        std::io::Write::write_all(&mut new, content)?;
-        // tempfile's 0600 is for secrets, and these are none.
-        fs::set_permissions(new.path(), std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
+    write_atomically_with(file, |out| Ok(out.write_all(content)?))
+}
+
+/// Like [`write_atomically`]; `write` writes the content.
+pub fn write_atomically_with(file: &Path, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
+    let folder: PathBuf = file.parent().unwrap_or(Path::new(".")).to_owned();
+    let replace = || -> Result<()> {
+        fs::create_dir_all(&folder)?;
+        let mut new = tempfile::Builder::new().prefix(".new-").tempfile_in(&folder)?;
+        let mut out = BufWriter::new(new.as_file_mut());
+        write(&mut out)?;
+        out.flush()?;
+        drop(out);
+        // tempfile makes files that only their owner can read.
+        fs::set_permissions(new.path(), PermissionsExt::from_mode(0o644))?;
         new.persist(file)?;
         Ok(())
     };
-    write().with_context(|| format!("cannot write {}", file.display()))
+    replace().with_context(|| format!("cannot write {}", file.display()))
 }
 
 #[cfg(test)]
@@ -154,30 +147,30 @@ mod tests {
     use super::*;
 
     fn stamp_of(parts: &[(&str, &str)]) -> Stamp {
-        parts.iter().fold(Recipe::new("test"), |r, (n, v)| r.text(n, v)).stamp()
+        parts.iter().fold(Recipe::new("test"), |recipe, (name, value)| recipe.text(name, value)).stamp()
     }
 
     #[test]
-    fn parts_are_framed() {
+    fn inputs_are_framed() {
         assert_ne!(stamp_of(&[("ab", "c")]), stamp_of(&[("a", "bc")]));
         assert_ne!(stamp_of(&[("a", "b"), ("c", "")]), stamp_of(&[("a", "b")]));
         assert_eq!(stamp_of(&[("a", "b")]), stamp_of(&[("a", "b")]));
     }
 
     #[test]
-    fn a_folder_is_its_names_and_contents() {
+    fn the_stamp_of_a_folder_depends_on_names_and_contents() {
         let folder = tempfile::tempdir().unwrap();
-        let stamp = || Recipe::new("t").folder_without(folder.path(), &["without"]).unwrap().stamp();
-        let all = || Recipe::new("t").folder(folder.path()).unwrap().stamp();
+        let stamp = || Recipe::new("t").folder_without(folder.path(), &["excluded"]).unwrap().stamp();
+        let stamp_of_all = || Recipe::new("t").folder(folder.path()).unwrap().stamp();
         fs::create_dir(folder.path().join("sub")).unwrap();
         fs::write(folder.path().join("sub/a"), "1").unwrap();
-        let first = stamp();
+        let (first, first_of_all) = (stamp(), stamp_of_all());
         fs::write(folder.path().join(".a.swp"), "x").unwrap();
-        fs::create_dir(folder.path().join("without")).unwrap();
-        let before = all();
-        fs::write(folder.path().join("without/a"), "x").unwrap();
+        assert_eq!(stamp_of_all(), first_of_all);
+        fs::create_dir(folder.path().join("excluded")).unwrap();
+        fs::write(folder.path().join("excluded/b"), "x").unwrap();
         assert_eq!(stamp(), first);
-        assert_ne!(all(), before);
+        assert_ne!(stamp_of_all(), first_of_all);
         fs::write(folder.path().join("sub/a"), "2").unwrap();
         assert_ne!(stamp(), first);
         fs::write(folder.path().join("sub/a"), "1").unwrap();
@@ -186,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stamp_vouches_until_it_is_withdrawn() {
+    fn a_stamp_is_valid_until_it_is_removed() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("stamp");
         let stamp = stamp_of(&[("a", "b")]);
@@ -194,8 +187,8 @@ mod tests {
         stamp.write(&file).unwrap();
         assert!(stamp.is_in(&file));
         assert!(!stamp_of(&[("a", "c")]).is_in(&file));
-        withdraw(&file).unwrap();
-        withdraw(&file).unwrap();
+        remove_if_exists(&file).unwrap();
+        remove_if_exists(&file).unwrap();
         assert!(!stamp.is_in(&file));
     }
 }

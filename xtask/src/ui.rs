@@ -1,53 +1,53 @@
-// SPDX-License-Identifier: GPL-2.0
-//! What the person at the terminal sees: one line per step that takes time, with a spinner or a bar
-//! on a terminal and plain lines elsewhere, and a log file that holds everything.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Progress output: one line per step, with a spinner or a bar on a terminal and plain lines
+//! elsewhere. A log file contains the whole output of each step.
 
 use std::{
     collections::VecDeque,
     fmt,
-    fs::File,
     io::Write,
     path::{Path, PathBuf},
     process::{Command, ExitStatus},
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
+use fs_err::{self as fs, File};
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::process;
 
-/// Lines of output that an error shows, and the characters of a line.
+/// The number of output lines in an error, and of characters in such a line.
 const EXCERPT: usize = 24;
 const WIDTH: usize = 240;
-/// Lines that are shown from one that looks like an error on.
+/// The number of lines that an error shows from a line that looks like an error.
 const AFTER_ERROR: usize = 6;
-/// Steps shorter than this leave no line behind.
-const WORTH_TELLING: Duration = Duration::from_secs(2);
-/// How often a step without a terminal says that it is alive.
+/// Shorter steps do not report their time.
+const WORTH_REPORTING: Duration = Duration::from_secs(2);
+/// The time between progress lines where there is no terminal.
 const HEARTBEAT: Duration = Duration::from_secs(60);
 
-/// One step of work with its log file. Begin one only when there is something to do: a warm run
-/// says nothing.
+/// One step of work with its log file. Begin one only if there is work to do: a warm run prints
+/// nothing.
 pub struct Step {
     title: String,
     bar: ProgressBar,
     log: File,
     log_path: PathBuf,
     started: Instant,
-    last_said: Instant,
+    last_report: Instant,
     excerpt: Excerpt,
     done: bool,
 }
 
 impl Step {
-    /// Begins a step; `log_path` is emptied first, and its folder made.
+    /// Begins a step and creates an empty log at `log_path`.
     pub fn begin(log_path: &Path, title: impl Into<String>) -> Result<Self> {
         let title = title.into();
         if let Some(folder) = log_path.parent() {
-            std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+            fs::create_dir_all(folder)?;
         }
-        let log = File::create(log_path).with_context(|| format!("cannot write {}", log_path.display()))?;
+        let log = File::create(log_path)?;
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr())
             .with_style(style("{spinner} {prefix} [{elapsed}] {wide_msg:.dim}"))
             .with_prefix(title.clone());
@@ -62,7 +62,7 @@ impl Step {
             log,
             log_path: log_path.to_owned(),
             started: now,
-            last_said: now,
+            last_report: now,
             excerpt: Excerpt::default(),
             done: false,
         })
@@ -90,28 +90,31 @@ impl Step {
         self.bar.position()
     }
 
-    /// Writes a line to the log and shows it beside the spinner.
+    /// Writes a line to the log and shows it next to the spinner.
     pub fn line(&mut self, line: &str) {
-        // A log that cannot be written (a full disk) must not hide the real error.
+        // If the disk is full, the command itself fails with the better error.
         let _ = writeln!(self.log, "{line}");
         if line.trim().is_empty() {
             return;
         }
         self.bar.set_message(line.trim().to_owned());
         self.excerpt.add(line);
-        if self.bar.is_hidden() && self.last_said.elapsed() > HEARTBEAT {
-            self.last_said = Instant::now();
+        if self.bar.is_hidden() && self.last_report.elapsed() > HEARTBEAT {
+            self.last_report = Instant::now();
             let taken = HumanDuration(self.started.elapsed());
-            eprintln!("    {}: {taken} so far: {}", self.title, line.trim());
+            eprintln!("    {}: {taken} so far, at: {}", self.title, line.trim());
         }
     }
 
-    /// Runs a command, logging its output; an error when it does not succeed.
+    /// Runs a command and logs its output.
+    ///
+    /// # Errors
+    /// If the exit status is not 0; the error shows the relevant lines of the output.
     pub fn run(&mut self, command: Command) -> Result<()> {
         self.run_counting(command, |_| false)
     }
 
-    /// Like [`Step::run`]; the bar moves by one for each line that `counts`.
+    /// Like [`Step::run`]; the bar advances by one for each line for which `counts` is true.
     pub fn run_counting(&mut self, command: Command, counts: impl Fn(&str) -> bool) -> Result<()> {
         let bar = self.bar.clone();
         self.run_watching(command, |line| {
@@ -121,7 +124,7 @@ impl Step {
         })
     }
 
-    /// Like [`Step::run`]; each line of the output is also given to `watch`.
+    /// Like [`Step::run`]; also calls `watch` for each line of the output.
     pub fn run_watching(&mut self, command: Command, mut watch: impl FnMut(&str)) -> Result<()> {
         let name = program_name(&command);
         let _ = writeln!(self.log, "$ {}", describe(&command));
@@ -133,24 +136,24 @@ impl Step {
         self.require(status, &name)
     }
 
-    /// Logs everything that `reader` yields until its writers have gone.
-    pub fn drain(&mut self, reader: File) -> Result<()> {
+    /// Logs all lines from `reader`.
+    pub fn drain(&mut self, reader: std::fs::File) -> Result<()> {
         process::each_line(reader, &mut |line| self.line(line))
     }
 
     /// The log, for a command that writes to it directly.
-    pub fn log(&self) -> Result<File> {
-        self.log.try_clone().with_context(|| format!("cannot share {}", self.log_path.display()))
+    pub fn log(&self) -> Result<std::fs::File> {
+        Ok(self.log.try_clone()?.into_parts().0)
     }
 
     /// Like [`Step::require`], for a command that has written to the log directly.
     pub fn require_logged(&mut self, status: ExitStatus, program: &str) -> Result<()> {
-        let text = std::fs::read_to_string(&self.log_path).unwrap_or_default();
+        let text = fs::read_to_string(&self.log_path).unwrap_or_default();
         text.lines().for_each(|line| self.excerpt.add(line));
         self.require(status, program)
     }
 
-    /// An error with the last lines of output when `status` says that `program` failed.
+    /// Fails, with the relevant lines of the output, unless `status` is 0.
     pub fn require(&self, status: ExitStatus, program: &str) -> Result<()> {
         if status.success() {
             return Ok(());
@@ -164,11 +167,11 @@ impl Step {
         })
     }
 
-    /// Ends the step well. Without this call its line is taken away.
+    /// Ends the step successfully. A step that is dropped without this call disappears.
     pub fn finish(mut self) {
         self.done = true;
         self.bar.finish_and_clear();
-        if self.started.elapsed() >= WORTH_TELLING {
+        if self.started.elapsed() >= WORTH_REPORTING {
             let taken = HumanDuration(self.started.elapsed());
             if self.bar.is_hidden() {
                 eprintln!("    done in {taken}");
@@ -188,10 +191,10 @@ impl Drop for Step {
 }
 
 fn style(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(template).expect("the templates are constants of this file")
+    ProgressStyle::with_template(template).expect("the templates are constants")
 }
 
-/// What the log shows of a command: the words, without the sandbox around them.
+/// A command line for the log.
 fn describe(command: &Command) -> String {
     let words: Vec<_> = std::iter::once(command.get_program())
         .chain(command.get_args())
@@ -200,13 +203,13 @@ fn describe(command: &Command) -> String {
     words.join(" ")
 }
 
-/// The program that a person would name: what runs inside the sandbox rather than `bwrap`.
+/// The name of the program, for errors; for a sandboxed command the program in the sandbox.
 fn program_name(command: &Command) -> String {
     let inner = command.get_args().skip_while(|word| *word != "--").nth(1).filter(|_| command.get_program() == "bwrap");
     inner.unwrap_or(command.get_program()).to_string_lossy().into_owned()
 }
 
-/// A command that failed, told with the lines of its output that matter.
+/// A command that failed, with the relevant lines of its output.
 #[derive(Debug)]
 struct CommandFailed {
     title: String,
@@ -229,8 +232,8 @@ impl fmt::Display for CommandFailed {
 
 impl std::error::Error for CommandFailed {}
 
-/// The lines of a command's output that explain a failure: the first that look like errors, with what
-/// follows them, or else the last.
+/// The lines of a command's output that explain a failure: the first lines that look like errors and
+/// some lines after them, or the last lines if none looks like an error.
 #[derive(Default)]
 struct Excerpt {
     errors: Vec<String>,
@@ -241,7 +244,7 @@ struct Excerpt {
 impl Excerpt {
     fn add(&mut self, line: &str) {
         let line: String = line.chars().take(WIDTH).collect();
-        if tells(&line) {
+        if looks_like_error(&line) {
             self.wanted = AFTER_ERROR;
         }
         if self.wanted > 0 && self.errors.len() < EXCERPT {
@@ -262,8 +265,8 @@ impl Excerpt {
     }
 }
 
-/// Whether a line of output looks like an error: of a compiler, a linker, make, apt or the system.
-fn tells(line: &str) -> bool {
+/// Whether a line looks like an error of a compiler, a linker, make, apt or the system.
+fn looks_like_error(line: &str) -> bool {
     let words = ["error:", "error[", "fatal", "no space left", "undefined reference", ": not found", "***"];
     let lower = line.to_lowercase();
     line.starts_with("E: ") || words.iter().any(|word| lower.contains(word))
@@ -280,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn excerpt_shows_the_errors_however_long_ago() {
+    fn an_excerpt_shows_early_errors() {
         let mut lines: Vec<String> = (0..5000).map(|n| format!("  CC file{n}.o")).collect();
         lines[10] = "net/x.c:3:1: error: expected ';'".into();
         lines[4000] = "make: *** [Makefile:1: all] Error 2".into();
@@ -293,13 +296,13 @@ mod tests {
     }
 
     #[test]
-    fn excerpt_without_an_error_is_the_end() {
+    fn an_excerpt_without_errors_shows_the_end() {
         let lines: Vec<String> = (0..50).map(|n| format!("line {n}")).collect();
         assert_eq!(excerpt(&lines), lines[50 - EXCERPT..]);
     }
 
     #[test]
-    fn a_failing_command_is_told_with_its_output_and_log() {
+    fn the_error_of_a_command_names_its_output_and_log() {
         let folder = tempfile::tempdir().unwrap();
         let mut step = Step::begin(&folder.path().join("x.log"), "trying").unwrap();
         let mut command = Command::new("sh");

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! The machine code of the packet path, for those who count its instructions, and what must not be in it.
 
 use std::ptr;
@@ -6,14 +6,14 @@ use std::ptr;
 use anyhow::{Result, ensure};
 
 use crate::{
-    buildroot::BuildRoot,
-    commands::{
-        build_kernel::{self, Config, Options},
-        build_module::{self, MODULE},
-        setup,
+    builds::{
+        kernel::{self, Choice},
+        module::{self, MODULE},
+        root::BuildRoot,
     },
+    commands::setup,
     process,
-    workshop::Workshop,
+    workspace::Workspace,
 };
 
 /// What x_tables calls for an IPv4 packet, and for one of IPv6.
@@ -89,8 +89,8 @@ impl Function {
 }
 
 /// The packet path of IPv4: what it goes through unless something rare happens.
-pub fn of_match(ws: &Workshop) -> Result<String> {
-    let functions = functions(&disassembly(ws)?);
+pub fn of_match(ws: &Workspace, choice: &Choice) -> Result<String> {
+    let functions = functions(&disassembly(ws, choice)?);
     let path = reachable(&functions, ENTRIES[0], false);
     ensure!(!path.is_empty(), "{MODULE} has no {}", ENTRIES[0]);
     let mut text = String::new();
@@ -108,8 +108,8 @@ pub fn of_match(ws: &Workshop) -> Result<String> {
 
 /// Fails if the packet path locks or divides, or if a packet can come to something that it must not come to, such as a
 /// panic.
-pub fn check(ws: &Workshop) -> Result<()> {
-    let functions = functions(&disassembly(ws)?);
+pub fn check(ws: &Workspace, choice: &Choice) -> Result<()> {
+    let functions = functions(&disassembly(ws, choice)?);
     let troubles: Vec<_> = ENTRIES.into_iter().flat_map(|entry| troubles(&functions, entry)).collect();
     ensure!(troubles.is_empty(), "what must not be in the packet path:\n{}", troubles.join("\n"));
     Ok(())
@@ -133,13 +133,13 @@ fn troubles(functions: &[Function], entry: &str) -> Vec<String> {
 }
 
 /// The code of the module for the kernel `vm`, with relocations.
-fn disassembly(ws: &Workshop) -> Result<Vec<String>> {
-    let _lock = setup::prepare(ws)?;
-    let root = BuildRoot::ready(ws)?;
-    let kernel = build_kernel::build(ws, &root, &Options { config: Config::Vm, series: None })?;
-    let module = build_module::build(ws, &root, &kernel)?;
+fn disassembly(ws: &Workspace, choice: &Choice) -> Result<Vec<String>> {
+    let _lock = setup::require(ws)?;
+    let root = BuildRoot::prepare(ws)?;
+    let kernel = kernel::build(ws, &root, choice)?;
+    let module = module::build(ws, &root, &kernel)?;
     let folder = module.file.parent().expect("the module lies in a folder");
-    let sandbox = root.sandbox().read(folder, "build");
+    let sandbox = root.sandbox().bind_ro(folder, "build");
     let words = ["objdump", "--disassemble", "--reloc", "--no-show-raw-insn", "--demangle=rust", MODULE];
     let mut lines = Vec::new();
     let status = process::run_lines(sandbox.command("build", &words), |line| lines.push(line.to_owned()))?;

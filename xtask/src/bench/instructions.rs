@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! How many instructions a packet costs the kernel.
 //!
 //! The guest has one CPU, and its clock counts the instructions that it executes, one a nanosecond. pktgen
@@ -12,11 +12,11 @@ use serde::Serialize;
 use vm_tests::guest::Guest;
 
 use super::{
-    lab::Lab,
+    env::BenchEnv,
     peers::Account,
     source::{Kind, Pace, Source, Traffic},
 };
-use crate::{ui::Step, workshop::Workshop};
+use crate::{ui::Step, workspace::Workspace};
 
 /// How many addresses send and receive.
 pub const ADDRESSES: [u32; 3] = [1, 1 << 8, 1 << 16];
@@ -224,12 +224,12 @@ pub struct Cost {
 }
 
 /// Measures every case; only one number of addresses if it is to be `quick`.
-pub fn measure(ws: &Workshop, lab: &Lab, quick: bool) -> Result<Vec<Cost>> {
+pub fn measure(ws: &Workspace, env: &BenchEnv, quick: bool) -> Result<Vec<Cost>> {
     let numbers = if quick { &ADDRESSES[2..] } else { &ADDRESSES[..] };
     let mut step = ws.step("bench-instructions", "counting instructions")?;
     let mut costs: Vec<Cost> = Vec::new();
     for case in &CASES {
-        costs.extend(costs_of(lab, case, numbers, &mut step).with_context(|| case.name.to_owned())?);
+        costs.extend(costs_of(env, case, numbers, &mut step).with_context(|| case.name.to_owned())?);
     }
     step.finish();
     let whole = costs.clone();
@@ -242,10 +242,10 @@ pub fn measure(ws: &Workshop, lab: &Lab, quick: bool) -> Result<Vec<Cost>> {
 }
 
 /// One guest for one case: what another case leaves behind costs nothing here.
-fn costs_of(lab: &Lab, case: &Case, numbers: &[u32], step: &mut Step) -> Result<Vec<Cost>> {
-    let mut guest = Guest::boot(&lab.config()?)?;
+fn costs_of(env: &BenchEnv, case: &Case, numbers: &[u32], step: &mut Step) -> Result<Vec<Cost>> {
+    let mut guest = Guest::boot(&env.config()?)?;
     if case.name == ACCOUNT {
-        install_account(&mut guest, &lab.account)?;
+        install_account(&mut guest, &env.account)?;
     }
     let source = Source::new(&mut guest)?;
     if !case.setup.is_empty() {

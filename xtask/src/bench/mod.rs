@@ -1,9 +1,9 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! What a packet costs, in our match and in its peers.
 
 pub mod code;
+pub mod env;
 pub mod instructions;
-pub mod lab;
 pub mod native;
 mod peers;
 pub mod rate;

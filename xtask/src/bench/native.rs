@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! How long a packet takes this machine's own CPU, without a kernel around it: `module/benches/packet.rs`.
 
 use std::{fs, path::Path};
@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use xshell::{Shell, cmd};
 
-use crate::workshop::{Workshop, remove_tree};
+use crate::workspace::{Workspace, remove_tree};
 
 /// One figure.
 #[derive(Clone, Debug, Serialize)]
@@ -73,7 +73,7 @@ struct Interval {
 }
 
 /// Runs the benchmark, for a short time if it is to be `quick`.
-pub fn measure(ws: &Workshop, quick: bool) -> Result<Native> {
+pub fn measure(ws: &Workspace, quick: bool) -> Result<Native> {
     let sh = Shell::new()?;
     sh.change_dir(ws.repo());
     // Not where those who run the benchmark themselves keep theirs.

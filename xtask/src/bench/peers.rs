@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! The peers: ACCOUNT of xtables-addons, built for our kernel and our iptables, a guest with Debian's pmacct, and ipfm.
 
 use std::{
@@ -12,12 +12,11 @@ use serde::Deserialize;
 use vm_tests::artifacts::Artifacts;
 
 use crate::{
-    buildroot::BuildRoot,
-    commands::{build_iptables::Iptables, build_kernel::Kernel},
-    fetch, guest_root,
-    pins::Source,
-    stamp::{Recipe, withdraw},
-    workshop::{Workshop, file_name},
+    builds::{iptables::Iptables, kernel::Kernel, root::BuildRoot},
+    images::guest_root,
+    sources::{fetch, pins::Download},
+    stamp::{Recipe, remove_if_exists},
+    workspace::{Workspace, file_name},
 };
 
 /// The pins of `peers.toml`.
@@ -25,12 +24,12 @@ use crate::{
 #[serde(deny_unknown_fields)]
 struct Peers {
     packages: Vec<String>,
-    xtables_addons: Source,
-    ipfm: Source,
+    xtables_addons: Download,
+    ipfm: Download,
 }
 
 impl Peers {
-    fn read(ws: &Workshop) -> Result<Self> {
+    fn read(ws: &Workspace) -> Result<Self> {
         let file = ws.repo().join("xtask/peers.toml");
         let text = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
         toml::from_str(&text).with_context(|| format!("{} is wrong", file.display()))
@@ -38,26 +37,26 @@ impl Peers {
 }
 
 /// A guest like the one in the folder `guest`, with the packages of the peers.
-pub fn guest(ws: &Workshop, guest: &Path) -> Result<Artifacts> {
-    let base = guest_root::ready_with(ws, &Peers::read(ws)?.packages)?;
-    let folder = ws.target("vm").join("peers");
+pub fn guest(ws: &Workspace, guest: &Path) -> Result<Artifacts> {
+    let base = guest_root::prepare_with(ws, &Peers::read(ws)?.packages)?;
+    let folder = ws.target("guest").join("peers");
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let files = [("bzImage", guest.join("bzImage")), ("base.cpio", base), ("overlay.cpio", guest.join("overlay.cpio"))];
     for (name, from) in files {
         let link = folder.join(name);
-        withdraw(&link)?;
+        remove_if_exists(&link)?;
         symlink(&from, &link).with_context(|| format!("cannot make {}", link.display()))?;
     }
     Artifacts::from_dir(&folder)
 }
 
 /// The version of the xtables-addons that ACCOUNT comes from.
-pub fn account_version(ws: &Workshop) -> Result<String> {
+pub fn account_version(ws: &Workspace) -> Result<String> {
     Ok(Peers::read(ws)?.xtables_addons.version)
 }
 
 /// The package of ipfm, which needs nothing that pmacct does not.
-pub fn ipfm(ws: &Workshop) -> Result<PathBuf> {
+pub fn ipfm(ws: &Workspace) -> Result<PathBuf> {
     fetch::pinned(ws, &Peers::read(ws)?.ipfm)
 }
 
@@ -81,7 +80,7 @@ gcc -O2 -fPIC -shared -D_INIT=libxt_ACCOUNT_init -I/repo -I. -o /out/libxt_ACCOU
 gcc -O2 -I/repo -I. -o /out/iptaccount iptaccount.c libxt_ACCOUNT_cl.c";
 
 /// Builds it when it, the kernel or iptables has changed.
-pub fn account(ws: &Workshop, root: &BuildRoot, kernel: &Kernel, iptables: &Iptables) -> Result<Account> {
+pub fn account(ws: &Workspace, root: &BuildRoot, kernel: &Kernel, iptables: &Iptables) -> Result<Account> {
     let Peers { xtables_addons, .. } = Peers::read(ws)?;
     let out = ws.target("build").join("account");
     let account = Account {
@@ -100,14 +99,14 @@ pub fn account(ws: &Workshop, root: &BuildRoot, kernel: &Kernel, iptables: &Ipta
         return Ok(account);
     }
     fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
-    withdraw(&stamp_file)?;
+    remove_if_exists(&stamp_file)?;
     let tarball = fetch::pinned(ws, &xtables_addons)?;
     let downloads = tarball.parent().context("a download lies in no folder")?;
     let mut step = ws.step("account", "building ACCOUNT of xtables-addons")?;
     let headers = iptables.installed.join("usr/local/include");
-    let sandbox = root.sandbox().read(downloads, "src").read(&headers, "repo").write(&out, "out");
+    let sandbox = root.sandbox().bind_ro(downloads, "src").bind_ro(&headers, "repo").bind_rw(&out, "out");
     step.run(sandbox.command("out", &["sh", "-euc", SCRIPT, "-", &file_name(&tarball)]))?;
-    let sandbox = root.sandbox().read(&kernel.source, "src").read(&kernel.objects, "build").write(&out, "out");
+    let sandbox = root.sandbox().bind_ro(&kernel.source, "src").bind_ro(&kernel.objects, "build").bind_rw(&out, "out");
     step.run(sandbox.command("out", &["make", "-C", "/build", "M=/out/extensions/ACCOUNT", "modules"]))?;
     fs::rename(out.join("extensions/ACCOUNT/xt_ACCOUNT.ko"), &account.module).context("there is no xt_ACCOUNT.ko")?;
     step.finish();

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! How many packets a second are counted without losing one, beside a program that is sent copies of them.
 //!
 //! The guest has one CPU, which has to do everything, and its clock counts instructions: it is a CPU that executes 10^9 of
@@ -9,11 +9,11 @@ use serde::Serialize;
 use vm_tests::guest::Guest;
 
 use super::{
+    env::{BenchEnv, Programs},
     instructions::{RULE_TRAFFIC, TABLE, TRAFFIC, read},
-    lab::{Lab, Programs},
     source::{BURST, Kind, Pace, Source, Traffic},
 };
-use crate::{ui::Step, workshop::Workshop};
+use crate::{ui::Step, workspace::Workspace};
 
 /// How many addresses send and receive.
 const ADDRESSES: u32 = 1 << 8;
@@ -97,8 +97,8 @@ pub struct Rate {
 }
 
 /// Looks for the rate of each.
-pub fn measure(ws: &Workshop, lab: &Lab) -> Result<Vec<Rate>> {
-    let programs = lab.with_programs(ws)?;
+pub fn measure(ws: &Workspace, env: &BenchEnv) -> Result<Vec<Rate>> {
+    let programs = env.with_programs(ws)?;
     let mut step = ws.step("bench-rates", "sending packets")?;
     let rate = |counter: &Counter| rate_of(&programs, counter, &mut step).with_context(|| counter.name.to_owned());
     let rates = COUNTERS.iter().map(rate).collect::<Result<_>>()?;

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! How long it takes to read a table.
 
 use anyhow::{Result, bail, ensure};
@@ -6,11 +6,11 @@ use serde::Serialize;
 use vm_tests::guest::Guest;
 
 use super::{
+    env::BenchEnv,
     instructions::{ADDRESSES, PACKETS, RULE_TRAFFIC},
-    lab::Lab,
     source::{Kind, Pace, Source, Traffic},
 };
-use crate::workshop::Workshop;
+use crate::workspace::Workspace;
 
 /// How often it is read.
 const TIMES: u32 = 20;
@@ -25,9 +25,9 @@ pub struct Reading {
 }
 
 /// Reads a table with a row for each of the most addresses.
-pub fn measure(ws: &Workshop, lab: &Lab) -> Result<Reading> {
+pub fn measure(ws: &Workspace, env: &BenchEnv) -> Result<Reading> {
     let step = ws.step("bench-reading", "reading a table")?;
-    let mut guest = Guest::boot(&lab.config()?)?;
+    let mut guest = Guest::boot(&env.config()?)?;
     let source = Source::new(&mut guest)?;
     guest.must(RULE_TRAFFIC)?;
     let rows = ADDRESSES.into_iter().max().unwrap_or_default();

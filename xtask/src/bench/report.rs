@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! The figures, for people and for programs.
 
 use std::{
@@ -23,7 +23,7 @@ use super::{
     reading::Reading,
     targets::{self, Target},
 };
-use crate::{deb::version::is_dirty, workshop::Workshop};
+use crate::{builds::kernel::Choice, packages::version::is_dirty, workspace::Workspace};
 
 /// All figures of one run.
 #[derive(Serialize)]
@@ -127,13 +127,13 @@ pub struct Origin {
 
 impl Origin {
     /// This commit on this machine.
-    pub fn here(ws: &Workshop, quick: bool) -> Result<Self> {
+    pub fn here(ws: &Workspace, choice: &Choice, quick: bool) -> Result<Self> {
         let pins = ws.pins();
         let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
         Ok(Self {
             commit: commit(ws).unwrap_or_else(|_| "unknown".into()),
-            kernel: pins.series(&pins.kernel.default)?.version.clone(),
+            kernel: pins.kernel_source(&choice.series)?.version.clone(),
             xtables_addons: peers::account_version(ws)?,
             cpu: model.map_or("unknown", |(_, name)| name).to_owned(),
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
@@ -143,7 +143,7 @@ impl Origin {
 }
 
 /// The commit that is checked out. There is none in an archive of the source.
-fn commit(ws: &Workshop) -> Result<String> {
+fn commit(ws: &Workspace) -> Result<String> {
     let repo = Repository::open(ws.repo())?;
     let id = repo.head()?.peel_to_commit()?.id();
     Ok(format!("{id}{}", if is_dirty(&repo, &[])? { "+" } else { "" }))

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! pktgen, which hands packets for others to the receive path of a device in a guest.
 
 use std::{

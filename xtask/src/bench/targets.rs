@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! What the figures are to be like, and whether they are.
 
 use std::fmt::{self, Display, Formatter};

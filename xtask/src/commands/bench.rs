@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! `bench`: what a packet costs, beside what it costs others.
 
 use anyhow::{Result, ensure};
@@ -6,18 +6,21 @@ use clap::Args;
 
 use crate::{
     bench::{
-        code, instructions,
-        lab::Lab,
-        native, rate, reading,
+        code,
+        env::BenchEnv,
+        instructions, native, rate, reading,
         report::{Costs, Origin, Report},
         targets,
     },
-    workshop::Workshop,
+    builds::kernel::{self, Config},
+    workspace::Workspace,
 };
 
 /// How to measure, and how to tell.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
+    #[command(flatten)]
+    kernel: kernel::Options,
     /// Print the figures as JSON
     #[arg(long)]
     json: bool,
@@ -32,20 +35,27 @@ pub struct Options {
     code: bool,
 }
 
-/// The command.
-pub fn run(ws: &Workshop, options: &Options) -> Result<()> {
+impl Options {
+    /// The options of `bench --check`.
+    pub fn check() -> Self {
+        Self { kernel: kernel::Options::default(), json: false, quick: false, check: true, code: false }
+    }
+}
+
+pub fn run(ws: &Workspace, options: &Options) -> Result<()> {
+    let choice = options.kernel.choose(ws, Config::Test)?;
     if options.code {
-        print!("{}", code::of_match(ws)?);
+        print!("{}", code::of_match(ws, &choice)?);
         return Ok(());
     }
-    let lab = Lab::ready(ws)?;
+    let env = BenchEnv::prepare(ws, choice)?;
     if options.check {
-        return check(ws, &lab);
+        return check(ws, &env);
     }
-    let costs = instructions::measure(ws, &lab, options.quick)?;
-    let (reading, rates) = (reading::measure(ws, &lab)?, rate::measure(ws, &lab)?);
+    let costs = instructions::measure(ws, &env, options.quick)?;
+    let (reading, rates) = (reading::measure(ws, &env)?, rate::measure(ws, &env)?);
     let native = native::measure(ws, options.quick)?;
-    let report = Report::new(Origin::here(ws, options.quick)?, costs, reading, rates, native)?;
+    let report = Report::new(Origin::here(ws, &env.choice, options.quick)?, costs, reading, rates, native)?;
     let folder = ws.target("bench");
     report.write(&folder)?;
     if options.json {
@@ -58,9 +68,9 @@ pub fn run(ws: &Workshop, options: &Options) -> Result<()> {
 }
 
 /// For those who change the module and want to know at once.
-fn check(ws: &Workshop, lab: &Lab) -> Result<()> {
-    code::check(ws)?;
-    let costs = instructions::measure(ws, lab, true)?;
+fn check(ws: &Workspace, env: &BenchEnv) -> Result<()> {
+    code::check(ws, &env.choice)?;
+    let costs = instructions::measure(ws, env, true)?;
     println!("{}", Costs(&costs));
     let targets = targets::of_costs(&costs)?;
     targets.iter().for_each(|target| println!("{target}"));

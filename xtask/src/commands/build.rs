@@ -1,18 +1,18 @@
-// SPDX-License-Identifier: GPL-2.0
-//! `build`: everything that a guest is made of.
+// SPDX-License-Identifier: GPL-2.0-only
+//! `build`: everything that a guest boots.
 
 use anyhow::Result;
 
+use super::setup;
 use crate::{
-    commands::{build_kernel::Options, setup},
-    vm_image,
-    workshop::Workshop,
+    builds::kernel::{Config, Options},
+    images::guest,
+    workspace::Workspace,
 };
 
-/// The command.
-pub fn run(ws: &Workshop, options: &Options) -> Result<()> {
-    let _lock = setup::prepare(ws)?;
-    let folder = vm_image::ready(ws, options)?;
-    eprintln!("{}", folder.display());
+pub fn run(ws: &Workspace, options: &Options) -> Result<()> {
+    let choice = options.choose(ws, Config::Test)?;
+    let _lock = setup::require(ws)?;
+    eprintln!("{}", guest::build(ws, &choice)?.display());
     Ok(())
 }

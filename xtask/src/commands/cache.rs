@@ -1,42 +1,41 @@
-// SPDX-License-Identifier: GPL-2.0
-//! `cache`: what the cache holds, and how to be rid of it.
+// SPDX-License-Identifier: GPL-2.0-only
+//! `cache`: the size of the cache, and its removal.
 
-use std::{fs, os::unix::fs::MetadataExt, path::Path};
+use std::{os::unix::fs::MetadataExt, path::Path};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Subcommand;
 use indicatif::HumanBytes;
+use walkdir::WalkDir;
 
 use crate::{
     process,
-    workshop::{Workshop, remove_tree},
+    workspace::{Workspace, remove_tree},
 };
 
-/// What the folders of the cache are for. Trees that a person edits are never removed here.
+/// The folders of the cache.
 const FOLDERS: [(&str, &str); 10] = [
-    ("download", "verified tarballs"),
+    ("download", "verified downloads"),
     ("root", "build roots"),
-    ("guest", "the guest's root"),
+    ("guest", "root file systems of guests"),
     ("tree", "source trees in git"),
     ("build", "objects"),
     ("deb", "packages"),
-    ("box", "the disk of the deployment test"),
-    ("guests", "booted guests of the VM harness"),
+    ("debian-disk", "disks of the Debian VM"),
+    ("guests", "snapshots of booted guests"),
     ("check", "objects of `patches check`"),
     ("edit", "trees to edit, from `patches apply`; yours to remove"),
 ];
 
-/// What to do with the cache.
 #[derive(Subcommand, Clone, Copy, Debug)]
 pub enum Action {
-    /// Tell how much each part takes
+    /// Print the size of each part
     Sizes,
-    /// Remove all but the downloads and the trees that you edit
+    /// Remove all but the downloads and the trees to edit
     Clean,
 }
 
-/// The command.
-pub fn run(ws: &Workshop, action: Action) -> Result<()> {
+pub fn run(ws: &Workspace, action: Action) -> Result<()> {
     let _lock = ws.lock()?;
     for (name, purpose) in FOLDERS {
         let folder = ws.cache().join(name);
@@ -54,19 +53,15 @@ pub fn run(ws: &Workshop, action: Action) -> Result<()> {
     Ok(())
 }
 
-/// The bytes on disk of everything below `path`.
-fn size_of(path: &Path) -> Result<u64> {
-    process::check()?;
-    let problem = || format!("cannot read {}", path.display());
-    let data = match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
-        data => data.with_context(problem)?,
-    };
-    let mut total = data.blocks() * 512;
-    if data.is_dir() {
-        for entry in fs::read_dir(path).with_context(problem)? {
-            total += size_of(&entry.with_context(problem)?.path())?;
-        }
+/// The bytes on disk of a folder and its content; 0 if it does not exist.
+fn size_of(folder: &Path) -> Result<u64> {
+    if !folder.exists() {
+        return Ok(0);
+    }
+    let mut total = 0;
+    for entry in WalkDir::new(folder) {
+        process::check()?;
+        total += entry?.metadata()?.blocks() * 512;
     }
     Ok(total)
 }

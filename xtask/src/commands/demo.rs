@@ -1,28 +1,41 @@
-// SPDX-License-Identifier: GPL-2.0
-//! `demo`: the whole system at work on a recorded capture, for a person to read.
+// SPDX-License-Identifier: GPL-2.0-only
+//! `demo`: replays a recorded capture and prints what the guest counted.
 
 use std::fmt::Write;
 
 use anyhow::{Context, Result};
+use clap::Args;
 use vm_tests::replay::{self, Backend};
 
-use crate::{commands::build_kernel::Options, vm_image, workshop::Workshop};
+use super::setup;
+use crate::{
+    builds::kernel::{self, Config},
+    images::guest,
+    workspace::Workspace,
+};
 
-/// The capture, which the repository's recording script has made.
+/// The capture, made by `vm-tests/captures/record.sh`.
 const CAPTURE: &str = "vm-tests/captures/web.pcap";
 /// The table's name.
 const NAME: &str = "demo";
 
-/// The command.
-pub fn run(ws: &Workshop, options: &Options) -> Result<()> {
-    let capture = ws.repo().join(CAPTURE);
-    anyhow::ensure!(capture.exists(), "{} is missing", capture.display());
+#[derive(Args, Debug)]
+pub struct Options {
+    #[command(flatten)]
+    kernel: kernel::Options,
+    #[command(flatten)]
+    consent: setup::Consent,
+}
+
+pub fn run(ws: &Workspace, options: &Options) -> Result<()> {
+    let choice = options.kernel.choose(ws, Config::Test)?;
+    setup::ensure_ready(ws, &options.consent)?;
     let rule = format!("-A PROMISC -m traffic --traffic --net 0.0.0.0/0 --name {NAME}");
     let tables = replay::replay(&replay::Options {
-        artifacts: vm_image::artifacts(ws, options)?,
+        artifacts: guest::artifacts(ws, &choice)?,
         backend: Backend::Nft,
         rules: vec![rule.clone()],
-        captures: vec![capture],
+        captures: vec![ws.repo().join(CAPTURE)],
         check: true,
     })?;
     let table = tables.iter().find(|table| table.name == NAME);
@@ -32,11 +45,11 @@ pub fn run(ws: &Workshop, options: &Options) -> Result<()> {
     println!("  # iptables {rule}");
     println!("  # cat /proc/net/xt_traffic/{NAME}\n");
     print!("{}", aligned(&text));
-    println!("\n{}", sentence(&text));
+    println!("\n{}", summary(&text));
     Ok(())
 }
 
-/// The table with its columns aligned, and a line that says which of each pair is out and which in.
+/// The table with aligned columns, and a line that names the direction of each column.
 fn aligned(table: &str) -> String {
     let mut rows: Vec<Vec<&str>> = table.lines().map(|line| line.split('\t').collect()).collect();
     let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
@@ -67,8 +80,8 @@ fn aligned(table: &str) -> String {
     text
 }
 
-/// What is seen, in words.
-fn sentence(table: &str) -> String {
+/// One sentence about the table.
+fn summary(table: &str) -> String {
     let rows = table.lines().skip(1).filter_map(|line| {
         let mut cells = line.split('\t');
         let address = cells.next()?;
@@ -80,10 +93,10 @@ fn sentence(table: &str) -> String {
     let count = rows.len();
     match rows.iter().max_by_key(|(_, out, _)| *out) {
         Some((address, out, _)) => format!(
-            "None of these packets was addressed to the guest, and it counted every one: {count} addresses \
-             sent {sent} bytes in all, {address} the most of them ({out} bytes)."
+            "None of these packets was addressed to the guest, and it counted all of them: {count} addresses \
+             sent {sent} bytes, {address} most of them ({out} bytes)."
         ),
-        None => "The guest has counted nothing.".into(),
+        None => "The guest counted nothing.".into(),
     }
 }
 
@@ -94,7 +107,7 @@ mod tests {
     const TABLE: &str = "IP\t\tTOTAL\t\tTCP\n10.0.0.1\t1234\t5\t1234\t5\n10.0.0.20\t5\t1234\t5\t1234\n";
 
     #[test]
-    fn columns_line_up_under_their_directions() {
+    fn columns_are_aligned() {
         assert_eq!(
             aligned(TABLE),
             "  IP               TOTAL         TCP\n\
@@ -105,9 +118,9 @@ mod tests {
     }
 
     #[test]
-    fn the_sentence_has_the_sums() {
-        let sentence = sentence(TABLE);
-        assert!(sentence.contains("2 addresses sent 1239 bytes"), "{sentence}");
-        assert!(sentence.contains("10.0.0.1 the most"), "{sentence}");
+    fn the_summary_has_the_sums() {
+        let summary = summary(TABLE);
+        assert!(summary.contains("2 addresses sent 1239 bytes"), "{summary}");
+        assert!(summary.contains("10.0.0.1 most of them"), "{summary}");
     }
 }

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! The subcommands, one file each.
 
 pub mod bench;
@@ -8,6 +8,7 @@ pub mod build_kernel;
 pub mod build_libxt;
 pub mod build_module;
 pub mod cache;
+pub mod ci;
 pub mod deb;
 pub mod demo;
 pub mod patches;

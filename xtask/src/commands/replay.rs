@@ -1,27 +1,34 @@
-// SPDX-License-Identifier: GPL-2.0
-//! `replay`: captures in, tables out.
+// SPDX-License-Identifier: GPL-2.0-only
+//! `replay`: sends captures to a guest and prints its tables.
 
-use std::{fs::File, path::PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context, Result};
-use clap::{Args, ValueEnum};
-use vm_tests::replay;
+use anyhow::Result;
+use clap::{
+    Args,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
+use fs_err::File;
+use vm_tests::replay::{self, Backend};
 
-use crate::{commands::build_kernel, vm_image, workshop::Workshop};
+use crate::{
+    builds::kernel::{self, Config},
+    images::guest,
+    workspace::Workspace,
+};
 
-/// What to replay, and how.
 #[derive(Args, Debug)]
 pub struct Options {
     #[command(flatten)]
-    kernel: build_kernel::Options,
-    /// Which iptables takes the rules
-    #[arg(long, value_enum, default_value_t = Backend::Nft)]
+    kernel: kernel::Options,
+    /// The iptables back end that takes the rules
+    #[arg(long, default_value = "nft", value_parser = PossibleValuesParser::new(["nft", "legacy"]).map(backend))]
     backend: Backend,
-    /// A rule: what follows the word `iptables`, or `ip6tables ...` in full; may be given often
+    /// The arguments of an `iptables` command, or a whole `ip6tables` command; may be repeated
     /// [default: count every IPv4 address]
     #[arg(long = "rule", value_name = "RULE", allow_hyphen_values = true)]
     rules: Vec<String>,
-    /// Fail unless the tables are those that the independent model expects
+    /// Fail if the tables differ from those of the independent model
     #[arg(long)]
     check: bool,
     /// Capture files (pcap or pcapng, also gzipped), replayed in this order
@@ -29,31 +36,20 @@ pub struct Options {
     captures: Vec<PathBuf>,
 }
 
-/// The two ways of iptables into the kernel.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Backend {
-    Nft,
-    Legacy,
+fn backend(name: String) -> Backend {
+    if name == "legacy" { Backend::Legacy } else { Backend::Nft }
 }
 
-impl From<Backend> for replay::Backend {
-    fn from(backend: Backend) -> Self {
-        match backend {
-            Backend::Nft => Self::Nft,
-            Backend::Legacy => Self::Legacy,
-        }
-    }
-}
-
-/// The command. Standard output gets the tables and nothing else.
-pub fn run(ws: &Workshop, options: &Options) -> Result<()> {
-    // A wrong name should not cost a kernel build.
+/// Prints the tables, and nothing else, on standard output.
+pub fn run(ws: &Workspace, options: &Options) -> Result<()> {
+    // Check the names before the kernel is built.
     for capture in &options.captures {
-        File::open(capture).with_context(|| format!("cannot read {}", capture.display()))?;
+        File::open(capture)?;
     }
+    let choice = options.kernel.choose(ws, Config::Test)?;
     let options = replay::Options {
-        artifacts: vm_image::artifacts(ws, &options.kernel)?,
-        backend: options.backend.into(),
+        artifacts: guest::artifacts(ws, &choice)?,
+        backend: options.backend,
         rules: options.rules.clone(),
         captures: options.captures.clone(),
         check: options.check,

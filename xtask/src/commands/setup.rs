@@ -1,22 +1,26 @@
-// SPDX-License-Identifier: GPL-2.0
-//! `setup`: what the host needs, checked always and installed when it is missing.
+// SPDX-License-Identifier: GPL-2.0-only
+//! `setup`: the only command that changes the host. All others check the host and fail if something
+//! is missing.
 
 use std::{
-    env,
+    env, fmt,
+    io::{IsTerminal, Write},
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
-use anyhow::{Context, Result, bail};
-use rustix::process::geteuid;
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+use fs_err as fs;
+use rustix::process::{geteuid, getuid};
 
 use crate::{
-    buildroot::KEYRING,
+    builds::root::KEYRING,
     process,
-    workshop::{Lock, Workshop},
+    workspace::{Lock, Workspace},
 };
 
-/// Programs that are called, and the Debian packages that have them.
+/// Programs that xtask runs, and their Debian packages.
 const PROGRAMS: [(&str, &str); 7] = [
     ("mmdebstrap", "mmdebstrap"),
     ("bwrap", "bubblewrap"),
@@ -27,44 +31,130 @@ const PROGRAMS: [(&str, &str); 7] = [
     ("apt-get", "apt"),
 ];
 
-/// Installs what is missing, and says that nothing is when that is so.
-pub fn run(ws: &Workshop) -> Result<()> {
-    let before = missing(ws);
-    let _lock = prepare(ws)?;
-    if before.is_empty() {
-        eprintln!("everything that is needed is installed");
+/// The files with the ranges of subordinate ids: subuid(5), subgid(5).
+const SUBORDINATE_IDS: [&str; 2] = ["/etc/subuid", "/etc/subgid"];
+/// The size of a range: SUB_UID_COUNT in login.defs(5).
+const RANGE: u64 = 65_536;
+/// The first subordinate id: SUB_UID_MIN in login.defs(5).
+const FIRST: u64 = 100_000;
+
+#[derive(Args, Clone, Debug, Default)]
+pub struct Consent {
+    /// Install packages without asking
+    #[arg(long, short)]
+    pub yes: bool,
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct Options {
+    #[command(flatten)]
+    consent: Consent,
+    /// Only print the changes
+    #[arg(long)]
+    dry_run: bool,
+}
+
+pub fn run(ws: &Workspace, options: &Options) -> Result<()> {
+    let changes = needed_changes(ws)?;
+    if changes.is_empty() {
+        eprintln!("nothing to do: this host has everything that is needed");
+    } else if options.dry_run {
+        print_changes(&changes);
+    } else {
+        make(ws, &changes, &options.consent)?;
     }
     Ok(())
 }
 
-/// What every other command begins with: takes the lock, and installs what is missing.
-pub fn prepare(ws: &Workshop) -> Result<Lock> {
+/// Takes the lock and fails if the host lacks something. Commands that build begin with it.
+pub fn require(ws: &Workspace) -> Result<Lock> {
+    let changes = needed_changes(ws)?;
+    if !changes.is_empty() {
+        let list: Vec<_> = changes.iter().map(|change| format!("\n    {change}")).collect();
+        bail!("this host is not set up yet; `cargo xtask setup` would{}", list.concat());
+    }
     let lock = ws.lock()?;
-    ensure(ws)?;
+    check_sandbox(ws)?;
     Ok(lock)
 }
 
-/// Installs what is missing; silent when nothing is.
-fn ensure(ws: &Workshop) -> Result<()> {
-    let packages = missing(ws);
-    if !packages.is_empty() {
-        install(ws, &packages)?;
-        let still = missing(ws);
-        if !still.is_empty() {
-            bail!("apt-get succeeded, but these are still missing: {}", still.join(", "));
-        }
-    }
-    if !geteuid().is_root() {
-        ensure_subordinate_ids(ws)?;
-    }
-    ensure_sandbox(ws)
+/// Sets the host up. Commands for newcomers begin with it.
+pub fn ensure_ready(ws: &Workspace, consent: &Consent) -> Result<()> {
+    let changes = needed_changes(ws)?;
+    if changes.is_empty() { Ok(()) } else { make(ws, &changes, consent) }
 }
 
-/// The packages that the host lacks.
-fn missing(ws: &Workshop) -> Vec<&'static str> {
-    let mut packages: Vec<_> =
-        PROGRAMS.iter().filter(|(program, _)| find(program).is_none()).map(|(_, package)| *package).collect();
-    // An old keyring lacks the key that signs the release we build in.
+/// A change of the host.
+#[derive(Debug, PartialEq)]
+enum Change {
+    /// Debian packages to install.
+    Install(Vec<&'static str>),
+    /// A range of subordinate user and group ids, for mmdebstrap as an ordinary user:
+    /// <https://manpages.debian.org/trixie/mmdebstrap/mmdebstrap.1.en.html#unshare>
+    AddIds { user: String, first: u64 },
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Install(packages) => write!(f, "install the packages {}", packages.join(" ")),
+            Self::AddIds { user, first } => {
+                let last = first + RANGE - 1;
+                write!(f, "add the subordinate ids {first}-{last} for {user} to {}", SUBORDINATE_IDS.join(" and "))
+            }
+        }
+    }
+}
+
+fn print_changes(changes: &[Change]) {
+    eprintln!("this host needs these changes:");
+    for change in changes {
+        eprintln!("    {change}");
+    }
+}
+
+/// Makes the changes, after a question if a person is at the terminal.
+fn make(ws: &Workspace, changes: &[Change], consent: &Consent) -> Result<()> {
+    let _lock = ws.lock()?;
+    print_changes(changes);
+    if !consent.yes && std::io::stdin().is_terminal() && std::io::stderr().is_terminal() {
+        eprint!("Continue? [Y/n] ");
+        std::io::stderr().flush()?;
+        let mut answer = String::new();
+        std::io::stdin().read_line(&mut answer).context("cannot read the answer")?;
+        ensure!(matches!(answer.trim().to_lowercase().as_str(), "" | "y" | "yes"), "nothing was changed");
+    }
+    for change in changes {
+        match change {
+            Change::Install(packages) => install(ws, packages)?,
+            Change::AddIds { user, first } => {
+                let usermod = find("usermod").context("the program usermod is missing")?;
+                let range = format!("{first}-{}", first + RANGE - 1);
+                privileged(ws, &usermod, &["--add-subuids", &range, "--add-subgids", &range, user])?;
+            }
+        }
+    }
+    let left = needed_changes(ws)?;
+    ensure!(left.is_empty(), "the commands succeeded, but this is still needed: {left:?}");
+    Ok(())
+}
+
+fn needed_changes(ws: &Workspace) -> Result<Vec<Change>> {
+    let mut changes = Vec::new();
+    let packages = missing_packages(ws);
+    if !packages.is_empty() {
+        changes.push(Change::Install(packages));
+    }
+    if !geteuid().is_root() {
+        changes.extend(missing_ids()?);
+    }
+    Ok(changes)
+}
+
+fn missing_packages(ws: &Workspace) -> Vec<&'static str> {
+    let missing = PROGRAMS.iter().filter(|(program, _)| find(program).is_none());
+    let mut packages: Vec<_> = missing.map(|(_, package)| *package).collect();
+    // An old keyring lacks the key of the build root's release.
     let key = format!("/usr/share/keyrings/debian-archive-{}-stable.gpg", ws.pins().suite);
     if !Path::new(KEYRING).exists() || !Path::new(&key).exists() {
         packages.push("debian-archive-keyring");
@@ -76,7 +166,7 @@ fn missing(ws: &Workshop) -> Vec<&'static str> {
 }
 
 fn find(program: &str) -> Option<PathBuf> {
-    // An ordinary user's PATH may lack the sbin folders.
+    // The PATH of an ordinary user may lack the sbin folders.
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path)
         .chain(["/usr/sbin".into(), "/sbin".into()])
@@ -84,19 +174,11 @@ fn find(program: &str) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
-fn install(ws: &Workshop, packages: &[&str]) -> Result<()> {
-    let list = packages.join(" ");
-    eprintln!("missing on this machine: {list}");
-    let Some(apt) = find("apt-get") else {
-        bail!("this machine has no apt-get; install these by hand: {list}");
-    };
-    // Package lists that are old, or not there at all, are the usual cause of a failed install.
-    let wait = "--option=DPkg::Lock::Timeout=120";
-    let mut install = vec!["install", "--yes", "--no-install-recommends", wait];
+fn install(ws: &Workspace, packages: &[&str]) -> Result<()> {
+    let apt = find("apt-get").with_context(|| format!("no apt-get; install these packages: {}", packages.join(" ")))?;
+    let mut install = vec!["install", "--yes", "--no-install-recommends", "--option=DPkg::Lock::Timeout=120"];
     install.extend(packages);
-    if !geteuid().is_root() && find("sudo").is_none() {
-        bail!("there is no sudo here; as root, run: apt-get install {list}");
-    }
+    // The usual cause of a failure is that the package lists are old or missing.
     if privileged(ws, &apt, &install).is_err() {
         process::check()?;
         privileged(ws, &apt, &["update"])?;
@@ -105,57 +187,81 @@ fn install(ws: &Workshop, packages: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Runs a command as root, after saying so; its output goes to a log file.
-fn privileged(ws: &Workshop, program: &Path, arguments: &[&str]) -> Result<()> {
+/// Runs a command as root and prints it before. Its output goes to a log file.
+fn privileged(ws: &Workspace, program: &Path, arguments: &[&str]) -> Result<()> {
     let shown = format!("{} {}", program.display(), arguments.join(" "));
     let mut command = if geteuid().is_root() {
         Command::new(program)
     } else {
-        let sudo = find("sudo").with_context(|| format!("there is no sudo here; as root, run: {shown}"))?;
-        // It may ask for a password, which it could not do below a spinner.
-        eprintln!("this needs sudo: {shown}");
-        let mut ask = Command::new(&sudo);
-        ask.arg("--validate");
-        if !process::run_foreground(ask)?.success() {
-            bail!("sudo refuses; as root, run: {shown}");
-        }
+        let sudo = find("sudo").with_context(|| format!("sudo is missing; as root, run: {shown}"))?;
+        eprintln!("running with sudo: {shown}");
+        // sudo may ask for the password, so it must run before the spinner starts.
+        let mut validate = Command::new(&sudo);
+        validate.arg("--validate");
+        ensure!(process::run_foreground(validate)?.success(), "sudo failed; as root, run: {shown}");
         let mut command = Command::new(sudo);
         command.arg("--").arg(program);
         command
     };
     let mut step = ws.step("setup", format!("running {shown}"))?;
     command.args(arguments).stdin(Stdio::null()).stdout(step.log()?).stderr(step.log()?);
-    // Not in a process group of its own: sudo wants to be in the terminal's.
+    // sudo must stay in the terminal's process group.
     let status = process::run_foreground(command)?;
     step.require_logged(status, &program.display().to_string())?;
     step.finish();
     Ok(())
 }
 
-/// mmdebstrap as an ordinary user needs a range of user ids for the system that it makes.
-fn ensure_subordinate_ids(ws: &Workshop) -> Result<()> {
-    let uid = rustix::process::getuid().as_raw().to_string();
-    let name = env::var("USER").unwrap_or_else(|_| uid.clone());
-    let has = |file: &str| {
-        std::fs::read_to_string(file).is_ok_and(|text| {
-            text.lines().any(|line| {
-                let owner = line.split(':').next().unwrap_or_default();
-                owner == name || owner == uid
-            })
-        })
+/// The subordinate ids that the user lacks. `getsubids` asks the same sources as mmdebstrap, which may
+/// be others than the files (`subid:` in nsswitch.conf(5)).
+fn missing_ids() -> Result<Option<Change>> {
+    let uid = getuid().as_raw().to_string();
+    let user = env::var("USER").unwrap_or_else(|_| uid.clone());
+    let texts = SUBORDINATE_IDS.map(|file| fs::read_to_string(file).unwrap_or_default());
+    let has_ids = match find("getsubids") {
+        Some(getsubids) => [&[][..], &["-g"]].iter().all(|option| {
+            let mut command = Command::new(&getsubids);
+            command.args(*option).arg(&user).stdin(Stdio::null()).stderr(Stdio::null());
+            command.output().is_ok_and(|output| output.status.success() && !output.stdout.is_empty())
+        }),
+        None => texts.iter().all(|text| ranges(text).any(|range| range.owner == user || range.owner == uid)),
     };
-    if has("/etc/subuid") && has("/etc/subgid") {
-        return Ok(());
+    if has_ids {
+        return Ok(None);
     }
-    eprintln!("{name} has no range of subordinate user ids, which mmdebstrap needs");
-    let usermod = find("usermod").context("there is no usermod here")?;
-    let range = "100000-165535";
-    privileged(ws, &usermod, &["--add-subuids", range, "--add-subgids", range, &name])
+    let nsswitch = fs::read_to_string("/etc/nsswitch.conf").unwrap_or_default();
+    if nsswitch.lines().any(|line| line.starts_with("subid:") && line.trim_end() != "subid: files") {
+        bail!(
+            "{user} has no subordinate ids, and nsswitch.conf has another source for them than the files: ask its administrator"
+        );
+    }
+    Ok(Some(Change::AddIds { user, first: first_free(&texts) }))
 }
 
-/// Some systems forbid the namespaces that the build root needs: say so before a build fails oddly.
-/// Once it has worked here it is not tried again.
-fn ensure_sandbox(ws: &Workshop) -> Result<()> {
+/// A line of subuid(5) or subgid(5).
+struct Range<'a> {
+    owner: &'a str,
+    /// The id after the last one.
+    end: u64,
+}
+
+fn ranges(text: &str) -> impl Iterator<Item = Range<'_>> {
+    text.lines().filter_map(|line| {
+        let mut fields = line.split(':');
+        let owner = fields.next()?;
+        let (first, count): (u64, u64) = (fields.next()?.parse().ok()?, fields.next()?.trim().parse().ok()?);
+        Some(Range { owner, end: first + count })
+    })
+}
+
+/// The first id above all ranges of the files.
+fn first_free(texts: &[String]) -> u64 {
+    texts.iter().flat_map(|text| ranges(text)).map(|range| range.end).max().unwrap_or(FIRST).max(FIRST)
+}
+
+/// Fails if this host does not allow the namespaces of the build root. An existing build root shows
+/// that it does.
+fn check_sandbox(ws: &Workspace) -> Result<()> {
     if ws.cache().join("root").exists() {
         return Ok(());
     }
@@ -164,11 +270,31 @@ fn ensure_sandbox(ws: &Workshop) -> Result<()> {
     probe.args(["--dev", "/dev", "--", "true"]);
     let mut output = Vec::new();
     let status = process::run_lines(probe, |line| output.push(line.to_owned()))?;
-    if !status.success() {
-        bail!(
-            "bubblewrap cannot make a sandbox on this machine (are user namespaces forbidden?): {}",
-            output.join("; ")
-        );
-    }
+    ensure!(
+        status.success(),
+        "bubblewrap cannot make a sandbox (are user namespaces disabled?): {}",
+        output.join("; ")
+    );
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_range_is_above_all_others() {
+        let texts = |uid: &str, gid: &str| [uid.to_owned(), gid.to_owned()];
+        assert_eq!(first_free(&texts("", "")), 100_000);
+        assert_eq!(first_free(&texts("a:100000:65536\n", "a:100000:65536\n")), 165_536);
+        assert_eq!(first_free(&texts("a:100000:65536\n", "b:300000:1000\n# x\n")), 301_000);
+        assert_eq!(first_free(&texts("low:1000:10\n", "")), 100_000);
+    }
+
+    #[test]
+    fn a_change_is_described() {
+        let change = Change::AddIds { user: "ann".into(), first: 165_536 };
+        assert_eq!(change.to_string(), "add the subordinate ids 165536-231071 for ann to /etc/subuid and /etc/subgid");
+        assert_eq!(Change::Install(vec!["curl", "tar"]).to_string(), "install the packages curl tar");
+    }
 }

@@ -1,11 +1,14 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! `shell`: an interactive guest.
 
 use anyhow::Result;
 
-use crate::{commands::build_kernel::Options, vm_image, workshop::Workshop};
+use crate::{
+    builds::kernel::{Config, Options},
+    images::guest,
+    workspace::Workspace,
+};
 
-/// The command.
-pub fn run(ws: &Workshop, options: &Options) -> Result<()> {
-    vm_tests::shell::shell(vm_image::artifacts(ws, options)?)
+pub fn run(ws: &Workspace, options: &Options) -> Result<()> {
+    vm_tests::shell::shell(guest::artifacts(ws, &options.choose(ws, Config::Test)?)?)
 }

@@ -1,29 +1,34 @@
-// SPDX-License-Identifier: GPL-2.0
-//! `test`: every test there is.
+// SPDX-License-Identifier: GPL-2.0-only
+//! `test`: all tests.
 
-use anyhow::{Result, bail};
+use anyhow::{Result, ensure};
+use clap::Args;
 use xshell::{Shell, cmd};
 
+use super::{setup, vm_test};
 use crate::{
-    commands::{build_libxt, setup, vm_test},
+    builds::{iptables, libxt, root::BuildRoot},
     process,
-    workshop::Workshop,
+    workspace::Workspace,
 };
 
-/// Host tests first, as they take seconds; then the bindings; then the tests in QEMU.
-pub fn run(ws: &Workshop) -> Result<()> {
-    // Some of the first start QEMU, too.
-    drop(setup::prepare(ws)?);
+#[derive(Args, Clone, Debug, Default)]
+pub struct Options {
+    #[command(flatten)]
+    pub consent: setup::Consent,
+}
+
+/// Runs the host's tests first: they take seconds.
+pub fn run(ws: &Workspace, options: &Options) -> Result<()> {
+    setup::ensure_ready(ws, &options.consent)?;
     let sh = Shell::new()?;
     sh.change_dir(ws.repo());
-    for tests in [
-        cmd!(sh, "cargo test --quiet --workspace --exclude vm-tests"),
-        cmd!(sh, "cargo test --quiet --package vm-tests --lib --test deploy"),
-    ] {
-        if !process::run_foreground(tests.into())?.success() {
-            bail!("tests on the host failed");
-        }
+    let tests = cmd!(sh, "cargo test --locked --quiet --workspace");
+    ensure!(process::run_foreground(tests.into())?.success(), "tests on the host failed");
+    {
+        let _lock = setup::require(ws)?;
+        let root = BuildRoot::prepare(ws)?;
+        libxt::check_bindings(ws, &root, &iptables::build(ws, &root)?)?;
     }
-    build_libxt::check_bindings(ws)?;
     vm_test::run(ws, &vm_test::Options::default())
 }

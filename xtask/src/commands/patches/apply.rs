@@ -1,15 +1,16 @@
-// SPDX-License-Identifier: GPL-2.0
-//! `patches apply`: a tree to edit, which is never overwritten while it holds unexported work.
+// SPDX-License-Identifier: GPL-2.0-only
+//! `patches apply`: a tree to edit. A tree with commits that are not exported is never overwritten.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use fs_err as fs;
 use git2::{Oid, Repository, ResetType};
 
-use super::{AGREED, BRANCH, has_uncommitted, tip_of};
-use crate::{tree::Tree, workshop::Workshop};
+use super::{BRANCH, EXPORTED, has_uncommitted, tip_of};
+use crate::{sources::tree::Tree, workspace::Workspace};
 
-pub fn run(ws: &Workshop, tree: &Tree, folder: &Path) -> Result<()> {
+pub fn run(ws: &Workspace, tree: &Tree, folder: &Path) -> Result<()> {
     let commits = tree.commits()?;
     let tip = commits.last().map_or(tree.base(), |(_, oid)| *oid);
     let empty = fs::read_dir(folder).map_or(true, |mut entries| entries.next().is_none());
@@ -23,18 +24,17 @@ pub fn run(ws: &Workshop, tree: &Tree, folder: &Path) -> Result<()> {
     Ok(())
 }
 
-fn create(ws: &Workshop, tree: &Tree, folder: &Path, tip: Oid) -> Result<()> {
+fn create(ws: &Workspace, tree: &Tree, folder: &Path, tip: Oid) -> Result<()> {
     let step = ws.step("edit-tree", format!("checking out {}", folder.display()))?;
     let problem = || format!("cannot make {}", folder.display());
     let parent = folder.parent().with_context(problem)?;
-    fs::create_dir_all(parent).with_context(problem)?;
+    fs::create_dir_all(parent)?;
     let new = tempfile::Builder::new().prefix(".new-").tempdir_in(parent).with_context(problem)?;
     let repo = tree.make_edit_tree(&step, new.path(), tip).with_context(problem)?;
-    repo.reference(AGREED, tip, true, "patches apply")?;
-    // tempfile's 0700 is for secrets.
-    fs::set_permissions(new.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))
-        .and_then(|()| fs::rename(new.keep(), folder))
-        .with_context(problem)?;
+    repo.reference(EXPORTED, tip, true, "patches apply")?;
+    // tempfile makes folders that only their owner can read.
+    fs::set_permissions(new.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    fs::rename(new.keep(), folder)?;
     step.finish();
     Ok(())
 }
@@ -54,11 +54,11 @@ fn update(folder: &Path, tip: Oid) -> Result<()> {
     if current == tip {
         return Ok(());
     }
-    if current != tip_of(&repo, AGREED)? {
+    if current != tip_of(&repo, EXPORTED)? {
         bail!("{shown} has commits that are not exported: run `patches export`, or remove it");
     }
     let commit = repo.find_commit(tip)?;
     repo.reset(commit.as_object(), ResetType::Hard, None).with_context(|| format!("cannot update {shown}"))?;
-    repo.reference(AGREED, tip, true, "patches apply")?;
+    repo.reference(EXPORTED, tip, true, "patches apply")?;
     Ok(())
 }

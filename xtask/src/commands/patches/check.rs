@@ -1,60 +1,79 @@
-// SPDX-License-Identifier: GPL-2.0
-//! `patches check`: what a reviewer would try.
+// SPDX-License-Identifier: GPL-2.0-only
+//! `patches check`: each patch builds on top of the patches before it, and checkpatch passes.
+//!
+//! The file `checked` next to the patches records which patches have passed, by a hash of the patch and
+//! of all patches before it. It is committed, so only patches that changed are checked again.
 
-use anyhow::{Context, Result, bail};
+use std::{collections::BTreeSet, path::Path};
 
-use super::Which;
+use anyhow::{Context, Result, ensure};
+use fs_err as fs;
+use git2::Oid;
+
 use crate::{
-    buildroot::BuildRoot,
-    commands::{
-        build_iptables,
-        build_kernel::{self, Config},
+    builds::{
+        iptables,
+        kernel::{self, Choice},
+        root::BuildRoot,
     },
-    process, series,
-    tree::Tree,
-    workshop::Workshop,
+    process,
+    sources::tree::Tree,
+    stamp::{Recipe, write_atomically},
+    workspace::{Workspace, file_name},
 };
 
 /// The checkout and the objects that only this command uses.
 const CHECKOUT: &str = "check";
+/// The file with the hashes of the patches that have passed.
+const RECORD: &str = "checked";
 
-pub fn run(ws: &Workshop, tree: &Tree, which: Which) -> Result<()> {
-    let commits = tree.commits()?;
-    eprintln!("{} patches apply", commits.len());
-    let root = BuildRoot::ready(ws)?;
-    if which == Which::Kernel {
-        checkpatch(ws, &root, tree)?;
-        eprintln!("checkpatch.pl --strict is content");
-    }
-    for (file, commit) in &commits {
-        let name = series::name(file);
-        match which {
-            Which::Kernel => build_kernel::build_at(ws, &root, tree, *commit, Config::Vm, CHECKOUT).map(drop),
-            Which::Iptables => build_iptables::build_at(ws, &root, tree, *commit, CHECKOUT).map(drop),
+/// Checks the patches that are not in the record, and updates the record. `kernel` is the kernel to
+/// build, `None` for iptables.
+pub fn run(ws: &Workspace, tree: &Tree, kernel: Option<&Choice>) -> Result<()> {
+    let file = tree.patches().join(RECORD);
+    let passed: BTreeSet<String> = fs::read_to_string(&file).unwrap_or_default().lines().map(str::to_owned).collect();
+    let mut current = Vec::new();
+    let mut before = tree.base().to_string();
+    for (patch, commit) in tree.commits()? {
+        before = Recipe::new("checked patch").text("before", &before).file(&patch)?.stamp().as_str().to_owned();
+        let name = file_name(&patch);
+        let record = format!("{before} {name}");
+        if !passed.contains(&record) {
+            check(ws, tree, kernel, &name, commit)?;
         }
-        .with_context(|| format!("{name} does not build"))?;
-        eprintln!("{name} builds");
+        current.push(record);
     }
+    let text = current.iter().map(|record| format!("{record}\n")).collect::<String>();
+    if fs::read_to_string(&file).unwrap_or_default() != text {
+        write_atomically(&file, text.as_bytes())?;
+        eprintln!("{}: updated; commit it with the patches", file.display());
+    }
+    eprintln!("all {} patches of {} pass", current.len(), tree.name());
     Ok(())
 }
 
-fn checkpatch(ws: &Workshop, root: &BuildRoot, tree: &Tree) -> Result<()> {
-    let source = tree.checkout(ws, "build", tree.tip()?)?;
-    let sandbox = root.sandbox().read(&source, "src").read(tree.patches(), "repo");
-    let mut complaints = Vec::new();
-    for (file, _) in tree.commits()? {
-        let name = series::name(&file);
-        let patch = format!("/repo/{name}");
-        let words = ["perl", "scripts/checkpatch.pl", "--strict", "--show-types", &patch];
-        let mut output = Vec::new();
-        let command = sandbox.command("src", &words);
-        let status = process::run_lines(command, |line| output.push(line.to_owned()))?;
-        if !status.success() {
-            complaints.push(format!("{name}:\n{}", output.join("\n")));
+fn check(ws: &Workspace, tree: &Tree, kernel: Option<&Choice>, name: &str, commit: Oid) -> Result<()> {
+    let root = BuildRoot::prepare(ws)?;
+    match kernel {
+        Some(choice) => {
+            checkpatch(ws, &root, tree, name)?;
+            kernel::build_at(ws, &root, tree, commit, choice, CHECKOUT).map(drop)
         }
+        None => iptables::build_at(ws, &root, tree, commit, CHECKOUT).map(drop),
     }
-    if !complaints.is_empty() {
-        bail!("checkpatch.pl --strict complains:\n{}", complaints.join("\n"));
-    }
+    .with_context(|| format!("{name} does not build"))?;
+    eprintln!("{name} passes");
+    Ok(())
+}
+
+/// <https://docs.kernel.org/dev-tools/checkpatch.html>
+fn checkpatch(ws: &Workspace, root: &BuildRoot, tree: &Tree, name: &str) -> Result<()> {
+    let source = tree.checkout(ws, "build", tree.tip()?)?;
+    let sandbox = root.sandbox().bind_ro(&source, "src").bind_ro(tree.patches(), "repo");
+    let patch = Path::new("/repo").join(name).display().to_string();
+    let words = ["perl", "scripts/checkpatch.pl", "--strict", "--show-types", &patch];
+    let mut output = Vec::new();
+    let status = process::run_lines(sandbox.command("src", &words), |line| output.push(line.to_owned()))?;
+    ensure!(status.success(), "checkpatch.pl --strict rejects {name}:\n{}", output.join("\n"));
     Ok(())
 }

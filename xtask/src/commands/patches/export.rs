@@ -1,37 +1,40 @@
-// SPDX-License-Identifier: GPL-2.0
-//! `patches export`: commits as patch files, in the one form that the repository keeps them in.
+// SPDX-License-Identifier: GPL-2.0-only
+//! `patches export`: writes the commits as patch files.
 //!
-//! The build root's git writes them, so that they do not depend on the host's git or its settings.
-//! The files are tried before they replace anything: applied to the base they must give the tree,
-//! authors and messages of the branch.
+//! The build root's git writes them, so they do not depend on the host's git or its settings. Before
+//! the files replace the old ones, they are applied to the base. That must give the content, authors
+//! and messages of the branch.
 
-use std::{fs, path::Path, process::Command};
+use std::{path::Path, process::Command};
 
 use anyhow::{Context, Result, bail, ensure};
+use fs_err as fs;
 use git2::{Commit, Oid, Repository, Sort};
 
-use super::{AGREED, BRANCH, has_uncommitted, tip_of};
+use super::{BRANCH, EXPORTED, has_uncommitted, tip_of};
 use crate::{
-    buildroot::BuildRoot,
-    series::{self, Patch},
-    stamp::{withdraw, write_atomically},
-    tree::Tree,
-    workshop::Workshop,
+    builds::root::BuildRoot,
+    sources::{
+        patches::{self, Patch},
+        tree::Tree,
+    },
+    stamp::{remove_if_exists, write_atomically},
+    workspace::{Workspace, file_name},
 };
 
-pub fn run(ws: &Workshop, tree: &Tree, folder: &Path) -> Result<()> {
+pub fn run(ws: &Workspace, tree: &Tree, folder: &Path) -> Result<()> {
     let edited =
         Repository::open(folder).with_context(|| format!("{}: run `patches apply` first", folder.display()))?;
     if has_uncommitted(&edited)? {
         eprintln!("warning: changes that are not committed are not exported");
     }
     let tip = tip_of(&edited, BRANCH)?;
-    let commits = line(&edited, tree.base(), tip)?;
-    lend(&edited, tree.repo(), tree.base(), tip)?;
+    let commits = linear_history(&edited, tree.base(), tip)?;
+    copy_objects(&edited, tree.repo(), tree.base(), tip)?;
 
-    let root = BuildRoot::ready(ws)?;
+    let root = BuildRoot::prepare(ws)?;
     let out = ws.temporary()?;
-    let sandbox = root.sandbox().read(tree.repo().path(), "src").write(out.path(), "out");
+    let sandbox = root.sandbox().bind_ro(tree.repo().path(), "src").bind_rw(out.path(), "out");
     let mut step = ws.step("export", "writing the patches")?;
     let command = |words: &[&str]| sandbox.command("out", words);
     if !commits.is_empty() {
@@ -40,7 +43,7 @@ pub fn run(ws: &Workshop, tree: &Tree, folder: &Path) -> Result<()> {
     step.finish();
     verify(tree.repo(), out.path(), tree.base(), &commits)?;
     let changes = replace(out.path(), tree.patches())?;
-    edited.reference(AGREED, tip, true, "patches export")?;
+    edited.reference(EXPORTED, tip, true, "patches export")?;
     for change in &changes {
         eprintln!("{change}");
     }
@@ -50,8 +53,8 @@ pub fn run(ws: &Workshop, tree: &Tree, folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The commits from `base` to `tip`, oldest first; an error unless they are one line.
-fn line(repo: &Repository, base: Oid, tip: Oid) -> Result<Vec<Oid>> {
+/// The commits from `base` to `tip`, oldest first. Fails if there is a merge among them.
+fn linear_history(repo: &Repository, base: Oid, tip: Oid) -> Result<Vec<Oid>> {
     let mut walk = repo.revwalk()?;
     walk.push(tip)?;
     walk.hide(base)?;
@@ -61,7 +64,7 @@ fn line(repo: &Repository, base: Oid, tip: Oid) -> Result<Vec<Oid>> {
     for oid in &commits {
         let commit = repo.find_commit(*oid)?;
         let straight = commit.parent_count() == 1 && commit.parent_id(0)? == parent;
-        ensure!(straight, "the branch series is not one line of commits on base (at {oid})");
+        ensure!(straight, "the branch series is not a linear history on base (at {oid})");
         parent = *oid;
     }
     ensure!(parent == tip, "the branch series is not on top of base");
@@ -69,7 +72,7 @@ fn line(repo: &Repository, base: Oid, tip: Oid) -> Result<Vec<Oid>> {
 }
 
 /// Copies the objects of `base..tip` into another repository.
-fn lend(from: &Repository, to: &Repository, base: Oid, tip: Oid) -> Result<()> {
+fn copy_objects(from: &Repository, to: &Repository, base: Oid, tip: Oid) -> Result<()> {
     if tip == base {
         return Ok(());
     }
@@ -80,15 +83,15 @@ fn lend(from: &Repository, to: &Repository, base: Oid, tip: Oid) -> Result<()> {
     builder.insert_walk(&mut walk)?;
     let odb = to.odb()?;
     let mut writer = odb.packwriter()?;
-    let mut trouble = None;
+    let mut failure = None;
     builder.foreach(|bytes| match std::io::Write::write_all(&mut writer, bytes) {
         Ok(()) => true,
         Err(error) => {
-            trouble = Some(error);
+            failure = Some(error);
             false
         }
     })?;
-    if let Some(error) = trouble {
+    if let Some(error) = failure {
         return Err(error).context("cannot copy the commits");
     }
     writer.commit()?;
@@ -98,7 +101,7 @@ fn lend(from: &Repository, to: &Repository, base: Oid, tip: Oid) -> Result<()> {
 /// The command that writes `base..tip` of the bare repository `git` to the folder `out`.
 fn format_patch(command: impl Fn(&[&str]) -> Command, git: &str, out: &str, base: Oid, tip: Oid) -> Command {
     let (dir, range) = (format!("--git-dir={git}"), format!("{base}..{tip}"));
-    // Attributes choose how hunks are named, and a bare repository has no files to read them from.
+    // Attributes select the hunk headers (gitattributes(5)). A bare repository has no attribute files.
     let attributes = format!("--attr-source={tip}");
     command(&[
         "git",
@@ -115,17 +118,17 @@ fn format_patch(command: impl Fn(&[&str]) -> Command, git: &str, out: &str, base
     ])
 }
 
-/// An error unless the files in `folder` give back the commits that they were made from.
+/// Fails unless the files in `folder` give the commits that they were made from.
 fn verify(repo: &Repository, folder: &Path, base: Oid, commits: &[Oid]) -> Result<()> {
-    let files = series::files(folder)?;
-    ensure!(files.len() == commits.len(), "git has written {} patches", files.len());
+    let files = patches::files(folder)?;
+    ensure!(files.len() == commits.len(), "git wrote {} patches", files.len());
     let mut parent = base;
     for (file, oid) in files.iter().zip(commits) {
         let patch = Patch::read(file)?;
         parent = patch.apply(repo, parent)?;
         let (made, wanted) = (repo.find_commit(parent)?, repo.find_commit(*oid)?);
         if let Some(what) = difference(&made, &wanted) {
-            bail!("{} does not keep the {what} of commit {oid}", patch.name());
+            bail!("{} loses the {what} of commit {oid}", patch.name());
         }
     }
     Ok(())
@@ -145,13 +148,14 @@ fn difference(made: &Commit<'_>, wanted: &Commit<'_>) -> Option<&'static str> {
     }
 }
 
-/// Makes the patch files in `to` those of `from`, writing only what differs. Gives a line for each change.
+/// Replaces the patch files in `to` by those in `from`; files that do not change are not written.
+/// Returns a line for each change.
 fn replace(from: &Path, to: &Path) -> Result<Vec<String>> {
     let mut changes = Vec::new();
     let mut names = Vec::new();
-    for file in series::files(from)? {
-        let name = series::name(&file);
-        let new = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
+    for file in patches::files(from)? {
+        let name = file_name(&file);
+        let new = fs::read(&file)?;
         let target = to.join(&name);
         if fs::read(&target).ok().as_ref() != Some(&new) {
             write_atomically(&target, &new)?;
@@ -159,10 +163,10 @@ fn replace(from: &Path, to: &Path) -> Result<Vec<String>> {
         }
         names.push(name);
     }
-    for file in series::files(to)? {
-        let name = series::name(&file);
+    for file in patches::files(to)? {
+        let name = file_name(&file);
         if !names.contains(&name) {
-            withdraw(&file)?;
+            remove_if_exists(&file)?;
             changes.push(format!("    removed  {name}"));
         }
     }
@@ -187,7 +191,7 @@ mod tests {
     fn commit(repo: &Repository, parent: Option<Oid>, message: &str, text: &str) -> Oid {
         let mut index = git2::Index::new().unwrap();
         let blob = repo.blob(text.as_bytes()).unwrap();
-        index.add(&crate::tree::index_entry(b"net/a.c", blob, 0o100_644)).unwrap();
+        index.add(&crate::sources::tree::index_entry(b"net/a.c", blob, 0o100_644)).unwrap();
         let tree = repo.find_tree(index.write_tree_to(repo).unwrap()).unwrap();
         let who = Signature::new("Åsa Test", "asa@example.org", &Time::new(1_800_000_000, 60)).unwrap();
         let parents: Vec<_> = parent.iter().map(|oid| repo.find_commit(*oid).unwrap()).collect();
@@ -207,11 +211,11 @@ mod tests {
             Self { folder, edited, pinned, base }
         }
 
-        /// What the command does, with the host's git in place of the build root's.
+        /// Exports like the command, with the host's git instead of the build root's.
         fn export(&self, tip: Oid) -> Result<PathBuf> {
             let out = self.folder.path().join(tip.to_string());
-            let commits = line(&self.edited, self.base, tip)?;
-            lend(&self.edited, &self.pinned, self.base, tip)?;
+            let commits = linear_history(&self.edited, self.base, tip)?;
+            copy_objects(&self.edited, &self.pinned, self.base, tip)?;
             let host = |words: &[&str]| {
                 let mut command = Command::new(words[0]);
                 command.args(&words[1..]).env("GIT_CONFIG_GLOBAL", "/dev/null");
@@ -226,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_series_survives_the_round_trip() {
+    fn exported_patches_give_the_same_commits() {
         let fixture = Fixture::new();
         let message = "net: return two\n\nBecause – of this.\n\nSigned-off-by: Åsa Test <asa@example.org>\n";
         let one = commit(&fixture.edited, Some(fixture.base), message, &TEXT.replace('1', "2"));
@@ -234,37 +238,37 @@ mod tests {
         let two = commit(&fixture.edited, Some(one), long, &TEXT.replace('1', "3"));
         let out = fixture.export(two).unwrap();
 
-        // The commits that the files give, exported, are the same files.
-        let files = series::files(&out).unwrap();
+        // Exporting the commits of the files gives the same files.
+        let files = patches::files(&out).unwrap();
         assert_eq!(files.len(), 2);
         let mut tip = fixture.base;
         for file in &files {
             tip = Patch::read(file).unwrap().apply(&fixture.pinned, tip).unwrap();
         }
-        let home = fixture.folder.path().join("patches");
-        assert_eq!(replace(&out, &home).unwrap().len(), 2);
-        lend(&fixture.pinned, &fixture.edited, fixture.base, tip).unwrap();
+        let folder = fixture.folder.path().join("patches");
+        assert_eq!(replace(&out, &folder).unwrap().len(), 2);
+        copy_objects(&fixture.pinned, &fixture.edited, fixture.base, tip).unwrap();
         let again = fixture.export(tip).unwrap();
-        assert_eq!(replace(&again, &home).unwrap(), [""; 0]);
+        assert_eq!(replace(&again, &folder).unwrap(), [""; 0]);
     }
 
     #[test]
-    fn only_what_changed_is_written_and_what_went_is_removed() {
+    fn only_changed_files_are_written_and_old_files_are_removed() {
         let fixture = Fixture::new();
         let one = commit(&fixture.edited, Some(fixture.base), "one\n", &TEXT.replace('1', "2"));
         let two = commit(&fixture.edited, Some(one), "two\n", &TEXT.replace('1', "3"));
-        let home = fixture.folder.path().join("patches");
-        replace(&fixture.export(two).unwrap(), &home).unwrap();
+        let folder = fixture.folder.path().join("patches");
+        replace(&fixture.export(two).unwrap(), &folder).unwrap();
         let other = commit(&fixture.edited, Some(one), "zwei\n", &TEXT.replace('1', "3"));
-        let changes = replace(&fixture.export(other).unwrap(), &home).unwrap();
+        let changes = replace(&fixture.export(other).unwrap(), &folder).unwrap();
         assert_eq!(changes, ["    written  0002-zwei.patch", "    removed  0002-two.patch"]);
     }
 
     #[test]
-    fn a_branch_that_is_no_line_on_the_base_is_refused() {
+    fn a_branch_with_a_merge_or_another_base_is_refused() {
         let fixture = Fixture::new();
-        let stranger = commit(&fixture.edited, None, "elsewhere\n", "x");
-        assert!(fixture.export(stranger).is_err());
+        let unrelated = commit(&fixture.edited, None, "elsewhere\n", "x");
+        assert!(fixture.export(unrelated).is_err());
         let repo = &fixture.edited;
         let one = commit(repo, Some(fixture.base), "one\n", &TEXT.replace('1', "2"));
         let side = commit(repo, Some(fixture.base), "side\n", &TEXT.replace('1', "3"));
@@ -273,11 +277,11 @@ mod tests {
         let tree = one.tree().unwrap();
         let merge = repo.commit(None, &who, &who, "merge\n", &tree, &[&one, &side]).unwrap();
         let error = fixture.export(merge).unwrap_err().to_string();
-        assert!(error.contains("not one line"), "{error}");
+        assert!(error.contains("not a linear history"), "{error}");
     }
 
     #[test]
-    fn a_message_that_mail_cannot_carry_is_refused() {
+    fn a_message_that_breaks_the_mail_format_is_refused() {
         let fixture = Fixture::new();
         let message = "one\n\nbefore\n---\nafter\n";
         let one = commit(&fixture.edited, Some(fixture.base), message, &TEXT.replace('1', "2"));

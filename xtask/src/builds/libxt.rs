@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Builds the iptables extension, and makes its bindings to libxtables.
+
+use anyhow::{Result, ensure};
+use fs_err as fs;
+
+use crate::{
+    builds::{
+        iptables::Iptables,
+        root::BuildRoot,
+        rustc::{self, Crate, Product},
+    },
+    stamp::write_atomically,
+    workspace::Workspace,
+};
+
+/// The extension's file.
+pub const LIBRARY: &str = "libxt_traffic.so";
+
+/// The header that bindgen reads.
+const HEADER: &str = "libxt/bindings.h";
+/// bindgen's arguments, one a line.
+const ARGUMENTS: &str = "libxt/bindgen.args";
+/// The committed output of bindgen.
+pub const BINDINGS: &str = "libxt/src/bindings.rs";
+
+/// Builds the extension if its source or libxtables has changed.
+pub fn build(ws: &Workspace, root: &BuildRoot, iptables: &Iptables) -> Result<Product> {
+    let libraries = iptables.installed.join("usr/local/lib");
+    let library = Crate {
+        name: "libxt",
+        source: "libxt/src/lib.rs",
+        output: LIBRARY,
+        arguments: &["--crate-type=cdylib", "--crate-name=xt_traffic", "-Lnative=/build"],
+        libraries: Some((&libraries, &iptables.stamp)),
+    };
+    rustc::build(ws, root, &library)
+}
+
+/// Writes bindgen's output over the committed bindings.
+pub fn write_bindings(ws: &Workspace, root: &BuildRoot, iptables: &Iptables) -> Result<()> {
+    write_atomically(&ws.repo().join(BINDINGS), bindings(ws, root, iptables)?.as_bytes())
+}
+
+/// Fails if the committed bindings differ from bindgen's output.
+pub fn check_bindings(ws: &Workspace, root: &BuildRoot, iptables: &Iptables) -> Result<()> {
+    let committed = fs::read_to_string(ws.repo().join(BINDINGS))?;
+    ensure!(
+        bindings(ws, root, iptables)? == committed,
+        "{BINDINGS} is out of date: run `cargo xtask build-libxt --bindings`"
+    );
+    Ok(())
+}
+
+fn bindings(ws: &Workspace, root: &BuildRoot, iptables: &Iptables) -> Result<String> {
+    let arguments = fs::read_to_string(ws.repo().join(ARGUMENTS))?;
+    let out = ws.temporary()?;
+    let mut step = ws.step("bindings", "making the bindings to libxtables")?;
+    let sandbox = root
+        .sandbox()
+        .bind_ro(&iptables.source, "src")
+        .bind_ro(&iptables.objects, "build")
+        .bind_ro(ws.repo(), "repo")
+        .bind_rw(out.path(), "out");
+    let header = format!("/repo/{HEADER}");
+    let mut words = vec!["bindgen", &header, "--output=/out/bindings.rs"];
+    words.extend(arguments.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')));
+    words.extend(["--", "-I/build/include", "-I/src/include"]);
+    // In /out, not in the repository: bindgen would format with the rustfmt.toml of its work folder.
+    step.run(sandbox.command("out", &words))?;
+    step.finish();
+    Ok(fs::read_to_string(out.path().join("bindings.rs"))?)
+}

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Builds the kernel module, out of tree, for one kernel.
+
+use anyhow::{Result, ensure};
+use fs_err as fs;
+
+use crate::{
+    builds::{
+        kernel::{FIXED, Kernel},
+        root::BuildRoot,
+        rustc::Product,
+        sandbox::jobs,
+    },
+    stamp::{Recipe, remove_if_exists},
+    workspace::Workspace,
+};
+
+/// The module's file.
+pub const MODULE: &str = "xt_traffic.ko";
+
+/// The folders of `module/` that Kbuild does not read.
+pub const HOST_ONLY: [&str; 2] = ["benches", "tests"];
+
+/// Builds the module if its source or the kernel has changed.
+pub fn build(ws: &Workspace, root: &BuildRoot, kernel: &Kernel) -> Result<Product> {
+    let source = ws.repo().join("module");
+    let name = format!("module-{}", kernel.choice);
+    let out = ws.target("build").join(&name);
+    let recipe = Recipe::new("module 2").text("kernel", kernel.stamp.as_str());
+    let stamp = recipe.folder_without(&source, &HOST_ONLY)?.stamp();
+    let stamp_file = out.join("stamp");
+    let file = out.join(MODULE);
+    if stamp.is_in(&stamp_file) && file.exists() {
+        return Ok(Product { file, stamp });
+    }
+    fs::create_dir_all(&out)?;
+    remove_if_exists(&stamp_file)?;
+    let mut step = ws.step(&name, format!("building {name}"))?;
+    let sandbox = root
+        .sandbox()
+        .bind_ro(&kernel.source, "src")
+        .bind_ro(&kernel.objects, "build")
+        .bind_ro(ws.repo(), "repo")
+        .bind_rw(&out, "out");
+    let jobs = jobs();
+    // W=e makes warnings errors, whether or not the kernel has CONFIG_WERROR.
+    let mut words = vec!["make", "-C", "/build", "M=/repo/module", "MO=/out", "W=e", &jobs];
+    words.extend(FIXED);
+    words.push("modules");
+    step.run(sandbox.command("build", &words))?;
+    step.finish();
+    ensure!(file.exists(), "module/Kbuild did not build {MODULE}");
+    stamp.write(&stamp_file)?;
+    Ok(Product { file, stamp })
+}

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The build root: a Debian system with the compilers, in which everything is built. It does not
+//! depend on the host's packages.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result};
+use fs_err as fs;
+
+use crate::{
+    builds::sandbox::{MOUNT_POINTS, Sandbox},
+    process::{self, Running},
+    sources::mirrors,
+    stamp::{Recipe, Stamp},
+    ui::Step,
+    workspace::{Workspace, keep, remove_tree},
+};
+
+/// Debian's archive keys, from the package debian-archive-keyring.
+pub const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
+/// Paths excluded from the roots: documentation and translations.
+pub const EXCLUDED: [&str; 6] = [
+    "/usr/share/man/*",
+    "/usr/share/info/*",
+    "/usr/share/doc/*",
+    "/usr/share/locale/*",
+    "/usr/share/lintian/overrides/*",
+    "/usr/share/bug/*",
+];
+
+/// The build root.
+pub struct BuildRoot {
+    path: PathBuf,
+    stamp: Stamp,
+}
+
+impl BuildRoot {
+    /// Makes the build root unless the cache has it.
+    pub fn prepare(ws: &Workspace) -> Result<Self> {
+        let pins = ws.pins();
+        let stamp = Recipe::new("build root 1")
+            .text("suite", &pins.suite)
+            .list("packages", &pins.buildroot.packages)
+            .list("mount points", &MOUNT_POINTS)
+            .list("without", &EXCLUDED)
+            .stamp();
+        let path = ws.cache().join("root").join(stamp.short());
+        if !path.exists() {
+            make(ws, &path)?;
+        }
+        Ok(Self { path, stamp })
+    }
+
+    /// The hash of its inputs.
+    pub fn stamp(&self) -> &Stamp {
+        &self.stamp
+    }
+
+    /// A sandbox without bind mounts.
+    pub fn sandbox(&self) -> Sandbox {
+        Sandbox::new(&self.path)
+    }
+}
+
+fn make(ws: &Workspace, path: &Path) -> Result<()> {
+    let pins = ws.pins();
+    let mut step = ws.step("build-root", format!("making the build root (Debian {})", pins.suite))?;
+    let folder = ws.temporary()?;
+    let root = folder.path().join("root");
+    fs::create_dir(&root)?;
+
+    let mut unpack = Command::new("tar");
+    unpack.args(["--extract", "--no-same-owner", "--exclude=./dev/*", "--directory"]).arg(&root);
+    let packages = &pins.buildroot.packages;
+    bootstrap(&mut step, "minbase", &pins.suite, packages, &EXCLUDED, unpack)?;
+
+    for name in MOUNT_POINTS {
+        fs::create_dir(root.join(name))?;
+    }
+    keep(&root, path)?;
+    // TempDir could not remove folders without write permission.
+    remove_tree(&folder.keep())?;
+    step.finish();
+    Ok(())
+}
+
+/// Makes a Debian system with mmdebstrap, without the paths that the patterns `excluded` match. The
+/// command `consumer` reads it as a tar archive on standard input.
+pub fn bootstrap(
+    step: &mut Step,
+    variant: &str,
+    suite: &str,
+    packages: &[String],
+    excluded: &[&str],
+    mut consumer: Command,
+) -> Result<()> {
+    let mirror = mirrors::serving(suite)?;
+    let source = format!("deb [signed-by={KEYRING}] {mirror} {suite} main");
+    let mut make = Command::new("mmdebstrap");
+    make.arg(format!("--variant={variant}"))
+        .arg(format!("--include={}", packages.join(",")))
+        .args(["--architectures=amd64", "--format=tar"]);
+    for pattern in excluded {
+        make.arg(format!("--dpkgopt=path-exclude={pattern}"));
+    }
+    for option in mirrors::proxy_options() {
+        make.arg(format!("--aptopt={option}"));
+    }
+    // /tmp is often a small tmpfs.
+    make.env("TMPDIR", "/var/tmp").args([suite, "-", &source]).stdin(Stdio::null()).stdout(Stdio::piped());
+    let (log, writer) = process::pipe()?;
+    let second = writer.try_clone().context("cannot clone a pipe")?;
+    let third = writer.try_clone().context("cannot clone a pipe")?;
+    make.stderr(writer);
+
+    let mut maker = Running::spawn(make)?;
+    let archive = maker.take_stdout().context("mmdebstrap has no output")?;
+    let name = consumer.get_program().to_string_lossy().into_owned();
+    consumer.stdin(archive).stdout(second).stderr(third);
+    let taker = Running::spawn(consumer)?;
+    step.drain(log)?;
+    let (made, taken) = (maker.wait()?, taker.wait()?);
+    // If the consumer fails, mmdebstrap fails with a broken pipe: report the consumer first.
+    step.require(taken, &name)?;
+    step.require(made, "mmdebstrap")
+}

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The files that a guest boots, in `target/guest/KERNEL/`: the kernel and the two archives of its
+//! initramfs.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use fs_err::{self as fs, os::unix::fs::symlink};
+use vm_tests::artifacts::Artifacts;
+
+use crate::{
+    builds::{
+        iptables::{self, Iptables},
+        kernel::{self, Choice, Kernel},
+        libxt,
+        module::{self, MODULE},
+        root::BuildRoot,
+        rustc::{self, Crate, Product},
+    },
+    commands::setup,
+    images::{guest_root, initramfs::Archive},
+    stamp::{Recipe, remove_if_exists},
+    workspace::Workspace,
+};
+
+/// The folder in which Debian's iptables looks for extensions.
+const DEBIAN_EXTENSIONS: &str = "usr/lib/x86_64-linux-gnu/xtables";
+/// The folder in which the patched iptables looks for extensions.
+const EXTENSIONS: &str = "usr/local/lib/xtables";
+
+/// Builds everything that a guest boots. Returns the folder for the VM harness.
+pub fn build(ws: &Workspace, choice: &Choice) -> Result<PathBuf> {
+    let root = BuildRoot::prepare(ws)?;
+    let base = guest_root::prepare(ws)?;
+    let iptables = iptables::build(ws, &root)?;
+    let libxt = libxt::build(ws, &root, &iptables)?;
+    let agent = agent(ws, &root)?;
+    let kernel = kernel::build(ws, &root, choice)?;
+    let module = module::build(ws, &root, &kernel)?;
+    let folder = ws.target("guest").join(choice.to_string());
+    assemble(&folder, &base, &kernel, &Overlay { agent, module, libxt, iptables })
+        .with_context(|| format!("cannot make {}", folder.display()))?;
+    Ok(folder)
+}
+
+/// Like [`build`], with the lock, for commands that start a guest afterwards.
+pub fn artifacts(ws: &Workspace, choice: &Choice) -> Result<Artifacts> {
+    let _lock = setup::require(ws)?;
+    Artifacts::from_dir(&build(ws, choice)?)
+}
+
+/// The guest's init. It is linked statically: it starts before the file systems are mounted.
+fn agent(ws: &Workspace, root: &BuildRoot) -> Result<Product> {
+    let agent = Crate {
+        name: "agent",
+        source: "vm-tests/agent/main.rs",
+        output: "init",
+        arguments: &["-Ctarget-feature=+crt-static", "-Ccodegen-units=1"],
+        libraries: None,
+    };
+    rustc::build(ws, root, &agent)
+}
+
+/// The part of the initramfs that is built here.
+struct Overlay {
+    agent: Product,
+    module: Product,
+    libxt: Product,
+    iptables: Iptables,
+}
+
+fn assemble(folder: &Path, base: &Path, kernel: &Kernel, overlay: &Overlay) -> Result<()> {
+    let stamp = Recipe::new("image 2")
+        .text("base", &base.to_string_lossy())
+        .text("kernel", kernel.stamp.as_str())
+        .text("agent", overlay.agent.stamp.as_str())
+        .text("module", overlay.module.stamp.as_str())
+        .text("libxt", overlay.libxt.stamp.as_str())
+        .text("iptables", overlay.iptables.stamp.as_str())
+        .stamp();
+    let stamp_file = folder.join("stamp");
+    if stamp.is_in(&stamp_file) {
+        return Ok(());
+    }
+    remove_if_exists(&stamp_file)?;
+    fs::create_dir_all(folder)?;
+    // Rename new files into place: a guest that is starting may have the old ones open.
+    let new = folder.join(".bzImage");
+    fs::copy(kernel.image(), &new)?;
+    fs::rename(&new, folder.join("bzImage"))?;
+    let new = folder.join(".base.cpio");
+    remove_if_exists(&new)?;
+    symlink(base, &new)?;
+    fs::rename(&new, folder.join("base.cpio"))?;
+    overlay.archive()?.write(&folder.join("overlay.cpio"))?;
+    stamp.write(&stamp_file)
+}
+
+impl Overlay {
+    fn archive(&self) -> Result<Archive> {
+        let mut archive = Archive::new();
+        archive.file("init", 0o755, fs::read(&self.agent.file)?);
+        // Not below /lib, which is a link: the kernel would replace it by a folder.
+        archive.file(Path::new("usr/lib/modules").join(MODULE), 0o644, fs::read(&self.module.file)?);
+        let skip = |path: &Path| {
+            let unwanted = ["include", "share", "lib/pkgconfig"];
+            path.extension().is_some_and(|extension| extension == "la")
+                || unwanted.iter().any(|name| path == Path::new("usr/local").join(name))
+        };
+        archive.copy(&self.iptables.installed.join("usr"), Path::new("usr"), &skip)?;
+        // As in Debian, the plain names are those of the nf_tables back end.
+        for family in ["iptables", "ip6tables"] {
+            for tool in ["", "-save", "-restore"] {
+                archive.link(format!("usr/local/sbin/{family}{tool}"), "xtables-nft-multi");
+            }
+        }
+        for folder in [EXTENSIONS, DEBIAN_EXTENSIONS] {
+            archive.file(Path::new(folder).join(libxt::LIBRARY), 0o755, fs::read(&self.libxt.file)?);
+        }
+        Ok(archive)
+    }
+}

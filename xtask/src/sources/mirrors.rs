@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Debian mirrors, from apt's own configuration. The repository names none.
+
+use std::env;
+
+use anyhow::{Context, Result, bail};
+use fs_err as fs;
+use xshell::{Shell, cmd};
+
+/// The environment variable that replaces apt's mirrors by one mirror.
+pub const MIRROR_VARIABLE: &str = "XT_TRAFFIC_MIRROR";
+
+/// The mirrors in apt's order, each ending in a slash. They need not have every release: see
+/// [`serving`].
+pub fn configured() -> Result<Vec<String>> {
+    if let Some(mirror) = env::var(MIRROR_VARIABLE).ok().filter(|m| !m.is_empty()) {
+        return Ok(vec![with_slash(&mirror)]);
+    }
+    let sh = Shell::new()?;
+    let format = "$(REPO_URI)";
+    let output = cmd!(sh, "apt-get indextargets --format {format} 'Created-By: Packages'")
+        .quiet()
+        .ignore_stderr()
+        .read()
+        .context("cannot ask apt for its mirrors")?;
+    let mirrors = from_targets(&output, |path| fs::read_to_string(path).ok());
+    if mirrors.is_empty() {
+        bail!("apt has no mirror configured; set {MIRROR_VARIABLE}");
+    }
+    Ok(mirrors)
+}
+
+/// The mirrors in a list of repository addresses, each once. `read` reads the files that
+/// `mirror+file:` addresses name (apt-transport-mirror(1)).
+fn from_targets(output: &str, read: impl Fn(&str) -> Option<String>) -> Vec<String> {
+    let mut mirrors = Vec::new();
+    let mut add = |address: &str| {
+        let address = with_slash(address);
+        let fetchable = address.starts_with("http://") || address.starts_with("https://");
+        if fetchable && !mirrors.contains(&address) {
+            mirrors.push(address);
+        }
+    };
+    for address in output.lines().map(str::trim) {
+        let Some(list) = address.strip_prefix("mirror+file:") else {
+            add(address);
+            continue;
+        };
+        let list = list.trim_end_matches('/').trim_start_matches("//");
+        for line in read(list).unwrap_or_default().lines() {
+            // Metadata, such as a priority, may follow the address.
+            if let Some(word) = line.split_whitespace().next().filter(|w| !w.starts_with('#')) {
+                add(word);
+            }
+        }
+    }
+    mirrors
+}
+
+fn with_slash(address: &str) -> String {
+    format!("{}/", address.trim_end_matches('/'))
+}
+
+/// The first configured mirror that has the Debian release `suite`.
+pub fn serving(suite: &str) -> Result<String> {
+    let mirrors = configured()?;
+    let sh = Shell::new()?;
+    let mut tried = Vec::new();
+    for mirror in mirrors {
+        let release = format!("{mirror}dists/{suite}/InRelease");
+        let answer = cmd!(
+            sh,
+            "curl --silent --show-error --fail --location --head --output /dev/null
+             --connect-timeout 20 --retry 2 {release}"
+        )
+        .quiet()
+        .output()
+        .context("cannot run curl")?;
+        if answer.status.success() {
+            return Ok(mirror);
+        }
+        crate::process::check()?;
+        let why = String::from_utf8_lossy(&answer.stderr).trim().to_owned();
+        tried.push(format!("\n    {mirror}: {why}"));
+    }
+    bail!("no mirror in apt's configuration has Debian {suite}; set {MIRROR_VARIABLE}{}", tried.concat())
+}
+
+/// apt's proxy settings, as `Name "value";` lines for another apt; empty when there are none.
+pub fn proxy_options() -> Vec<String> {
+    let Ok(sh) = Shell::new() else {
+        return Vec::new();
+    };
+    let dump = cmd!(sh, "apt-config dump Acquire").quiet().ignore_stderr().read();
+    dump.unwrap_or_default()
+        .lines()
+        .filter(|line| line.to_lowercase().contains("::proxy \""))
+        .map(str::to_owned)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_addresses_and_repetitions_are_left_out() {
+        let output = "http://mirror.example/debian/\nhttp://mirror.example/debian\n\
+                      cdrom:[Debian]/\nfile:/srv/debian/\nhttps://other.example/d/\n";
+        assert_eq!(from_targets(output, |_| None), ["http://mirror.example/debian/", "https://other.example/d/"]);
+    }
+
+    #[test]
+    fn mirror_lists_are_followed() {
+        let output = "mirror+file:/etc/apt/mirrors/debian.list/\nhttp://last.example/\n";
+        let read = |path: &str| {
+            assert_eq!(path, "/etc/apt/mirrors/debian.list");
+            Some("# ours\nhttp://a.example/debian priority:1\n\nhttp://b.example/debian\n".into())
+        };
+        assert_eq!(
+            from_targets(output, read),
+            ["http://a.example/debian/", "http://b.example/debian/", "http://last.example/"]
+        );
+    }
+}

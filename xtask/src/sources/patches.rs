@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Patch files, numbered mails as `git format-patch` writes them, and the commits made of them.
+//!
+//! The committer of such a commit is the author, with the author's date. So the same patches on the
+//! same base always give the same commit.
+
+use std::{
+    cell::RefCell,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use fs_err as fs;
+use git2::{ApplyOptions, Diff, Oid, Repository, Signature, Time};
+use mailparse::MailHeaderMap;
+
+use crate::workspace::{file_name, list};
+
+/// One patch.
+#[derive(Debug)]
+pub struct Patch {
+    /// The file that it was read from.
+    pub file: PathBuf,
+    author: String,
+    email: String,
+    time: Time,
+    message: String,
+    diff: Vec<u8>,
+}
+
+/// The patch files in a folder, in order; none if the folder does not exist.
+pub fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+    if !folder.exists() {
+        return Ok(Vec::new());
+    }
+    let mut files = list(folder)?;
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "patch"));
+    Ok(files)
+}
+
+impl Patch {
+    /// Reads a patch file.
+    pub fn read(file: &Path) -> Result<Self> {
+        Self::parse(file, &fs::read(file)?).with_context(|| format!("{} is not a patch", file.display()))
+    }
+
+    fn parse(file: &Path, bytes: &[u8]) -> Result<Self> {
+        let mail = match bytes.strip_prefix(b"From ") {
+            // The first line separates mails in an mbox (RFC 4155) and is not part of the mail.
+            Some(_) => bytes.splitn(2, |b| *b == b'\n').nth(1).unwrap_or_default(),
+            None => bytes,
+        };
+        let mail = mailparse::parse_mail(mail)?;
+        let header = |name: &str| mail.headers.get_first_value(name).with_context(|| format!("it has no {name}: line"));
+        let from = header("From")?;
+        let (author, email) = split_address(&from)?;
+        let body = mail.get_body_raw()?;
+        let (text, diff) = split_body(&body)?;
+        let subject = header("Subject")?;
+        let mut message = without_prefix(&subject).to_owned();
+        if !text.is_empty() {
+            message.push_str("\n\n");
+            message.push_str(text);
+        }
+        message.push('\n');
+        Ok(Self {
+            file: file.to_owned(),
+            author: author.to_owned(),
+            email: email.to_owned(),
+            time: parse_date(&header("Date")?)?,
+            message,
+            diff: diff.to_owned(),
+        })
+    }
+
+    /// The file's name.
+    pub fn name(&self) -> String {
+        file_name(&self.file)
+    }
+
+    /// Applies the patch to the commit `parent` and returns the new commit.
+    pub fn apply(&self, repo: &Repository, parent: Oid) -> Result<Oid> {
+        let parent = repo.find_commit(parent).context("the parent commit is missing")?;
+        let diff = Diff::from_buffer(&self.diff).with_context(|| format!("{} has no diff", self.name()))?;
+        let current = RefCell::new(String::new());
+        let mut options = ApplyOptions::new();
+        options.delta_callback(|delta| {
+            let path = delta.and_then(|d| d.old_file().path().or(d.new_file().path()));
+            *current.borrow_mut() = path.unwrap_or(Path::new("?")).display().to_string();
+            true
+        });
+        let applied = repo.apply_to_tree(&parent.tree()?, &diff, Some(&mut options));
+        drop(options);
+        let mut index = match applied {
+            Ok(index) => index,
+            Err(error) => bail!("{} does not apply: {}: {}", self.name(), current.into_inner(), error.message()),
+        };
+        let tree = repo.find_tree(index.write_tree_to(repo)?)?;
+        ensure!(tree.id() != parent.tree_id(), "{} changes nothing", self.name());
+        let author = Signature::new(&self.author, &self.email, &self.time)?;
+        Ok(repo.commit(None, &author, &author, &self.message, &tree, &[&parent])?)
+    }
+}
+
+/// Splits `Name <address>`. Quotes around the name are removed (RFC 5322, section 3.4).
+fn split_address(from: &str) -> Result<(&str, &str)> {
+    let parts = from.rsplit_once('<');
+    let (name, rest) = parts.with_context(|| format!("From: has no address: {from}"))?;
+    let address = rest.trim_end().strip_suffix('>');
+    let address = address.with_context(|| format!("From: has no address: {from}"))?;
+    Ok((name.trim().trim_matches('"'), address))
+}
+
+/// The subject without `[PATCH ...]`.
+fn without_prefix(subject: &str) -> &str {
+    let mut rest = subject.trim();
+    while let Some((tag, after)) = rest.strip_prefix('[').and_then(|r| r.split_once(']')) {
+        if !tag.contains("PATCH") {
+            break;
+        }
+        rest = after.trim_start();
+    }
+    rest
+}
+
+/// The body of the commit message and the diff; the diffstat between them is dropped.
+fn split_body(body: &[u8]) -> Result<(&str, &[u8])> {
+    let find = |needle: &[u8], from: usize| {
+        body[from..].windows(needle.len()).position(|window| window == needle).map(|at| from + at)
+    };
+    let end = if body.starts_with(b"---\n") { 0 } else { find(b"\n---\n", 0).context("it has no --- line")? + 1 };
+    let start = find(b"\ndiff --git ", end).context("it has no diff")? + 1;
+    let text = std::str::from_utf8(&body[..end]).context("its message is not UTF-8")?;
+    Ok((text.trim_matches('\n').trim_end(), &body[start..]))
+}
+
+/// The date of a mail's header, with its time zone (RFC 5322, section 3.3).
+fn parse_date(date: &str) -> Result<Time> {
+    let seconds = mailparse::dateparse(date).with_context(|| format!("bad Date: {date}"))?;
+    let zone = date.split_whitespace().last().unwrap_or_default();
+    let number: i32 = zone.parse().with_context(|| format!("bad time zone: {date}"))?;
+    let minutes = number / 100 * 60 + number % 100;
+    Ok(Time::new(seconds, minutes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAIL: &str = "From 0000000000000000000000000000000000000000 Mon Sep 17 00:00:00 2001\n\
+        From: =?UTF-8?q?J=C3=B6rg=20Test?= <j@example.org>\n\
+        Date: Mon, 23 Nov 2026 16:20:00 +0530\n\
+        Subject: [PATCH] netfilter: a subject that is so long that it had to be\n folded\n\
+        \n\
+        Why.\n\nMore why.\n\nSigned-off-by: J <j@example.org>\n---\n a | 2 +-\n 1 file changed\n\n\
+        diff --git a/a b/a\nindex 1234567..89abcde 100644\n--- a/a\n+++ b/a\n@@ -1,3 +1,3 @@ x\n one\n-two\n+2\n three\n";
+
+    fn repository() -> (tempfile::TempDir, Repository, Oid) {
+        let folder = tempfile::tempdir().unwrap();
+        let repo = Repository::init_bare(folder.path()).unwrap();
+        let mut index = git2::Index::new().unwrap();
+        let blob = repo.blob(b"one\ntwo\nthree\n").unwrap();
+        index.add(&crate::sources::tree::index_entry(b"a", blob, 0o100644)).unwrap();
+        let tree = index.write_tree_to(&repo).unwrap();
+        let sig = Signature::new("t", "t@example.org", &Time::new(1, 0)).unwrap();
+        let tree = repo.find_tree(tree).unwrap();
+        let base = repo.commit(None, &sig, &sig, "base\n", &tree, &[]).unwrap();
+        drop(tree);
+        (folder, repo, base)
+    }
+
+    fn patch(text: &str) -> Result<Patch> {
+        Patch::parse(Path::new("0001-x.patch"), text.as_bytes())
+    }
+
+    #[test]
+    fn a_mail_becomes_a_commit() {
+        let (_folder, repo, base) = repository();
+        let patch = patch(MAIL).unwrap();
+        let commit = repo.find_commit(patch.apply(&repo, base).unwrap()).unwrap();
+        assert_eq!(
+            commit.message().unwrap(),
+            "netfilter: a subject that is so long that it had to be folded\n\n\
+             Why.\n\nMore why.\n\nSigned-off-by: J <j@example.org>\n"
+        );
+        assert_eq!(commit.author().name().unwrap(), "Jörg Test");
+        assert_eq!(commit.author().when().offset_minutes(), 330);
+        assert_eq!(commit.committer().when(), commit.author().when());
+        let entry = commit.tree().unwrap().get_name("a").unwrap().id();
+        assert_eq!(repo.find_blob(entry).unwrap().content(), b"one\n2\nthree\n");
+        assert_eq!(patch.apply(&repo, base).unwrap(), commit.id());
+    }
+
+    #[test]
+    fn a_patch_that_does_not_apply_names_itself_and_the_file() {
+        let (_folder, repo, base) = repository();
+        let wrong = patch(&MAIL.replace("-two", "-zwei")).unwrap();
+        let error = wrong.apply(&repo, base).unwrap_err().to_string();
+        assert!(error.contains("0001-x.patch does not apply: a: hunk"), "{error}");
+        let missing = patch(&MAIL.replace("a/a", "a/b").replace("b/a", "b/b")).unwrap();
+        let error = missing.apply(&repo, base).unwrap_err().to_string();
+        assert!(error.contains("0001-x.patch does not apply: b: "), "{error}");
+    }
+
+    #[test]
+    fn an_invalid_patch_is_refused_with_the_reason() {
+        for (from, to, reason) in [
+            ("Subject:", "Object:", "no Subject: line"),
+            ("<j@", "j@", "no address"),
+            ("\n---\n", "\n", "no --- line"),
+            ("diff --git", "diff --cvs", "no diff"),
+            ("+0530", "", "bad "),
+        ] {
+            let error = format!("{:#}", patch(&MAIL.replace(from, to)).unwrap_err());
+            assert!(error.contains(reason), "{from}: {error}");
+        }
+    }
+
+    #[test]
+    fn other_tags_stay_in_the_subject() {
+        assert_eq!(without_prefix("[PATCH net-next v2 3/9] net: x"), "net: x");
+        assert_eq!(without_prefix("[PATCH] [x86] y"), "[x86] y");
+    }
+}

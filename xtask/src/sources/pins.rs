@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! `pins.toml`: the version and hash of every download.
+
+use std::{collections::BTreeMap, path::Path};
+
+use anyhow::{Context, Result, ensure};
+use fs_err as fs;
+use serde::Deserialize;
+
+/// The content of `pins.toml`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pins {
+    /// The Debian release of the build root and the guest.
+    pub suite: String,
+    /// The kernel series.
+    pub kernel: KernelPins,
+    /// The iptables release.
+    pub iptables: Download,
+    /// Debian's packages of the same release, which the patched packages replace.
+    pub debian_iptables: Vec<Download>,
+    /// The build root.
+    pub buildroot: RootPins,
+    /// The guest's root.
+    pub guest: RootPins,
+}
+
+/// The kernel series that can be built.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KernelPins {
+    /// The default series.
+    pub default: String,
+    /// Sources by series, which is also the name of the folder in `kernel-patches/`.
+    pub series: BTreeMap<String, Download>,
+    /// Debian's packages with the configuration of its kernel, by series.
+    pub debian_config: BTreeMap<String, Download>,
+}
+
+/// A source tarball or a binary package.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Download {
+    /// The upstream or package version.
+    pub version: String,
+    /// The file's name in the cache.
+    pub file: String,
+    /// Its SHA-256, 64 hexadecimal digits.
+    pub sha256: String,
+    /// Its size in bytes, for progress bars.
+    pub size: u64,
+    /// Paths on a mirror, tried in turn.
+    pub paths: Vec<String>,
+}
+
+/// The packages of a root.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RootPins {
+    /// Debian package names.
+    pub packages: Vec<String>,
+}
+
+impl Pins {
+    /// Reads and checks the file.
+    pub fn read(file: &Path) -> Result<Self> {
+        Self::parse(&fs::read_to_string(file)?).with_context(|| format!("{} is invalid", file.display()))
+    }
+
+    fn parse(text: &str) -> Result<Self> {
+        let pins: Self = toml::from_str(text)?;
+        pins.kernel_source(&pins.kernel.default)?;
+        let kernel = pins.kernel.series.values().chain(pins.kernel.debian_config.values());
+        kernel.chain([&pins.iptables]).chain(&pins.debian_iptables).try_for_each(Download::check)?;
+        Ok(pins)
+    }
+
+    /// The package with Debian's configuration for a kernel series.
+    pub fn debian_config(&self, series: &str) -> Result<&Download> {
+        let config = self.kernel.debian_config.get(series);
+        config.with_context(|| format!("pins.toml has no configuration package for kernel series {series}"))
+    }
+
+    /// The source of a kernel series.
+    pub fn kernel_source(&self, series: &str) -> Result<&Download> {
+        self.kernel.series.get(series).with_context(|| {
+            let known: Vec<_> = self.kernel.series.keys().map(String::as_str).collect();
+            format!("unknown kernel series {series} (expected {})", known.join(" or "))
+        })
+    }
+}
+
+impl Download {
+    /// Fails if the hash cannot be a SHA-256.
+    pub fn check(&self) -> Result<()> {
+        let digits = self.sha256.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        ensure!(
+            digits && self.sha256.len() == 64,
+            "the sha256 of {} is not 64 lower-case hexadecimal digits",
+            self.file
+        );
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pinned() -> String {
+        fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/pins.toml")).unwrap()
+    }
+
+    #[test]
+    fn the_committed_pins_are_valid() {
+        let pins = Pins::parse(&pinned()).unwrap();
+        let error = pins.kernel_source("5.0").unwrap_err().to_string();
+        assert!(error.contains("6.18"), "{error}");
+    }
+
+    #[test]
+    fn a_short_hash_is_refused() {
+        let text = pinned().replace("\"fdf4", "\"df4");
+        let error = Pins::parse(&text).unwrap_err().to_string();
+        assert!(error.contains("sha256 of linux_6.18.15"), "{error}");
+    }
+
+    #[test]
+    fn a_default_without_a_source_is_refused() {
+        let text = pinned().replace("default = \"6.18\"", "default = \"6.19\"");
+        assert!(Pins::parse(&text).is_err());
+    }
+}

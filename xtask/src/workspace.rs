@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The repository, the cache and its lock.
+
+use std::{
+    env, io,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use fs_err::{self as fs, File};
+use rustix::{
+    fs::{FlockOperation, flock},
+    io::{Errno, FdFlags, fcntl_setfd},
+};
+use tempfile::TempDir;
+use walkdir::WalkDir;
+
+use crate::{process, sources::pins::Pins, ui::Step};
+
+/// The repository, the cache and the pins. Every command works with them.
+pub struct Workspace {
+    repo: PathBuf,
+    cache: PathBuf,
+    pins: Pins,
+}
+
+/// The lock on the cache and on `target/`.
+pub struct Lock(#[expect(dead_code, reason = "closing the file releases the lock")] File);
+
+impl Workspace {
+    /// Finds the repository and the cache, and reads the pins.
+    pub fn open() -> Result<Self> {
+        // Cargo sets the variable at run time. A binary that is started by hand uses the constant.
+        let manifest = env::var_os("CARGO_MANIFEST_DIR")
+            .filter(|_| env::var_os("CARGO_PKG_NAME").is_some_and(|name| name == "xtask"))
+            .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+        let repo = manifest.parent().context("xtask/ has no parent folder")?.to_owned();
+        let pins = Pins::read(&manifest.join("pins.toml"))?;
+        Ok(Self { repo, cache: cache_folder()?, pins })
+    }
+
+    /// The repository's top folder.
+    pub fn repo(&self) -> &Path {
+        &self.repo
+    }
+
+    /// The cache folder.
+    pub fn cache(&self) -> &Path {
+        &self.cache
+    }
+
+    /// The pins.
+    pub fn pins(&self) -> &Pins {
+        &self.pins
+    }
+
+    /// A path in the repository's `target` folder.
+    pub fn target(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.repo.join("target").join(name)
+    }
+
+    /// Begins a step of work whose log is `target/log/LOG.log`.
+    pub fn step(&self, log: &str, title: impl Into<String>) -> Result<Step> {
+        Step::begin(&self.target("log").join(format!("{log}.log")), title)
+    }
+
+    /// Takes the lock that keeps two runs from making the same product, and removes the temporary
+    /// files of a run that was killed.
+    pub fn lock(&self) -> Result<Lock> {
+        fs::create_dir_all(&self.cache)?;
+        let path = self.cache.join("lock");
+        let file = File::options().create(true).append(true).open(&path)?;
+        // Children inherit the lock. If xtask is killed, the lock lasts until they have ended.
+        fcntl_setfd(&file, FdFlags::empty()).with_context(|| format!("cannot share {}", path.display()))?;
+        let mut announced = false;
+        loop {
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => break,
+                Err(Errno::WOULDBLOCK) => {}
+                Err(error) => bail!("cannot lock {}: {error}", path.display()),
+            }
+            if !announced {
+                eprintln!("waiting for another cargo xtask");
+                announced = true;
+            }
+            // A blocking flock() is restarted after a signal, so Ctrl-C would not end it.
+            thread::sleep(Duration::from_millis(100));
+            process::check()?;
+        }
+        remove_tree(&self.cache.join("tmp"))?;
+        Ok(Lock(file))
+    }
+
+    /// A temporary folder in the cache, removed with the value. A rename from there into the cache
+    /// is atomic.
+    pub fn temporary(&self) -> Result<TempDir> {
+        let tmp = self.cache.join("tmp");
+        fs::create_dir_all(&tmp)?;
+        tempfile::tempdir_in(&tmp).with_context(|| format!("cannot make a folder in {}", tmp.display()))
+    }
+}
+
+fn cache_folder() -> Result<PathBuf> {
+    let variable = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let base = variable("XDG_CACHE_HOME")
+        .filter(|path| path.is_absolute())
+        .or_else(|| variable("HOME").map(|home| home.join(".cache")))
+        .context("neither XDG_CACHE_HOME nor HOME is set")?;
+    Ok(base.join("xt-traffic"))
+}
+
+/// The last component of a path, as text.
+pub fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// Whether a file's name begins with a dot.
+pub fn is_hidden(path: &Path) -> bool {
+    file_name(path).starts_with('.')
+}
+
+/// The visible files and folders in `folder`, sorted.
+pub fn list(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(folder)?.map(|entry| entry.map(|entry| entry.path()));
+    let mut paths = entries.collect::<io::Result<Vec<_>>>()?;
+    paths.retain(|path| !is_hidden(path));
+    paths.sort();
+    Ok(paths)
+}
+
+/// Moves a finished product from a temporary folder to its place in the cache.
+pub fn keep(new: &Path, place: &Path) -> Result<()> {
+    if let Some(parent) = place.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    Ok(fs::rename(new, place)?)
+}
+
+/// Removes a folder and its content, including folders without write permission. A folder that does
+/// not exist is no error.
+pub fn remove_tree(folder: &Path) -> Result<()> {
+    let remove = || match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    };
+    if remove().is_ok() {
+        return Ok(());
+    }
+    for entry in WalkDir::new(folder) {
+        let entry = entry?;
+        if entry.file_type().is_dir() {
+            let mode = entry.metadata()?.permissions().mode();
+            fs::set_permissions(entry.path(), PermissionsExt::from_mode(mode | 0o700))?;
+        }
+    }
+    Ok(remove()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tree_with_read_only_folders_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let top = folder.path().join("top");
+        fs::create_dir_all(top.join("sub")).unwrap();
+        fs::write(top.join("sub/file"), "").unwrap();
+        fs::set_permissions(top.join("sub"), PermissionsExt::from_mode(0o500)).unwrap();
+        remove_tree(&top).unwrap();
+        assert!(!top.exists());
+        remove_tree(&top).unwrap();
+    }
+}
