@@ -12,6 +12,8 @@ mod packages;
 mod process;
 mod sources;
 mod stamp;
+#[cfg(test)]
+mod tidy;
 mod ui;
 mod workspace;
 
