@@ -1,46 +1,98 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! `ci`: all checks that a change must pass. `.ci/run` calls it.
 
-use anyhow::{Result, ensure};
-use clap::Args;
-use xshell::{Shell, cmd};
+use std::{env, path::PathBuf};
 
-use super::{bench, setup, test};
-use crate::{process, workspace::Workspace};
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use fs_err as fs;
+use xshell::{Cmd, Shell, cmd};
+
+use super::{bench, patches, setup, test};
+use crate::{builds::root::BuildRoot, process, workspace::Workspace};
+
+/// The folders with shell programs, relative to the repository.
+const SHELL: &str = "xtask/deb xtask/src vm-tests/captures .ci";
 
 #[derive(Args, Clone, Debug)]
 pub struct Options {
     #[command(flatten)]
     consent: setup::Consent,
-    /// Only the checks that take seconds: no guest, no build root
+    /// Only the checks of the host's cargo: seconds, no guest, no build root
     #[arg(long)]
     quick: bool,
 }
 
 pub fn run(ws: &Workspace, options: &Options) -> Result<()> {
-    quick_checks(ws)?;
+    let sh = Shell::new()?;
+    sh.change_dir(ws.repo());
+    host_checks(&sh)?;
     if options.quick {
         return Ok(());
     }
+    setup::ensure_ready(ws, &options.consent)?;
+    build_root_checks(ws, &sh)?;
+    patches::check_all(ws)?;
     test::run(ws, &test::Options { consent: options.consent.clone() })?;
     // Instruction counts are repeatable, so a packet that costs more is a regression.
     bench::run(ws, &bench::Options::check())
 }
 
-fn quick_checks(ws: &Workspace) -> Result<()> {
-    let sh = Shell::new()?;
-    sh.change_dir(ws.repo());
-    let checks = [
-        cmd!(sh, "cargo fmt --all --check"),
-        // The kernel and the fuzzer build these, not the workspace.
-        cmd!(sh, "rustfmt --check --edition 2021 module/xt_traffic_main.rs fuzz/fuzz_targets/accounting.rs"),
-        cmd!(sh, "cargo clippy --locked --quiet --workspace --all-targets --features vm-tests/qemu -- -D warnings"),
+fn host_checks(sh: &Shell) -> Result<()> {
+    check(cmd!(sh, "cargo fmt --all --check"))?;
+    // The kernel and the fuzzer build these, not the workspace.
+    check(cmd!(sh, "rustfmt --check --edition 2021 module/xt_traffic_main.rs fuzz/fuzz_targets/accounting.rs"))?;
+    check(cmd!(sh, "cargo clippy --locked --quiet --workspace --all-targets --features vm-tests/qemu -- -D warnings"))?;
+    check(
         cmd!(sh, "cargo doc --locked --quiet --workspace --no-deps --document-private-items")
             .env("RUSTDOCFLAGS", "-D warnings"),
-    ];
-    for check in checks {
-        let name = check.to_string();
-        ensure!(process::run_foreground(check.into())?.success(), "failed: {name}");
+    )?;
+    if cmd!(sh, "cargo deny --version").quiet().ignore_stderr().ignore_stdout().run().is_err() {
+        eprintln!("skipped: cargo deny is not installed (`cargo install --locked cargo-deny`)");
+        return Ok(());
     }
+    check(cmd!(sh, "cargo deny --locked check bans licenses sources"))?;
+    if check(cmd!(sh, "cargo deny --locked fetch db")).is_err() {
+        eprintln!("skipped: the advisory database cannot be downloaded");
+        return Ok(());
+    }
+    check(cmd!(sh, "cargo deny --locked check advisories"))
+}
+
+/// Checks with the programs of the build root: shellcheck, and the oldest Rust that Cargo.toml allows.
+fn build_root_checks(ws: &Workspace, sh: &Shell) -> Result<()> {
+    let _lock = setup::require(ws)?;
+    let root = BuildRoot::prepare(ws)?;
+    let repo = root.sandbox().bind_ro(ws.repo(), "repo");
+    let mut step = ws.step("shellcheck", "checking shell programs")?;
+    let script =
+        format!("grep -rlE '^#!/bin/(ba)?sh|^#!/usr/bin/env bash|^# shellcheck shell=' {SHELL} | xargs shellcheck -x");
+    step.run(repo.command("repo", &["sh", "-c", &script]))?;
+    step.finish();
+
+    check(cmd!(sh, "cargo fetch --locked --quiet"))?;
+    check(cmd!(sh, "cargo fetch --locked --quiet --manifest-path fuzz/Cargo.toml"))?;
+    let objects = ws.target("oldest-rust");
+    fs::create_dir_all(&objects)?;
+    let sandbox = repo.bind_ro(&cargo_home()?.join("registry"), "src").bind_rw(&objects, "build");
+    let mut step = ws.step("oldest-rust", "checking with the oldest supported Rust")?;
+    for manifest in ["Cargo.toml", "fuzz/Cargo.toml"] {
+        let script = "mkdir -p /tmp/cargo && ln -s /src /tmp/cargo/registry && \
+                      CARGO_HOME=/tmp/cargo CARGO_TARGET_DIR=/build \
+                      exec cargo check --locked --offline --all-targets --manifest-path \"$1\"";
+        step.run(sandbox.command("repo", &["sh", "-c", script, "-", manifest]))?;
+    }
+    step.finish();
+    Ok(())
+}
+
+fn cargo_home() -> Result<PathBuf> {
+    let default = || env::var_os("HOME").map(|home| PathBuf::from(home).join(".cargo"));
+    env::var_os("CARGO_HOME").map(PathBuf::from).or_else(default).context("neither CARGO_HOME nor HOME is set")
+}
+
+fn check(command: Cmd<'_>) -> Result<()> {
+    let name = command.to_string();
+    ensure!(process::run_foreground(command.into())?.success(), "failed: {name}");
     Ok(())
 }

@@ -22,7 +22,7 @@ pub struct Options {
     #[command(flatten)]
     kernel: kernel::Options,
     /// The iptables back end that takes the rules
-    #[arg(long, default_value = "nft", value_parser = PossibleValuesParser::new(["nft", "legacy"]).map(backend))]
+    #[arg(long, default_value = "nft", value_parser = backend())]
     backend: Backend,
     /// The arguments of an `iptables` command, or a whole `ip6tables` command; may be repeated
     /// [default: count every IPv4 address]
@@ -36,8 +36,9 @@ pub struct Options {
     captures: Vec<PathBuf>,
 }
 
-fn backend(name: String) -> Backend {
-    if name == "legacy" { Backend::Legacy } else { Backend::Nft }
+fn backend() -> impl TypedValueParser<Value = Backend> {
+    let names = PossibleValuesParser::new(["nft", "legacy"]);
+    names.map(|name| if name == "legacy" { Backend::Legacy } else { Backend::Nft })
 }
 
 /// Prints the tables, and nothing else, on standard output.
