@@ -8,8 +8,8 @@
 use super::{
     counters::Counters,
     key::Key,
+    row::{Find, Row},
     slots::{Memory, Slots},
-    table::{Find, Row},
 };
 use core::{
     marker::PhantomData,

@@ -10,8 +10,8 @@ use super::{
     counters::Counters,
     hash::Seed,
     key::{hash_of, Key},
+    row::{Find, Row},
     slots::{Memory, Slots},
-    table::{Find, Row},
 };
 use core::{
     marker::PhantomData,

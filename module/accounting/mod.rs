@@ -31,6 +31,7 @@ pub mod network;
 pub mod packet;
 pub mod params;
 pub mod report;
+pub mod row;
 pub mod rows;
 pub mod slots;
 pub mod sort;

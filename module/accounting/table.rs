@@ -13,25 +13,10 @@ use super::{
     hashed::Hashed,
     key::{Key, Owner},
     network::Ends,
+    row::Find,
     slots::{Memory, Wait},
 };
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
-
-/// A key and its counters, in cache lines of their own: one for bytes, two for connections.
-///
-/// The key is written before the row is published and never changes after that.
-#[derive(Debug, Default)]
-#[repr(C, align(64))]
-pub struct Row<const PAIRS: usize> {
-    pub(super) key: [AtomicU64; 2],
-    pub(super) counters: Counters<PAIRS>,
-}
-
-/// Rows by key.
-pub trait Find<K, const PAIRS: usize> {
-    /// The counters of a key, if it has a row.
-    fn find(&self, key: K) -> Option<&Counters<PAIRS>>;
-}
 
 /// How keys find their rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -292,11 +277,6 @@ pub mod tests {
     fn contents(table: &Table<u32, 3, Heap>) -> BTreeMap<u32, u64> {
         let row = |number| Some((table.key(number)?, table.totals(number).total().0));
         (0..table.end()).filter_map(row).collect()
-    }
-
-    #[test]
-    fn rows_are_whole_cache_lines() {
-        assert_eq!([size_of::<Row<3>>(), size_of::<Row<4>>()], [64, 128]);
     }
 
     #[test]
