@@ -6,7 +6,7 @@ use crate::{
     accounting::{
         flows::{Flows, Ticks},
         hash::Seed,
-        ledger::{self, Ledger, Ledgers},
+        cpu_tables::{self, AllCpus, CpuTables},
         network::Network,
         packet::Family,
         params::Params,
@@ -22,18 +22,18 @@ use crate::{
 };
 use kernel::{prelude::*, sync::Arc};
 
-/// The ledgers of all CPUs for one network.
+/// The tables of all CPUs for one network.
 ///
 /// Every packet reads it, on every CPU: so no neighbour in memory may write to its cache lines.
 #[repr(align(64))]
 pub(crate) struct Counted<A: Family> {
     network: Network<A>,
     flows: Flows,
-    cpus: PerCpu<Ledger<A, KernelMemory>>,
+    cpus: PerCpu<CpuTables<A, KernelMemory>>,
 }
 
 impl<A: Family> Counted<A> {
-    /// Empty ledgers, the memory of which `payer` pays.
+    /// Empty tables, the memory of which `payer` pays.
     #[inline(never)]
     pub(crate) fn new(params: &Params<A>, payer: Arc<Memcg>) -> Result<Arc<Self>> {
         let Params {
@@ -44,8 +44,8 @@ impl<A: Family> Counted<A> {
         } = *params;
         let (seed, memory) = (Seed::new(random_u64()), KernelMemory::for_packets(payer));
         let flows = Flows::new(seed, clock::clock(), sizes.flow_sets);
-        let cpus = PerCpu::new(|ledger: &mut Ledger<A, _>| {
-            ledger.open(counts, sizes, seed, &flows, &memory)
+        let cpus = PerCpu::new(|tables: &mut CpuTables<A, _>| {
+            tables.open(counts, sizes, seed, &flows, &memory)
         })?;
         Ok(Arc::new(
             Self {
@@ -62,21 +62,21 @@ impl<A: Family> Counted<A> {
     pub(crate) fn count(&self, packet: SkBuff<'_>, cpu: &ThisCpu) -> bool {
         self.cpus
             .local(cpu)
-            .is_some_and(|own| ledger::count(self, own, packet))
+            .is_some_and(|own| cpu_tables::count(self, own, packet))
     }
 
-    /// The ledgers.
-    pub(crate) fn cpus(&self) -> &PerCpu<Ledger<A, KernelMemory>> {
+    /// The tables of each CPU.
+    pub(crate) fn cpus(&self) -> &PerCpu<CpuTables<A, KernelMemory>> {
         &self.cpus
     }
 }
 
-impl<A: Family> Ledgers<A, KernelMemory> for Counted<A> {
-    fn all<'a>(&'a self) -> impl Iterator<Item = &'a Ledger<A, KernelMemory>>
+impl<A: Family> AllCpus<A, KernelMemory> for Counted<A> {
+    fn all<'a>(&'a self) -> impl Iterator<Item = &'a CpuTables<A, KernelMemory>>
     where
         A: 'a,
     {
-        self.cpus.iter().map(|(_, ledger)| ledger)
+        self.cpus.iter().map(|(_, tables)| tables)
     }
 
     fn network(&self) -> &Network<A> {

@@ -8,7 +8,7 @@ use crate::{
         delivery::{Line, Lines, Step},
         hash::Seed,
         key::{Key, Owner},
-        ledger::{Ledger, PORTS},
+        cpu_tables::{CpuTables, PORTS},
         packet::Family,
         params::Params,
         report::{self, IPCONN_HEADER, PORTCONN_HEADER, TRAFFIC_HEADER},
@@ -73,17 +73,17 @@ impl<A: Family> Files<A> {
             let rows = Rows::new(
                 counted,
                 TRAFFIC_HEADER,
-                Ledger::traffic,
+                CpuTables::traffic,
                 delivered(addresses),
             )?;
             files.traffic = Some(new_file(dir, fmt!("{name}"), rows)?);
         }
         if counts.ipconn {
-            let rows = Rows::new(counted, IPCONN_HEADER, Ledger::ipconn, delivered(addresses))?;
+            let rows = Rows::new(counted, IPCONN_HEADER, CpuTables::ipconn, delivered(addresses))?;
             files.ipconn = Some(new_file(dir, fmt!("{name}.ipconn"), rows)?);
         }
         if counts.portconn {
-            let rows = Rows::new(counted, PORTCONN_HEADER, Ledger::portconn, delivered(PORTS))?;
+            let rows = Rows::new(counted, PORTCONN_HEADER, CpuTables::portconn, delivered(PORTS))?;
             files.portconn = Some(new_file(dir, fmt!("{name}.portconn"), rows)?);
         }
         Ok(files)
@@ -115,7 +115,7 @@ pub(crate) struct Rows<A: Family, K, const PAIRS: usize> {
     counted: Arc<Counted<A>>,
     header: &'static str,
     /// Which of a CPU's tables has them.
-    table: fn(&Ledger<A, KernelMemory>) -> Option<&KernelTable<K, PAIRS>>,
+    table: fn(&CpuTables<A, KernelMemory>) -> Option<&KernelTable<K, PAIRS>>,
     /// What readers have been given, if that is to be cleared. The counters of the CPUs are never
     /// set back: only their CPU may write them.
     delivered: Option<Pin<KBox<Mutex<KernelTable<K, PAIRS>>>>>,
@@ -127,7 +127,7 @@ impl<A: Family, K: Key, const PAIRS: usize> Rows<A, K, PAIRS> {
     fn new(
         counted: &Arc<Counted<A>>,
         header: &'static str,
-        table: fn(&Ledger<A, KernelMemory>) -> Option<&KernelTable<K, PAIRS>>,
+        table: fn(&CpuTables<A, KernelMemory>) -> Option<&KernelTable<K, PAIRS>>,
         delivered: Option<(Size, Arc<Memcg>)>,
     ) -> Result<Self> {
         let delivered = delivered.map(|(size, payer)| {
@@ -154,7 +154,7 @@ impl<A: Family, K: Key, const PAIRS: usize> Rows<A, K, PAIRS> {
         self.counted
             .cpus()
             .iter()
-            .filter_map(|(cpu, ledger)| Some((cpu, (self.table)(ledger)?)))
+            .filter_map(|(cpu, tables)| Some((cpu, (self.table)(tables)?)))
     }
 
     fn totals(&self, run: Option<Run<'_, K>>) -> Totals<PAIRS> {

@@ -65,7 +65,7 @@ impl Memory for Heap {
     type Slots<T: Slot> = HeapSlots<T>;
     type Error = Infallible;
 
-    fn wait(&self) -> u32 {
+    fn backoff(&self) -> u32 {
         1024
     }
 

@@ -227,7 +227,7 @@ impl<A: Family> Listed<A> {
             .counted
             .cpus()
             .iter()
-            .filter_map(|(_, ledger)| ledger.recent())
+            .filter_map(|(_, tables)| tables.recent())
         {
             flows.get_or_insert_with(FlowStats::default).add(recent);
         }

@@ -13,7 +13,7 @@ use super::{
     hash::{Hash, Seed},
     key::Key,
     packet::Header,
-    slots::{Memory, Slots, Wait},
+    slots::{Backoff, Memory, Slots},
     transport::{Opening, Ports},
 };
 use core::sync::atomic::{
@@ -130,7 +130,7 @@ impl Flows {
         let hash = A::hash_both(ends, self.starts[kind as usize]).word(rest);
         Flow {
             tag: hash.finish(),
-            set: hash.place() & self.mask,
+            set: hash.index() & self.mask,
             lifetime: self.lifetimes[kind as usize],
         }
     }
@@ -167,27 +167,27 @@ impl Way {
 pub struct Set([Way; WAYS]);
 
 /// The memory of one CPU.
-pub struct Recent<M: Memory> {
+pub struct RecentFlows<M: Memory> {
     /// What other CPUs read.
     sets: M::Slots<Set>,
-    rare: Rare,
+    cold: Cold,
 }
 
 /// What changes when a flow is forgotten, in a cache line that others have no use for.
 #[repr(align(64))]
-struct Rare {
-    memory_wait: Wait,
+struct Cold {
+    backoff: Backoff,
     forgotten: AtomicU64,
 }
 
-impl<M: Memory> Recent<M> {
+impl<M: Memory> RecentFlows<M> {
     /// A memory of nothing.
     pub fn new(flows: &Flows, memory: &M) -> Result<Self, M::Error> {
         let sets = memory.slots(flows.sets())?;
         Ok(Self {
             sets,
-            rare: Rare {
-                memory_wait: Wait::new(memory.wait()),
+            cold: Cold {
+                backoff: Backoff::new(memory.backoff()),
                 forgotten: AtomicU64::new(0),
             },
         })
@@ -195,7 +195,7 @@ impl<M: Memory> Recent<M> {
 
     /// Is the flow alive here? Any CPU may ask.
     #[inline]
-    pub fn knows(&self, flow: Flow, now: Ticks) -> bool {
+    pub fn contains(&self, flow: Flow, now: Ticks) -> bool {
         self.sets
             .get(flow.set)
             .is_some_and(|set| set.0.iter().any(|way| way.has(flow, now)))
@@ -223,7 +223,7 @@ impl<M: Memory> Recent<M> {
 
     #[cold]
     fn remember(&self, flow: Flow, now: Ticks) {
-        let make = || self.rare.memory_wait.attempt(|| self.sets.make(flow.set));
+        let make = || self.cold.backoff.attempt(|| self.sets.make(flow.set));
         let Some(set) = self.sets.get(flow.set).or_else(make) else {
             return self.forget();
         };
@@ -239,12 +239,12 @@ impl<M: Memory> Recent<M> {
     }
 
     fn forget(&self) {
-        add_to(&self.rare.forgotten, 1);
+        add_to(&self.cold.forgotten, 1);
     }
 
     /// How often a flow was forgotten while it was alive, or not remembered for want of memory.
     pub fn forgotten(&self) -> u64 {
-        self.rare.forgotten.load(Relaxed)
+        self.cold.forgotten.load(Relaxed)
     }
 
     /// Bytes of memory that it takes.
@@ -267,8 +267,8 @@ mod tests {
         Flows::new(Seed::new(42), CLOCK, sets)
     }
 
-    fn recent(flows: &Flows) -> Recent<Heap> {
-        let Ok(recent) = Recent::new(flows, &Heap::ENDLESS);
+    fn recent(flows: &Flows) -> RecentFlows<Heap> {
+        let Ok(recent) = RecentFlows::new(flows, &Heap::ENDLESS);
         recent
     }
 
@@ -381,14 +381,14 @@ mod tests {
         let flows = flows(16);
         let (here, there) = (recent(&flows), recent(&flows));
         let flow = flows.flow(&header(1, 2), &udp(1, 2)).unwrap();
-        assert!(here.is_first(flow, NOW, || there.knows(flow, NOW)));
-        assert!(!there.is_first(flow, NOW + 1, || here.knows(flow, NOW + 1)));
+        assert!(here.is_first(flow, NOW, || there.contains(flow, NOW)));
+        assert!(!there.is_first(flow, NOW + 1, || here.contains(flow, NOW + 1)));
         assert!(!there.is_first(flow, NOW + 2, || unreachable!()));
         // What keeps it alive there counts here, too.
         let late = NOW + 1 + 29 * CLOCK.ticks_per_second;
         assert!(!there.is_first(flow, late, || unreachable!()));
         let later = NOW + 31 * CLOCK.ticks_per_second;
-        assert!(!here.is_first(flow, later, || there.knows(flow, later)));
+        assert!(!here.is_first(flow, later, || there.contains(flow, later)));
     }
 
     #[test]
@@ -403,7 +403,7 @@ mod tests {
         assert_eq!(recent.forgotten(), 0);
         assert!(recent.is_first(flow(4), NOW + 5, || false));
         assert_eq!(recent.forgotten(), 1);
-        assert!(recent.knows(flow(0), NOW + 6) && !recent.knows(flow(1), NOW + 6));
+        assert!(recent.contains(flow(0), NOW + 6) && !recent.contains(flow(1), NOW + 6));
         // Dead flows make place without being missed.
         let later = NOW + 60 * CLOCK.ticks_per_second;
         for n in 10..14 {
@@ -415,7 +415,7 @@ mod tests {
     #[test]
     fn without_memory_every_packet_is_a_first_one() {
         let flows = flows(16);
-        let Ok(recent) = Recent::new(&flows, &Heap { most: 0 });
+        let Ok(recent) = RecentFlows::new(&flows, &Heap { most: 0 });
         let flow = flows.flow(&header(1, 2), &udp(1, 2)).unwrap();
         assert!(recent.is_first(flow, NOW, || false));
         assert!(recent.is_first(flow, NOW, || false));

@@ -61,7 +61,7 @@ impl Hash {
     ///
     /// Those of the hash itself are no good for that: with some seeds, keys that differ in few bits get few places.
     #[inline]
-    pub const fn place(self) -> u32 {
+    pub const fn index(self) -> u32 {
         (self.state.wrapping_mul(self.factor) >> 32) as u32
     }
 }
@@ -112,7 +112,7 @@ mod tests {
             ] {
                 let mut places = std::vec![0u64; PLACES];
                 (0..KEYS)
-                    .for_each(|n| places[seed.hash().word(key(n)).place() as usize % PLACES] += 1);
+                    .for_each(|n| places[seed.hash().word(key(n)).index() as usize % PLACES] += 1);
                 // How many keys are looked at until all have been found: 1.125 for each, by chance.
                 let looks: u64 = places.iter().map(|keys| keys * (keys + 1) / 2).sum();
                 assert!(looks < KEYS * 125 / 100, "{name}, seed {n}: {looks}");

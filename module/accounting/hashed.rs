@@ -117,7 +117,7 @@ impl<K: Key, const PAIRS: usize, M: Memory> Hashed<K, PAIRS, M> {
 
     #[inline]
     fn hash(&self, key: K) -> u32 {
-        hash_of(self.seed, key).place()
+        hash_of(self.seed, key).index()
     }
 
     /// The bucket of `hash`.

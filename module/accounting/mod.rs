@@ -7,7 +7,7 @@
 //!
 //! On the way of a packet: [`packet`] and [`ipv6`] (who sends to whom, by which protocol),
 //! [`network`] (which of the two is accounted for), [`transport`] and [`flows`] (does it start a
-//! connection), and [`ledger`], which puts it all into the rows of a [`table`]: [`direct`] ones in a small
+//! connection), and [`cpu_tables`], which puts it all into the rows of a [`table`]: [`direct`] ones in a small
 //! network, else [`hashed`] ones.
 //!
 //! On the way to a reader: [`rows`] (which there are), [`sort`], [`report`] (the text of a row),
@@ -19,6 +19,7 @@
 #![forbid(unsafe_code)]
 
 pub mod counters;
+pub mod cpu_tables;
 pub mod delivery;
 pub mod direct;
 pub mod flows;
@@ -26,7 +27,6 @@ pub mod hash;
 pub mod hashed;
 pub mod ipv6;
 pub mod key;
-pub mod ledger;
 pub mod network;
 pub mod packet;
 pub mod params;

@@ -5,7 +5,7 @@
 use super::{
     key::Address,
     network::{Internal, Network},
-    table::{Size, Spread},
+    table::{Lookup, Size},
 };
 use crate::abi::{self, XtTrafficMtinfo};
 use core::fmt;
@@ -115,7 +115,7 @@ impl Sizes {
     pub fn for_network<A: Address>(mut self, network: &Network<A>) -> Self {
         let (all, Size { rows, buckets, .. }) = (saturated(network.size()), self.addresses);
         if all <= Self::DIRECT && all <= buckets && all == rows {
-            self.addresses.spread = Spread::Direct {
+            self.addresses.lookup = Lookup::Direct {
                 prefix: network.base().to_words(),
             };
         }
@@ -368,7 +368,7 @@ mod tests {
 
     #[test]
     fn small_networks_are_direct() {
-        let spread = |length: u32, hash_size, cpus| {
+        let lookup = |length: u32, hash_size, cpus| {
             let network = Network::new(
                 0u32,
                 u32::MAX.checked_shl(32 - length).unwrap_or(0),
@@ -378,23 +378,23 @@ mod tests {
             Sizes::new(network.size(), hash_size, cpus)
                 .for_network(&network)
                 .addresses
-                .spread
+                .lookup
         };
-        let direct = Spread::Direct { prefix: [0, 0] };
-        assert_eq!([16, 24, 32].map(|length| spread(length, 0, 2)), [direct; 3]);
+        let direct = Lookup::Direct { prefix: [0, 0] };
+        assert_eq!([16, 24, 32].map(|length| lookup(length, 0, 2)), [direct; 3]);
         assert_eq!(
-            [0, 8, 15].map(|length| spread(length, 0, 2)),
-            [Spread::Hashed; 3]
+            [0, 8, 15].map(|length| lookup(length, 0, 2)),
+            [Lookup::Hashed; 3]
         );
-        assert_eq!(spread(15, 1 << 17, 2), Spread::Hashed, "too much memory");
+        assert_eq!(lookup(15, 1 << 17, 2), Lookup::Hashed, "too much memory");
         assert_eq!(
-            spread(24, 128, 2),
-            Spread::Hashed,
+            lookup(24, 128, 2),
+            Lookup::Hashed,
             "fewer buckets were asked for"
         );
         assert_eq!(
-            spread(16, 0, 1 << 10),
-            Spread::Hashed,
+            lookup(16, 0, 1 << 10),
+            Lookup::Hashed,
             "not every address can have a row"
         );
     }

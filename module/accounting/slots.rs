@@ -28,7 +28,7 @@ pub trait Memory {
     type Error;
 
     /// How many times a new slot is given up without asking, after one could not be had.
-    fn wait(&self) -> u32;
+    fn backoff(&self) -> u32;
 
     /// An array that may get as long as `limit`, without any slot yet.
     fn slots<T: Slot>(&self, limit: u32) -> Result<Self::Slots<T>, Self::Error>;
@@ -42,14 +42,14 @@ impl<T: Default + Send + Sync + 'static> Slot for T {}
 /// Keeps those from asking who would ask in vain: after memory was short, a flood of new addresses
 /// would else make every packet pay for an allocation that fails.
 #[derive(Debug)]
-pub struct Wait {
+pub struct Backoff {
     /// How many attempts are left out after a failure.
     length: u32,
     /// How many of them are still to come.
     left: AtomicU32,
 }
 
-impl Wait {
+impl Backoff {
     /// No failure yet.
     pub fn new(length: u32) -> Self {
         Self {
@@ -72,7 +72,7 @@ impl Wait {
     }
 
     /// Will the next attempt be left out?
-    pub fn is_waiting(&self) -> bool {
+    pub fn is_active(&self) -> bool {
         self.left.load(Relaxed) > 0
     }
 }

@@ -5,7 +5,7 @@
 //! The file `.stats` has a line `key value` for each number: first those of the whole namespace, then those
 //! of each table and file, with its name before the key.
 
-use super::{flows::Recent, key::Key, params::Name, slots::Memory, table::Table};
+use super::{flows::RecentFlows, key::Key, params::Name, slots::Memory, table::Table};
 use core::fmt::{self, Write};
 
 /// How much there is of the rows of one file.
@@ -47,7 +47,7 @@ pub struct FlowStats {
 
 impl FlowStats {
     /// Takes in the memory of a CPU.
-    pub fn add<M: Memory>(&mut self, recent: &Recent<M>) {
+    pub fn add<M: Memory>(&mut self, recent: &RecentFlows<M>) {
         self.memory += recent.memory();
         self.forgotten += recent.forgotten();
     }

@@ -14,13 +14,13 @@ use super::{
     key::{Key, Owner},
     network::Ends,
     row::Find,
-    slots::{Memory, Wait},
+    slots::{Backoff, Memory},
 };
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// How keys find their rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Spread {
+pub enum Lookup {
     /// By a hash that nobody can predict.
     Hashed,
     /// By their lowest bits, of which there is every combination: there are as many rows, a power of two.
@@ -38,7 +38,7 @@ pub struct Size {
     /// Buckets of a hash that are there from the start, though without memory: at least one.
     pub buckets: u32,
     /// How keys find their rows.
-    pub spread: Spread,
+    pub lookup: Lookup,
 }
 
 impl Size {
@@ -47,7 +47,7 @@ impl Size {
         Self {
             rows,
             buckets,
-            spread: Spread::Hashed,
+            lookup: Lookup::Hashed,
         }
     }
 }
@@ -59,7 +59,7 @@ pub struct Table<K, const PAIRS: usize, M: Memory> {
     others: Counters<PAIRS>,
     /// How often something was counted there.
     overflows: AtomicU64,
-    memory_wait: Wait,
+    backoff: Backoff,
 }
 
 enum Rows<K, const PAIRS: usize, M: Memory> {
@@ -68,7 +68,7 @@ enum Rows<K, const PAIRS: usize, M: Memory> {
 }
 
 /// Has whichever it is do something.
-macro_rules! either {
+macro_rules! with_rows {
     ($table:expr, $rows:ident => $do:expr) => {
         match &$table.rows {
             Rows::Hashed($rows) => $do,
@@ -80,16 +80,16 @@ macro_rules! either {
 impl<K: Key, const PAIRS: usize, M: Memory> Table<K, PAIRS, M> {
     /// An empty table.
     pub fn new(seed: Seed, size: Size, memory: &M) -> Result<Self, M::Error> {
-        let rows = match size.spread {
-            Spread::Hashed => Rows::Hashed(Hashed::new(seed, size.rows, size.buckets, memory)?),
-            Spread::Direct { prefix } => Rows::Direct(Direct::new(prefix, size.rows, memory)?),
+        let rows = match size.lookup {
+            Lookup::Hashed => Rows::Hashed(Hashed::new(seed, size.rows, size.buckets, memory)?),
+            Lookup::Direct { prefix } => Rows::Direct(Direct::new(prefix, size.rows, memory)?),
         };
-        let memory_wait = Wait::new(memory.wait());
+        let backoff = Backoff::new(memory.backoff());
         Ok(Self {
             rows,
             others: Counters::default(),
             overflows: AtomicU64::new(0),
-            memory_wait,
+            backoff,
         })
     }
 
@@ -140,14 +140,14 @@ impl<K: Key, const PAIRS: usize, M: Memory> Table<K, PAIRS, M> {
             (destination, Direction::In)
         };
         let Some(counters) = rows.find(one) else {
-            return self.add_first(ends, source, destination, column, amount);
+            return self.add_slow(ends, source, destination, column, amount);
         };
         // At once: a CPU goes on to what comes next while the row is still on its way.
         counters.add(column, direction, amount);
         if ends.both() {
             match rows.find(destination) {
                 Some(counters) => counters.add(column, Direction::In, amount),
-                None => self.add_first(Ends::RECEIVER, source, destination, column, amount),
+                None => self.add_slow(Ends::RECEIVER, source, destination, column, amount),
             }
         }
     }
@@ -155,7 +155,7 @@ impl<K: Key, const PAIRS: usize, M: Memory> Table<K, PAIRS, M> {
     /// The same where a row may be missing.
     #[cold]
     #[inline(never)]
-    fn add_first(&self, ends: Ends, source: K, destination: K, column: usize, amount: u64) {
+    fn add_slow(&self, ends: Ends, source: K, destination: K, column: usize, amount: u64) {
         if ends.source() {
             self.add(source, column, Direction::Out, amount);
         }
@@ -186,22 +186,22 @@ impl<K: Key, const PAIRS: usize, M: Memory> Table<K, PAIRS, M> {
 
     /// How many rows there are.
     pub fn rows(&self) -> u32 {
-        either!(self, rows => rows.rows())
+        with_rows!(self, rows => rows.rows())
     }
 
     /// The numbers of the rows are below that. Not every number need have a row.
     pub fn end(&self) -> u32 {
-        either!(self, rows => rows.end())
+        with_rows!(self, rows => rows.end())
     }
 
     /// The key of row `number`, if there is such a row.
     pub fn key(&self, number: u32) -> Option<K> {
-        either!(self, rows => rows.key(number))
+        with_rows!(self, rows => rows.key(number))
     }
 
     /// The counters in row `number`, zero if there is no such row.
     pub fn totals(&self, number: u32) -> Totals<PAIRS> {
-        either!(self, rows => rows.counters(number)).map_or_else(Totals::default, Counters::read)
+        with_rows!(self, rows => rows.counters(number)).map_or_else(Totals::default, Counters::read)
     }
 
     /// What was counted for keys without a row.
@@ -216,16 +216,16 @@ impl<K: Key, const PAIRS: usize, M: Memory> Table<K, PAIRS, M> {
 
     /// Bytes of memory that the rows take, and what finds them.
     pub fn memory(&self) -> usize {
-        either!(self, rows => rows.memory())
+        with_rows!(self, rows => rows.memory())
     }
 
     fn find(&self, key: K) -> Option<&Counters<PAIRS>> {
-        either!(self, rows => rows.find(key))
+        with_rows!(self, rows => rows.find(key))
     }
 
     /// Makes a row for a key that has none, or says that there is no room.
     fn insert(&self, key: K) -> Option<&Counters<PAIRS>> {
-        let wait = &self.memory_wait;
+        let wait = &self.backoff;
         match &self.rows {
             Rows::Hashed(rows) => wait.attempt(|| rows.insert(key)),
             // One that has memory waits for none.
@@ -264,7 +264,7 @@ pub mod tests {
         sized(Size {
             rows: 1 << 8,
             buckets: 1 << 8,
-            spread: Spread::Direct {
+            lookup: Lookup::Direct {
                 prefix: [0x0a00_0000, 0],
             },
         })
@@ -316,14 +316,14 @@ pub mod tests {
         let size = Size {
             rows: 1 << 8,
             buckets: 1 << 8,
-            spread: Spread::Direct {
+            lookup: Lookup::Direct {
                 prefix: [0x0a00_0000, 0],
             },
         };
         let Ok(table) = Table::<u32, 3, _>::new(Seed::new(1), size, &memory);
         count(&table, 0x0a00_0010, 1);
         count(&table, 0x0a00_0080, 2);
-        assert!(table.memory_wait.is_waiting());
+        assert!(table.backoff.is_active());
         count(&table, 0x0a00_0011, 4);
         assert_eq!(
             contents(&table),
@@ -366,14 +366,14 @@ pub mod tests {
     fn a_table_asks_for_memory_again_after_a_while() {
         let table = table(4);
         (0..4).for_each(|address| count(&table, address, 1));
-        assert!(!table.memory_wait.is_waiting());
+        assert!(!table.backoff.is_active());
         count(&table, 4, 1);
-        assert!(table.memory_wait.is_waiting());
-        let wait = Heap::ENDLESS.wait();
+        assert!(table.backoff.is_active());
+        let wait = Heap::ENDLESS.backoff();
         (0..wait).for_each(|_| count(&table, 4, 1));
-        assert!(!table.memory_wait.is_waiting());
+        assert!(!table.backoff.is_active());
         count(&table, 4, 1);
-        assert!(table.memory_wait.is_waiting());
+        assert!(table.backoff.is_active());
         assert_eq!(table.others().total(), (u64::from(wait) + 2, 0));
         // Known addresses don't wait.
         count(&table, 3, 1);

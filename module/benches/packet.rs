@@ -26,10 +26,10 @@ use rustix::thread::{sched_getaffinity, sched_setaffinity, CpuSet};
 use xt_traffic_accounting::{
     abi::{self, XtTrafficMtinfo},
     accounting::{
+        cpu_tables::{self, AllCpus, CpuTables},
         flows::{Clock, Flows, Ticks},
         hash::Seed,
         key::Owner,
-        ledger::{self, Ledger, Ledgers},
         network::Network,
         params::Params,
         report,
@@ -58,7 +58,7 @@ const COLD: u32 = 256;
 struct Rule {
     network: Network<u32>,
     flows: Flows,
-    ledgers: Vec<Ledger<u32, Heap>>,
+    cpus: Vec<CpuTables<u32, Heap>>,
 }
 
 impl Rule {
@@ -72,48 +72,49 @@ impl Rule {
             },
             params.sizes.flow_sets,
         );
-        let ledger = |_| {
-            let Ok(ledger) = Ledger::new(params.counts, params.sizes, seed, &flows, &Heap::ENDLESS);
-            ledger
+        let tables = |_| {
+            let Ok(tables) =
+                CpuTables::new(params.counts, params.sizes, seed, &flows, &Heap::ENDLESS);
+            tables
         };
         Self {
             network: params.network,
             flows,
-            ledgers: (0..cpus).map(ledger).collect(),
+            cpus: (0..cpus).map(tables).collect(),
         }
     }
 
     /// Counts a packet, as the match does in the kernel.
     fn count(&self, cpu: usize, packet: &[u8]) -> bool {
-        self.ledgers
+        self.cpus
             .get(cpu)
-            .is_some_and(|own| ledger::count(self, own, Bytes(packet)))
+            .is_some_and(|own| cpu_tables::count(self, own, Bytes(packet)))
     }
 
     /// Bytes of memory on a CPU for each of so many addresses: rows of bytes and of connections, and what finds them.
     fn memory(&self, addresses: u32) -> f64 {
         let traffic = self
-            .ledgers
+            .cpus
             .iter()
-            .filter_map(Ledger::traffic)
+            .filter_map(CpuTables::traffic)
             .map(|table| table.memory());
         let ipconn = self
-            .ledgers
+            .cpus
             .iter()
-            .filter_map(Ledger::ipconn)
+            .filter_map(CpuTables::ipconn)
             .map(|table| table.memory());
         let bytes: usize = traffic.chain(ipconn).sum();
-        bytes as f64 / (f64::from(addresses) * self.ledgers.len() as f64)
+        bytes as f64 / (f64::from(addresses) * self.cpus.len() as f64)
     }
 }
 
-impl Ledgers<u32, Heap> for Rule {
-    fn all<'a>(&'a self) -> impl Iterator<Item = &'a Ledger<u32, Heap>>
+impl AllCpus<u32, Heap> for Rule {
+    fn all<'a>(&'a self) -> impl Iterator<Item = &'a CpuTables<u32, Heap>>
     where
         u32: 'a,
         Heap: 'a,
     {
-        self.ledgers.iter()
+        self.cpus.iter()
     }
 
     fn network(&self) -> &Network<u32> {
@@ -149,13 +150,13 @@ fn params(count: u8, prefix: u8, cpus: u32) -> Params<u32> {
 }
 
 /// Draws packets.
-struct Source {
+struct PacketSource {
     state: u64,
     addresses: u32,
     packet: [u8; 28],
 }
 
-impl Source {
+impl PacketSource {
     fn new(addresses: u32) -> Self {
         let mut packet = [0; 28];
         packet[0] = 0x45;
@@ -224,7 +225,7 @@ impl Source {
     }
 }
 
-fn count_on(rule: &Rule, cpu: usize, source: &mut Source, packets: u64) -> Duration {
+fn count_on(rule: &Rule, cpu: usize, source: &mut PacketSource, packets: u64) -> Duration {
     timed(packets, || rule.count(cpu, black_box(source.next())))
 }
 
@@ -289,7 +290,7 @@ fn longest(times: &[Duration]) -> Duration {
 /// A rule of which each CPU knows all addresses.
 fn warm(count: u8, prefix: u8, cpus: u32, addresses: u32) -> Rule {
     let rule = Rule::new(count, prefix, cpus);
-    let mut source = Source::new(addresses);
+    let mut source = PacketSource::new(addresses);
     for cpu in 0..cpus as usize {
         for n in 0..addresses {
             rule.count(cpu, source.write(n, INSIDE, INSIDE));
@@ -322,7 +323,7 @@ fn draw(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::new("nothing", cpus), |bencher| {
             bencher.iter_custom(|n| {
                 longest(&on_all(cpus, |_| {
-                    let mut source = Source::new(1 << 16);
+                    let mut source = PacketSource::new(1 << 16);
                     // Not the packet itself, which nobody copies when it is counted.
                     timed(n, || {
                         black_box(source.next());
@@ -338,7 +339,7 @@ fn hot(criterion: &mut Criterion) {
     for (addresses, prefix) in networks() {
         for (name, count) in [("traffic", TRAFFIC), ("all", ALL)] {
             let rule = warm(count, prefix, 1, addresses);
-            let mut source = Source::new(addresses);
+            let mut source = PacketSource::new(addresses);
             let id = BenchmarkId::new(format!("{name}/{prefix}"), addresses);
             group.bench_function(id, |bencher| {
                 bencher.iter_custom(|n| count_on(&rule, 0, &mut source, n))
@@ -356,7 +357,7 @@ fn mixed(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("mixed");
     for (addresses, prefix) in networks() {
         let rule = warm(TRAFFIC, prefix, 1, addresses);
-        let mut source = Source::new(addresses);
+        let mut source = PacketSource::new(addresses);
         let mut count = |n| timed(n, || rule.count(0, black_box(source.next_mixed())));
         let id = BenchmarkId::new(format!("traffic/{prefix}"), addresses);
         group.bench_function(id, |bencher| bencher.iter_custom(&mut count));
@@ -371,7 +372,7 @@ fn cold(criterion: &mut Criterion) {
     for (addresses, prefix) in networks().filter(|(addresses, _)| *addresses > 1) {
         for (name, count) in [("traffic", TRAFFIC), ("all", ALL)] {
             let rule = warm(count, prefix, 1, addresses);
-            let mut source = Source::new(addresses);
+            let mut source = PacketSource::new(addresses);
             // Each has two ends.
             let batch = u64::from((addresses / 2).min(COLD));
             let id = BenchmarkId::new(format!("{name}/{prefix}"), addresses);
@@ -402,7 +403,7 @@ fn threads(criterion: &mut Criterion) {
             let rule = warm(TRAFFIC, prefix, cpus, addresses);
             let count = |n| {
                 longest(&on_all(cpus, |cpu| {
-                    count_on(&rule, cpu, &mut Source::new(addresses), n)
+                    count_on(&rule, cpu, &mut PacketSource::new(addresses), n)
                 }))
             };
             let id = BenchmarkId::new(format!("traffic/{prefix}/{addresses}"), cpus);
@@ -420,7 +421,7 @@ fn read_meanwhile(criterion: &mut Criterion) {
     let rule = warm(TRAFFIC, SMALL, 1, addresses);
     let read = || {
         let mut line = String::new();
-        for table in rule.ledgers.iter().filter_map(Ledger::traffic) {
+        for table in rule.cpus.iter().filter_map(CpuTables::traffic) {
             for number in 0..table.end() {
                 let owner = Owner::One(table.key(number).expect("all addresses are known"));
                 line.clear();
@@ -443,7 +444,7 @@ fn read_meanwhile(criterion: &mut Criterion) {
                         }
                         return Duration::ZERO;
                     }
-                    let time = count_on(&rule, 0, &mut Source::new(addresses), n);
+                    let time = count_on(&rule, 0, &mut PacketSource::new(addresses), n);
                     done.store(true, Relaxed);
                     time
                 });

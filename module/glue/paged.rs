@@ -188,7 +188,7 @@ impl Memory for KernelMemory {
     type Slots<T: Slot> = PagedSlots<T>;
     type Error = Error;
 
-    fn wait(&self) -> u32 {
+    fn backoff(&self) -> u32 {
         self.wait
     }
 

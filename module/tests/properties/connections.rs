@@ -4,7 +4,7 @@
 
 use crate::{
     comparison::{
-        machine::{Machine, ALL, CLOCK, ROOMY, START},
+        accounting::{Accounting, ALL, CLOCK, ROOMY, START},
         Modelled,
     },
     support::check,
@@ -28,9 +28,9 @@ const CONNECTIONS: Counts = Counts {
     ..ALL
 };
 
-fn machine<A: Modelled>(counts: Counts, sizes: Sizes) -> Machine<A, Heap> {
+fn accounting<A: Modelled>(counts: Counts, sizes: Sizes) -> Accounting<A, Heap> {
     let network = Network::new(host(0), A::mask(network::<A>()), Internal::Any).unwrap();
-    Machine::new(network, counts, sizes, 1, &Heap::ENDLESS)
+    Accounting::new(network, counts, sizes, 1, &Heap::ENDLESS)
 }
 
 /// Between two hosts inside.
@@ -64,7 +64,7 @@ fn windows<A: Modelled>() {
             vec((gap(), any::<bool>()), 1..8),
         ),
         |(what, ports, packets)| {
-            let machine = machine::<A>(CONNECTIONS, ROOMY);
+            let accounting = accounting::<A>(CONNECTIONS, ROOMY);
             let there = between(what, ports);
             // The other direction of a SYN would be another flow.
             let both_ways = !matches!(there.what, What::Tcp { .. });
@@ -76,7 +76,7 @@ fn windows<A: Modelled>() {
                 } else {
                     there.clone()
                 };
-                let started = machine.count(0, now, Bytes(&packet.packet::<A>()));
+                let started = accounting.count(0, now, Bytes(&packet.packet::<A>()));
                 assert_eq!(
                     started,
                     first || is_over(&there.what, gap),
@@ -160,7 +160,7 @@ fn alike() -> impl Strategy<Value = Vec<Sent>> {
 
 fn identities<A: Modelled>() {
     check(200, alike(), |packets| {
-        let machine = machine::<A>(CONNECTIONS, ROOMY);
+        let accounting = accounting::<A>(CONNECTIONS, ROOMY);
         let mut seen = BTreeSet::new();
         for sent in packets {
             let expected = match sent.what {
@@ -168,7 +168,7 @@ fn identities<A: Modelled>() {
                 _ => identity(&sent).is_some_and(|flow| seen.insert(flow)),
             };
             assert_eq!(
-                machine.count(0, START, Bytes(&sent.packet::<A>())),
+                accounting.count(0, START, Bytes(&sent.packet::<A>())),
                 expected,
                 "{sent:?}"
             );
@@ -189,7 +189,7 @@ fn only_a_plain_syn_starts_a_tcp_connection() {
     check(256, (any::<u8>(), any::<u32>()), |(flags, sequence)| {
         let sent = between(What::Tcp { sequence, flags }, (1, 2));
         let started =
-            machine::<u32>(CONNECTIONS, ROOMY).count(0, START, Bytes(&sent.packet::<u32>()));
+            accounting::<u32>(CONNECTIONS, ROOMY).count(0, START, Bytes(&sent.packet::<u32>()));
         assert_eq!(
             started,
             flags & SYN != 0 && flags & (ACK | RST | FIN) == 0,
@@ -209,10 +209,10 @@ fn places<A: Modelled>() {
                 ports,
                 ..sent
             };
-            let machine = machine::<A>(ALL, ROOMY);
+            let accounting = accounting::<A>(ALL, ROOMY);
             let inside = [sent.from < 4, sent.to < 4].map(u64::from);
             assert_eq!(
-                machine.count(0, START, Bytes(&sent.packet::<A>())),
+                accounting.count(0, START, Bytes(&sent.packet::<A>())),
                 inside != [0, 0]
             );
 
@@ -223,7 +223,7 @@ fn places<A: Modelled>() {
             };
             let mut expected = vec![inside[0], inside[1], 0, 0, 0, 0, 0, 0, 0, 0];
             expected[2 + 2 * column..][..2].copy_from_slice(&inside);
-            let [_, ipconn, portconn] = machine.texts().map(Option::unwrap);
+            let [_, ipconn, portconn] = accounting.texts().map(Option::unwrap);
             assert_eq!(sums(&ipconn)[..10], expected);
             if inside != [0, 0] {
                 assert_eq!(cells(&portconn), [(&*port.to_string(), expected)]);
@@ -250,7 +250,7 @@ fn where_a_connection_counts() {
 #[test]
 fn what_is_forgotten_is_counted() {
     check(60, (vec(0..40u16, 1..200), 0..3u32), |(ports, sets)| {
-        let machine = machine::<u32>(
+        let accounting = accounting::<u32>(
             CONNECTIONS,
             Sizes {
                 flow_sets: 1 << sets,
@@ -260,13 +260,13 @@ fn what_is_forgotten_is_counted() {
         let packet = |port: &u16| between(What::Udp, (*port, 53)).packet::<u32>();
         let started = ports
             .iter()
-            .filter(|port| machine.count(0, START, Bytes(&packet(port))))
+            .filter(|port| accounting.count(0, START, Bytes(&packet(port))))
             .count() as u64;
         let flows = ports.iter().collect::<BTreeSet<_>>().len() as u64;
-        assert!(started >= flows && started - flows <= machine.forgotten());
+        assert!(started >= flows && started - flows <= accounting.forgotten());
         // What never was there can't be forgotten; four fit in each set.
-        assert!(machine.forgotten() + 4 * (1 << sets) >= started);
-        assert!(machine.forgotten() <= started.saturating_sub(4));
+        assert!(accounting.forgotten() + 4 * (1 << sets) >= started);
+        assert!(accounting.forgotten() <= started.saturating_sub(4));
     });
 }
 
@@ -303,7 +303,7 @@ fn which_flow_is_forgotten() {
     // No two of them at once: they would end at once, and either could be forgotten.
     let gap = prop_oneof![1..4u64, end - 8..end + 2, Just(10 * CLOCK.ticks_per_second)];
     check(200, vec((gap, 0..7u16), 1..60), |packets| {
-        let machine = machine::<u32>(
+        let accounting = accounting::<u32>(
             CONNECTIONS,
             Sizes {
                 flow_sets: 1,
@@ -315,11 +315,11 @@ fn which_flow_is_forgotten() {
             now += gap;
             let packet = between(What::Udp, (port, 53)).packet::<u32>();
             assert_eq!(
-                machine.count(0, now, Bytes(&packet)),
+                accounting.count(0, now, Bytes(&packet)),
                 set.is_first(port, now),
                 "port {port}"
             );
-            assert_eq!(machine.forgotten(), set.forgotten);
+            assert_eq!(accounting.forgotten(), set.forgotten);
         }
     });
 }

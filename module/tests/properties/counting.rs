@@ -4,7 +4,7 @@
 
 use crate::{
     comparison::{
-        machine::{Machine, ALL, ROOMY, START},
+        accounting::{Accounting, ALL, ROOMY, START},
         Modelled, Scenario,
     },
     support::check,
@@ -86,12 +86,12 @@ fn one_packet<A: Modelled>() {
         let (source, destination) = (host::<A>(sent.from), host::<A>(sent.to));
         let inside = [sent.from < 4, sent.to < 4];
         let network = Network::new(host(0), A::mask(A::BITS - 2), internal).unwrap();
-        let machine = Machine::new(network, ALL, ROOMY, 1, &Heap::ENDLESS);
+        let accounting = Accounting::new(network, ALL, ROOMY, 1, &Heap::ENDLESS);
         let packet = sent.packet::<A>();
-        let counted = machine.count(0, START, Bytes(&packet));
+        let counted = accounting.count(0, START, Bytes(&packet));
         assert_eq!(counted, counts(internal, inside[0], inside[1]));
 
-        let [traffic, ..] = machine.texts().map(Option::unwrap);
+        let [traffic, ..] = accounting.texts().map(Option::unwrap);
         let bytes = packet.len() as u64;
         let out = if counted && inside[0] { bytes } else { 0 };
         let into = if counted && inside[1] { bytes } else { 0 };
@@ -122,9 +122,9 @@ fn protocols<A: Modelled>(extensions: &'static [u8]) {
         }
         let packet = Ip::new(host::<A>(1).ip(), host::<A>(2).ip()).packet(protocol, &vec![0; size]);
         let network = Network::new(host::<A>(0), A::mask(8), Internal::Any).unwrap();
-        let machine = Machine::new(network, ALL, ROOMY, 1, &Heap::ENDLESS);
-        assert!(machine.count(0, START, Bytes(&packet)));
-        let [traffic, ..] = machine.texts().map(Option::unwrap);
+        let accounting = Accounting::new(network, ALL, ROOMY, 1, &Heap::ENDLESS);
+        assert!(accounting.count(0, START, Bytes(&packet)));
+        let [traffic, ..] = accounting.texts().map(Option::unwrap);
         let bytes = (A::HEADER + size) as u64;
         let column = [6, 17]
             .iter()
@@ -176,13 +176,13 @@ fn the_sums_are_right() {
 fn what_is_not_accounted_for_is_not_remembered() {
     check(100, sent(), |sent| {
         let network = Network::new(host(0), u32::mask(30), Internal::Any).unwrap();
-        let machine = Machine::new(network, ALL, ROOMY, 1, &Heap::ENDLESS);
+        let accounting = Accounting::new(network, ALL, ROOMY, 1, &Heap::ENDLESS);
         let outside = Sent {
             from: 4,
             to: 5,
             ..sent
         };
-        assert!(!machine.count(0, START, Bytes(&outside.packet::<u32>())));
-        assert_eq!(machine.remembered(), 0);
+        assert!(!accounting.count(0, START, Bytes(&outside.packet::<u32>())));
+        assert_eq!(accounting.remembered(), 0);
     });
 }

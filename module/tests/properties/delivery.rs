@@ -120,14 +120,14 @@ fn take_row(sums: &mut Sums, line: &str) {
     }
 }
 
-/// Someone who reads, and what it has of the line that it is in.
-struct Someone<'a> {
+/// OpenFile who reads, and what it has of the line that it is in.
+struct OpenFile<'a> {
     reader: Reader<Rows<'a, u16, 4, Heap>>,
     offset: u64,
     begun: String,
 }
 
-impl<'a> Someone<'a> {
+impl<'a> OpenFile<'a> {
     fn new() -> Self {
         Self {
             reader: Reader::default(),
@@ -183,7 +183,7 @@ fn everything_is_delivered_exactly_once() {
     check(400, vec(event(), 0..120), |events| {
         let tables = tables();
         let rows = Rows::new(tables.iter().collect(), PORTCONN_HEADER).cleared();
-        let mut readers: Vec<_> = (0..READERS).map(|_| Someone::new()).collect();
+        let mut readers: Vec<_> = (0..READERS).map(|_| OpenFile::new()).collect();
         let mut arrived = Sums::new();
         for event in events {
             match event {
@@ -201,7 +201,7 @@ fn everything_is_delivered_exactly_once() {
             }
         }
         readers.iter_mut().for_each(|reader| reader.close(&rows));
-        let mut last = Someone::new();
+        let mut last = OpenFile::new();
         while last.read(&rows, 4096, &mut arrived) > 0 {}
         last.close(&rows);
         assert_eq!(arrived, counted(&tables));

@@ -4,7 +4,7 @@
 
 use crate::{
     comparison::{
-        machine::{Machine, Pieces, ALL, ROOMY, START},
+        accounting::{Accounting, Nonlinear, ALL, ROOMY, START},
         Arrival, Modelled, Scenario,
     },
     support::check,
@@ -20,16 +20,16 @@ use xt_traffic_accounting::{
 /// The sums of bytes and connections of one packet, of which `linear` bytes behind the header lie at hand.
 fn outcome<A: Modelled>(packet: &[u8], linear: usize) -> [Vec<u64>; 2] {
     let network = Network::new(host::<A>(0), A::mask(network::<A>()), Internal::Any).unwrap();
-    let machine = Machine::new(network, ALL, ROOMY, 1, &Heap::ENDLESS);
-    assert!(machine.count(
+    let accounting = Accounting::new(network, ALL, ROOMY, 1, &Heap::ENDLESS);
+    assert!(accounting.count(
         0,
         START,
-        Pieces {
+        Nonlinear {
             bytes: packet,
             linear: A::HEADER + linear
         }
     ));
-    let [traffic, ipconn, _] = machine.texts().map(Option::unwrap);
+    let [traffic, ipconn, _] = accounting.texts().map(Option::unwrap);
     [sums(&traffic), sums(&ipconn)]
 }
 

@@ -12,7 +12,7 @@ use xt_traffic_accounting::{
     },
 };
 
-/// CPUs of the machine: enough of them to bound the rows of each.
+/// CPUs of the accounting: enough of them to bound the rows of each.
 const CPUS: u32 = 100;
 
 /// A family with parameters.

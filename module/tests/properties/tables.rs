@@ -4,7 +4,7 @@
 
 use crate::{
     comparison::{
-        machine::{ALL, ROOMY},
+        accounting::{ALL, ROOMY},
         Modelled, Scenario,
     },
     support::check,
@@ -23,7 +23,7 @@ use xt_traffic_accounting::{
         key::{Key, Owner},
         params::Sizes,
         slots::{Memory, Slot, Slots},
-        table::{Size, Spread, Table},
+        table::{Lookup, Size, Table},
     },
     host::{Heap, HeapSlots},
 };
@@ -130,7 +130,7 @@ fn like_a_map_in_a_range<K: Key + Debug>(ranges: impl Strategy<Value = K>, key: 
             let size = Size {
                 rows: 1 << 8,
                 buckets: 1 << 8,
-                spread: Spread::Direct {
+                lookup: Lookup::Direct {
                     prefix: base.to_words(),
                 },
             };
@@ -224,7 +224,7 @@ impl Memory for Scarce {
     type Slots<T: Slot> = ScarceSlots<T>;
     type Error = Infallible;
 
-    fn wait(&self) -> u32 {
+    fn backoff(&self) -> u32 {
         20
     }
 
@@ -261,7 +261,7 @@ fn a_table_without_memory_loses_nothing() {
         Just(Size {
             rows: 1 << 11,
             buckets: 1,
-            spread: Spread::Direct { prefix: [0, 0] }
+            lookup: Lookup::Direct { prefix: [0, 0] }
         }),
     ];
     check(

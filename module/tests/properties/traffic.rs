@@ -3,7 +3,7 @@
 //! Traffic between a few hosts, at times at which flows end or just do not.
 
 use crate::comparison::{
-    machine::{ALL, CLOCK},
+    accounting::{ALL, CLOCK},
     Arrival, Modelled, Scenario,
 };
 use proptest::{collection::vec, prelude::*, sample::select};

@@ -6,7 +6,7 @@
 //! a byte that says how it comes. It can be new, or an earlier one with one byte changed, there or back. Bytes that
 //! are missing at the end are zero, so every input is a scenario.
 
-use super::{machine::CLOCK, receive::repair, Arrival, Modelled, Scenario};
+use super::{accounting::CLOCK, receive::repair, Arrival, Modelled, Scenario};
 use xt_traffic_accounting::accounting::{flows::Ticks, network::Internal, params::Counts};
 
 /// Times between packets: those at which flows end, and their neighbours.

@@ -5,13 +5,13 @@
 // The tests and the fuzz target use different parts of it.
 #![allow(dead_code)]
 
+pub mod accounting;
 pub mod bytes;
-pub mod machine;
 pub mod receive;
 pub mod rows;
 
+use accounting::{Accounting, Nonlinear, CLOCK, ROOMY, START};
 use core::{fmt, net::IpAddr, time::Duration};
-use machine::{Machine, Pieces, CLOCK, ROOMY, START};
 use vm_tests::{
     frames::{Ethernet, Mac, ALICE, BOB, IPV4, IPV6},
     model::{self, Expected, File, Rule},
@@ -28,7 +28,7 @@ use xt_traffic_accounting::{
 };
 
 /// The port of the box that looks on.
-const BOX: Mac = [2, 0, 0, 0, 0, 9];
+const MIRROR_MAC: Mac = [2, 0, 0, 0, 0, 9];
 
 /// A family that the model knows, too.
 pub trait Modelled: Family + fmt::Debug {
@@ -126,7 +126,7 @@ pub struct Scenario<A> {
     pub arrivals: Vec<Arrival>,
 }
 
-/// What the machine has after a scenario.
+/// What the accounting has after a scenario.
 pub struct Outcome {
     /// The texts of the files: traffic, ipconn, portconn.
     pub texts: [Option<String>; 3],
@@ -173,27 +173,27 @@ impl<A: Modelled> Scenario<A> {
 
     /// What it says when its tables have these sizes.
     pub fn run_with(&self, sizes: Sizes, memory: &Heap) -> Outcome {
-        let machine = Machine::new(self.network(), self.counts, sizes, self.cpus, memory);
+        let accounting = Accounting::new(self.network(), self.counts, sizes, self.cpus, memory);
         let (mut now, mut matched, mut bytes) = (START, vec![], 0);
         for (number, arrival) in self.arrivals.iter().enumerate() {
             now += arrival.gap;
             let Some(packet) = A::received(&arrival.bytes) else {
                 continue;
             };
-            let pieces = Pieces {
+            let pieces = Nonlinear {
                 bytes: packet,
                 linear: A::HEADER + arrival.linear,
             };
-            if machine.count(arrival.cpu % self.cpus, now, pieces) {
+            if accounting.count(arrival.cpu % self.cpus, now, pieces) {
                 matched.push(number);
                 bytes += packet.len() as u64;
             }
         }
         Outcome {
-            texts: machine.texts(),
+            texts: accounting.texts(),
             matched,
             bytes,
-            forgotten: machine.forgotten(),
+            forgotten: accounting.forgotten(),
         }
     }
 
@@ -208,7 +208,7 @@ impl<A: Modelled> Scenario<A> {
                 Ethernet::new(ALICE, BOB).wrap(A::ETHERTYPE, &arrival.bytes),
             )
         });
-        Expected::at_times(&self.rule(), BOX, frames)
+        Expected::at_times(&self.rule(), MIRROR_MAC, frames)
     }
 
     fn rule(&self) -> Rule {

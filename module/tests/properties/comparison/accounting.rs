@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A machine with some CPUs that count for one table, as the module does it in the kernel.
+//! A accounting with some CPUs that count for one table, as the module does it in the kernel.
 
 use super::rows::Rows;
 use core::fmt::Debug;
 use xt_traffic_accounting::accounting::{
+    cpu_tables::{self, AllCpus, CpuTables},
     flows::{Clock, Flows, Ticks},
     hash::Seed,
     key::Key,
-    ledger::{self, Ledger, Ledgers},
     network::Network,
     packet::{Family, Packet},
     params::{Counts, Sizes},
@@ -17,7 +17,7 @@ use xt_traffic_accounting::accounting::{
     table::{Size, Table},
 };
 
-/// The clock of the machine.
+/// The clock of the accounting.
 pub const CLOCK: Clock = Clock {
     ticks_per_second: 250,
 };
@@ -38,14 +38,14 @@ pub const ROOMY: Sizes = Sizes {
     flow_sets: 1 << 13,
 };
 
-/// The ledgers of its CPUs.
-pub struct Machine<A, M: Memory> {
+/// The cpus of its CPUs.
+pub struct Accounting<A, M: Memory> {
     network: Network<A>,
     flows: Flows,
-    ledgers: Vec<Ledger<A, M>>,
+    cpus: Vec<CpuTables<A, M>>,
 }
 
-impl<A: Family, M: Memory> Machine<A, M>
+impl<A: Family, M: Memory> Accounting<A, M>
 where
     M::Error: Debug,
 {
@@ -53,37 +53,40 @@ where
     pub fn new(network: Network<A>, counts: Counts, sizes: Sizes, cpus: usize, memory: &M) -> Self {
         let seed = Seed::new(0x5eed);
         let flows = Flows::new(seed, CLOCK, sizes.flow_sets);
-        let ledger = |_| Ledger::new(counts, sizes, seed, &flows, memory).unwrap();
+        let tables = |_| CpuTables::new(counts, sizes, seed, &flows, memory).unwrap();
         Self {
             network,
             flows,
-            ledgers: (0..cpus).map(ledger).collect(),
+            cpus: (0..cpus).map(tables).collect(),
         }
     }
 
     /// A packet arrives at a CPU. Was there anything to count?
     pub fn count(&self, cpu: usize, now: Ticks, packet: impl Packet) -> bool {
-        ledger::count(
-            &AtThatTime { machine: self, now },
-            &self.ledgers[cpu],
+        cpu_tables::count(
+            &AtTime {
+                accounting: self,
+                now,
+            },
+            &self.cpus[cpu],
             packet,
         )
     }
 
     /// How often a CPU has forgotten a flow too early.
     pub fn forgotten(&self) -> u64 {
-        self.ledgers
+        self.cpus
             .iter()
-            .filter_map(Ledger::recent)
+            .filter_map(CpuTables::recent)
             .map(|recent| recent.forgotten())
             .sum()
     }
 
     /// Bytes of memory for flows.
     pub fn remembered(&self) -> usize {
-        self.ledgers
+        self.cpus
             .iter()
-            .filter_map(Ledger::recent)
+            .filter_map(CpuTables::recent)
             .map(|recent| recent.memory())
             .sum()
     }
@@ -91,11 +94,11 @@ where
     /// The texts of the files: traffic, ipconn, portconn.
     pub fn texts(&self) -> [Option<String>; 3] {
         [
-            self.rows(TRAFFIC_HEADER, Ledger::traffic)
+            self.rows(TRAFFIC_HEADER, CpuTables::traffic)
                 .map(|rows| rows.text()),
-            self.rows(IPCONN_HEADER, Ledger::ipconn)
+            self.rows(IPCONN_HEADER, CpuTables::ipconn)
                 .map(|rows| rows.text()),
-            self.rows(PORTCONN_HEADER, Ledger::portconn)
+            self.rows(PORTCONN_HEADER, CpuTables::portconn)
                 .map(|rows| rows.text()),
         ]
     }
@@ -103,34 +106,34 @@ where
     fn rows<K: Key, const PAIRS: usize>(
         &self,
         header: &'static str,
-        table: impl Fn(&Ledger<A, M>) -> Option<&Table<K, PAIRS, M>>,
+        table: impl Fn(&CpuTables<A, M>) -> Option<&Table<K, PAIRS, M>>,
     ) -> Option<Rows<'_, K, PAIRS, M>> {
-        let tables = self.ledgers.iter().map(table).collect::<Option<Vec<_>>>()?;
+        let tables = self.cpus.iter().map(table).collect::<Option<Vec<_>>>()?;
         Some(Rows::new(tables, header))
     }
 }
 
-/// A machine when a packet arrives.
-struct AtThatTime<'m, A, M: Memory> {
-    machine: &'m Machine<A, M>,
+/// A accounting when a packet arrives.
+struct AtTime<'m, A, M: Memory> {
+    accounting: &'m Accounting<A, M>,
     now: Ticks,
 }
 
-impl<A, M: Memory> Ledgers<A, M> for AtThatTime<'_, A, M> {
-    fn all<'a>(&'a self) -> impl Iterator<Item = &'a Ledger<A, M>>
+impl<A, M: Memory> AllCpus<A, M> for AtTime<'_, A, M> {
+    fn all<'a>(&'a self) -> impl Iterator<Item = &'a CpuTables<A, M>>
     where
         A: 'a,
         M: 'a,
     {
-        self.machine.ledgers.iter()
+        self.accounting.cpus.iter()
     }
 
     fn network(&self) -> &Network<A> {
-        &self.machine.network
+        &self.accounting.network
     }
 
     fn flows(&self) -> &Flows {
-        &self.machine.flows
+        &self.accounting.flows
     }
 
     fn now(&self) -> Ticks {
@@ -140,14 +143,14 @@ impl<A, M: Memory> Ledgers<A, M> for AtThatTime<'_, A, M> {
 
 /// A packet of which only so many bytes lie at hand.
 #[derive(Clone, Copy, Debug)]
-pub struct Pieces<'a> {
+pub struct Nonlinear<'a> {
     /// All of it.
     pub bytes: &'a [u8],
     /// What lies at hand: at least the IP header without options and extensions.
     pub linear: usize,
 }
 
-impl Packet for Pieces<'_> {
+impl Packet for Nonlinear<'_> {
     fn linear(&self) -> &[u8] {
         &self.bytes[..self.linear.min(self.bytes.len())]
     }

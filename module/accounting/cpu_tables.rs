@@ -4,7 +4,7 @@
 
 use super::{
     counters::{byte_column, Direction, BYTE_COLUMNS, CONNECTION_COLUMNS},
-    flows::{Flow, Flows, Recent, Ticks},
+    flows::{Flow, Flows, RecentFlows, Ticks},
     hash::Seed,
     key::Key,
     network::{Ends, Network},
@@ -25,15 +25,15 @@ pub type Connections<K, M> = Table<K, CONNECTION_COLUMNS, M>;
 pub const PORTS: Size = Size::hashed(1 << 16, 1 << 8);
 
 /// What one CPU counts for a table.
-pub struct Ledger<A, M: Memory> {
+pub struct CpuTables<A, M: Memory> {
     traffic: Option<Traffic<A, M>>,
     ipconn: Option<Connections<A, M>>,
     portconn: Option<Connections<u16, M>>,
-    recent: Option<Recent<M>>,
+    recent: Option<RecentFlows<M>>,
 }
 
-/// A ledger of nothing.
-impl<A, M: Memory> Default for Ledger<A, M> {
+/// A tables of nothing.
+impl<A, M: Memory> Default for CpuTables<A, M> {
     fn default() -> Self {
         Self {
             traffic: None,
@@ -44,7 +44,7 @@ impl<A, M: Memory> Default for Ledger<A, M> {
     }
 }
 
-impl<A: Family, M: Memory> Ledger<A, M> {
+impl<A: Family, M: Memory> CpuTables<A, M> {
     /// An empty one for what is to be counted. `flows` are those of the table.
     pub fn new(
         counts: Counts,
@@ -53,12 +53,12 @@ impl<A: Family, M: Memory> Ledger<A, M> {
         flows: &Flows,
         memory: &M,
     ) -> Result<Self, M::Error> {
-        let mut ledger = Self::default();
-        ledger.open(counts, sizes, seed, flows, memory)?;
-        Ok(ledger)
+        let mut tables = Self::default();
+        tables.open(counts, sizes, seed, flows, memory)?;
+        Ok(tables)
     }
 
-    /// Opens a ledger of nothing for what is to be counted. The parts are made one after the other where they
+    /// Opens a tables of nothing for what is to be counted. The parts are made one after the other where they
     /// are to be: all of them at once on the stack would be much for a kernel.
     pub fn open(
         &mut self,
@@ -78,7 +78,7 @@ impl<A: Family, M: Memory> Ledger<A, M> {
             open_table(&mut self.portconn, seed, PORTS, memory)?;
         }
         if counts.connections() {
-            self.recent = Some(Recent::new(flows, memory)?);
+            self.recent = Some(RecentFlows::new(flows, memory)?);
         }
         Ok(())
     }
@@ -99,15 +99,15 @@ impl<A: Family, M: Memory> Ledger<A, M> {
     }
 
     /// The memory of recent flows, if connections are counted.
-    pub fn recent(&self) -> Option<&Recent<M>> {
+    pub fn recent(&self) -> Option<&RecentFlows<M>> {
         self.recent.as_ref()
     }
 
     /// Does this CPU know the flow? Any CPU may ask.
-    pub fn knows(&self, flow: Flow, now: Ticks) -> bool {
+    pub fn contains(&self, flow: Flow, now: Ticks) -> bool {
         self.recent
             .as_ref()
-            .is_some_and(|recent| recent.knows(flow, now))
+            .is_some_and(|recent| recent.contains(flow, now))
     }
 }
 
@@ -122,10 +122,10 @@ fn open_table<K: Key, const PAIRS: usize, M: Memory>(
     Ok(())
 }
 
-/// The ledgers of all CPUs for one table, and what they agree about.
-pub trait Ledgers<A, M: Memory> {
+/// The cpus of all CPUs for one table, and what they agree about.
+pub trait AllCpus<A, M: Memory> {
     /// All of them.
-    fn all<'a>(&'a self) -> impl Iterator<Item = &'a Ledger<A, M>>
+    fn all<'a>(&'a self) -> impl Iterator<Item = &'a CpuTables<A, M>>
     where
         A: 'a,
         M: 'a;
@@ -140,31 +140,31 @@ pub trait Ledgers<A, M: Memory> {
     fn now(&self) -> Ticks;
 }
 
-/// Counts a packet in `own`, this CPU's one of `ledgers`, at those of its ends that are to be counted. Was there
+/// Counts a packet in `own`, this CPU's one of `cpus`, at those of its ends that are to be counted. Was there
 /// anything to count?
 ///
-/// One context at a time calls this for one ledger.
+/// One context at a time calls this for one tables.
 #[inline]
 pub fn count<A: Family, M: Memory>(
-    ledgers: &impl Ledgers<A, M>,
-    own: &Ledger<A, M>,
+    cpus: &impl AllCpus<A, M>,
+    own: &CpuTables<A, M>,
     packet: impl Packet,
 ) -> bool {
     if own.recent.is_some() || packet.is_aggregate() {
-        return count_all(ledgers, own, packet);
+        return count_all(cpus, own, packet);
     }
-    look(ledgers, packet)
+    header_and_ends(cpus, packet)
         .is_some_and(|(header, ends)| own.count_bytes(&header, ends, packet.length() as u64))
 }
 
 /// The header of a packet and which of its ends are counted, if any.
 #[inline(always)]
-fn look<A: Family, M: Memory>(
-    ledgers: &impl Ledgers<A, M>,
+fn header_and_ends<A: Family, M: Memory>(
+    cpus: &impl AllCpus<A, M>,
     packet: impl Packet,
 ) -> Option<(Header<A>, Ends)> {
     let header = A::header(packet)?;
-    let ends = ledgers.network().ends(header.source, header.destination)?;
+    let ends = cpus.network().ends(header.source, header.destination)?;
     Some((header, ends))
 }
 
@@ -173,11 +173,11 @@ fn look<A: Family, M: Memory>(
 /// Not inlined: a packet on its own, of which bytes alone are counted, need not pay for the registers that this takes.
 #[inline(never)]
 fn count_all<A: Family, M: Memory>(
-    ledgers: &impl Ledgers<A, M>,
-    own: &Ledger<A, M>,
+    cpus: &impl AllCpus<A, M>,
+    own: &CpuTables<A, M>,
     packet: impl Packet,
 ) -> bool {
-    let Some((header, ends)) = look(ledgers, packet) else {
+    let Some((header, ends)) = header_and_ends(cpus, packet) else {
         return false;
     };
     let bytes = own.count_bytes(&header, ends, packet.wire_len(header.payload));
@@ -187,11 +187,11 @@ fn count_all<A: Family, M: Memory>(
     let Some(opening) = Opening::of(packet, &header) else {
         return bytes;
     };
-    let is_first = match ledgers.flows().flow(&header, &opening) {
+    let is_first = match cpus.flows().flow(&header, &opening) {
         Some(flow) => {
-            let now = ledgers.now();
-            let mut others = ledgers.all().filter(|other| !ptr::eq(*other, own));
-            recent.is_first(flow, now, || others.any(|other| other.knows(flow, now)))
+            let now = cpus.now();
+            let mut others = cpus.all().filter(|other| !ptr::eq(*other, own));
+            recent.is_first(flow, now, || others.any(|other| other.contains(flow, now)))
         }
         None => true,
     };
@@ -201,7 +201,7 @@ fn count_all<A: Family, M: Memory>(
     bytes | is_first
 }
 
-impl<A: Family, M: Memory> Ledger<A, M> {
+impl<A: Family, M: Memory> CpuTables<A, M> {
     #[inline(always)]
     fn count_bytes(&self, header: &Header<A>, ends: Ends, bytes: u64) -> bool {
         let Some(traffic) = &self.traffic else {
