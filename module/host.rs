@@ -1,16 +1,43 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Memory on the heap, for the accounting's tests on the host.
+//! What the accounting needs from the kernel, for its tests on the host.
 
 extern crate std;
 
 use crate::accounting::{
+    delivery::{
+        Lines,
+        ReadError,
+        Reader,
+        Sink, //
+    },
+    key::Key,
     packet::Packet,
-    slots::{Memory, Slot, Slots},
+    platform::Platform,
+    slots::{
+        Memory,
+        Slot,
+        Slots, //
+    },
+    table::Table,
+    table_text::{
+        TablePerCpu,
+        TableText, //
+    },
 };
-use std::{boxed::Box, convert::Infallible, sync::OnceLock, vec::Vec};
+use std::{
+    boxed::Box,
+    convert::Infallible,
+    string::String,
+    sync::{
+        Mutex,
+        OnceLock,
+        PoisonError, //
+    },
+    vec::Vec,
+};
 
-/// Bytes that are allocated at once, as in the kernel.
+/// Bytes that are allocated at once. The kernel allocates by the page, too.
 const PAGE_SIZE: usize = 4096;
 
 /// An array of at most `limit` slots.
@@ -49,15 +76,15 @@ impl<T: Default> Slots<T> for HeapSlots<T> {
     }
 }
 
-/// Memory on the heap, of which no array may have more than so many slots.
+/// Memory on the heap.
 #[derive(Clone, Copy)]
 pub struct Heap {
-    /// The bound.
+    /// The number of slots that an array can have at most.
     pub most: u32,
 }
 
 impl Heap {
-    /// No bound but the arrays' own.
+    /// Arrays have no limit but their own.
     pub const ENDLESS: Self = Self { most: u32::MAX };
 }
 
@@ -76,6 +103,103 @@ impl Memory for Heap {
             limit,
             pages: (0..pages).map(|_| OnceLock::new()).collect(),
         })
+    }
+}
+
+/// The host in the place of the kernel.
+#[derive(Clone, Copy, Debug)]
+pub struct Host;
+
+impl Platform for Host {
+    type Memory = Heap;
+    type Error = ReadError;
+    type List<T> = Vec<T>;
+    type Lock<T> = Mutex<T>;
+
+    fn list<T>(capacity: usize) -> Result<Vec<T>, ReadError> {
+        Ok(Vec::with_capacity(capacity))
+    }
+
+    fn push<T>(list: &mut Vec<T>, item: T) -> Result<(), ReadError> {
+        list.push(item);
+        Ok(())
+    }
+
+    fn with<T, R>(lock: &Mutex<T>, f: impl FnOnce(&T) -> R) -> R {
+        f(&lock.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn pause() -> Result<(), ReadError> {
+        Ok(())
+    }
+}
+
+/// The text of the tables of some CPUs.
+pub type HostText<'a, K, const PAIRS: usize, M> =
+    TableText<Vec<&'a Table<K, PAIRS, M>>, K, PAIRS, Host>;
+
+/// The table of CPU `n` is item `n`.
+impl<K, const PAIRS: usize, M: Memory> TablePerCpu<K, PAIRS> for Vec<&Table<K, PAIRS, M>> {
+    type Memory = M;
+
+    fn cpus(&self) -> u32 {
+        self.len() as u32
+    }
+
+    fn table(&self, cpu: u32) -> Option<&Table<K, PAIRS, M>> {
+        self.get(cpu as usize).copied()
+    }
+}
+
+impl<K: Key, const PAIRS: usize, M: Memory> HostText<'_, K, PAIRS, M> {
+    /// Reads the text from its beginning to its end.
+    ///
+    /// # Panics
+    ///
+    /// If the text cannot be read, or is not UTF-8.
+    pub fn read_all(&self) -> String {
+        let mut buffer = Buffer::new(usize::MAX);
+        let mut reader = Reader::default();
+        let mut read = |buffer: &mut Buffer| {
+            let offset = buffer.bytes.len() as u64;
+            reader
+                .read(self, offset, buffer)
+                .expect("a text can be read")
+        };
+        while read(&mut buffer) > 0 {}
+        reader.close(self);
+        String::from_utf8(buffer.bytes).expect("a text is UTF-8")
+    }
+}
+
+/// The buffer of a reader.
+#[derive(Debug)]
+pub struct Buffer {
+    /// What has been read.
+    pub bytes: Vec<u8>,
+    space: usize,
+}
+
+impl Buffer {
+    /// An empty buffer with room for `space` bytes.
+    pub const fn new(space: usize) -> Self {
+        Self {
+            bytes: Vec::new(),
+            space,
+        }
+    }
+}
+
+impl Sink for Buffer {
+    fn space(&self) -> usize {
+        self.space
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> usize {
+        let taken = bytes.len().min(self.space);
+        self.bytes.extend(&bytes[..taken]);
+        self.space -= taken;
+        taken
     }
 }
 

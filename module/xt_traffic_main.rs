@@ -9,6 +9,7 @@
 
 pub mod abi;
 pub mod accounting;
+mod atomic;
 mod counted;
 mod files;
 mod glue;

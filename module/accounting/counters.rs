@@ -2,7 +2,7 @@
 
 //! The counters of a row.
 
-use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use crate::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// The protocols that are told apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -16,7 +16,7 @@ pub trait Lines {
     /// What a line has taken out of the file.
     type Claim;
     /// Why it can't be read.
-    type Error: From<Trouble>;
+    type Error: From<ReadError>;
 
     /// Called when reading begins.
     fn snapshot(&self) -> Result<Self::Snapshot, Self::Error>;
@@ -42,13 +42,15 @@ pub struct Step<C> {
     pub claim: Option<C>,
 }
 
-/// What can go wrong with a reader.
+/// Why a read fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trouble {
-    /// It has no memory where it wants to have the bytes.
+pub enum ReadError {
+    /// The reader's buffer cannot be written to.
     Fault,
-    /// A line is longer than it may be.
+    /// A line is longer than [`LONGEST_LINE`].
     LongLine,
+    /// An allocation failed.
+    NoMemory,
 }
 
 /// Where the reader wants to have the bytes.
@@ -93,7 +95,7 @@ impl fmt::Write for Line {
     }
 }
 
-impl From<fmt::Error> for Trouble {
+impl From<fmt::Error> for ReadError {
     fn from(_: fmt::Error) -> Self {
         Self::LongLine
     }
@@ -159,7 +161,7 @@ impl<L: Lines> Reader<L> {
                 return if done > 0 {
                     Ok(done)
                 } else {
-                    Err(Trouble::Fault.into())
+                    Err(ReadError::Fault.into())
                 };
             }
             done += taken;
@@ -254,9 +256,9 @@ mod tests {
     impl Lines for Numbers {
         type Snapshot = usize;
         type Claim = (usize, u64);
-        type Error = Trouble;
+        type Error = ReadError;
 
-        fn snapshot(&self) -> Result<usize, Trouble> {
+        fn snapshot(&self) -> Result<usize, ReadError> {
             Ok(self.numbers.borrow().len())
         }
 
@@ -265,7 +267,7 @@ mod tests {
             rows: &usize,
             position: usize,
             out: &mut Line,
-        ) -> Result<Option<Step<Self::Claim>>, Trouble> {
+        ) -> Result<Option<Step<Self::Claim>>, ReadError> {
             let next = position + 1;
             if position == 0 {
                 out.write_str("HEADER\n")?;
@@ -281,7 +283,7 @@ mod tests {
             writeln!(out, "{position} {number}")?;
             if self.broken.get() == Some(position) {
                 self.give_back((position - 1, number));
-                return Err(Trouble::LongLine);
+                return Err(ReadError::LongLine);
             }
             Ok(Some(Step {
                 next,
@@ -425,7 +427,7 @@ mod tests {
             assert_eq!(
                 result,
                 if fails_after == 0 {
-                    Err(Trouble::Fault)
+                    Err(ReadError::Fault)
                 } else {
                     Ok(fails_after)
                 }
@@ -445,7 +447,7 @@ mod tests {
             space: 100,
             fails_after: 100,
         };
-        assert_eq!(reader.read(&file, 12, &mut taker), Err(Trouble::LongLine));
+        assert_eq!(reader.read(&file, 12, &mut taker), Err(ReadError::LongLine));
         file.broken.set(None);
         assert_eq!(read_all(&mut reader, &file, 12, 100), "2 20\n");
     }

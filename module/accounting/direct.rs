@@ -11,13 +11,11 @@ use super::{
     row::{Find, Row},
     slots::{Memory, Slots},
 };
-use core::{
-    marker::PhantomData,
-    sync::atomic::{
-        AtomicU32,
-        Ordering::{Acquire, Relaxed, Release},
-    },
+use crate::atomic::{
+    AtomicU32,
+    Ordering::{Acquire, Relaxed, Release},
 };
+use core::marker::PhantomData;
 
 /// The rows of one CPU for keys that are alike but for their lowest bits.
 pub struct Direct<K, const PAIRS: usize, M: Memory> {

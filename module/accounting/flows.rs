@@ -16,7 +16,7 @@ use super::{
     slots::{Backoff, Memory, Slots},
     transport::{Opening, Ports},
 };
-use core::sync::atomic::{
+use crate::atomic::{
     AtomicU64,
     Ordering::{Acquire, Relaxed, Release},
 };

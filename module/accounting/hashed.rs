@@ -13,13 +13,11 @@ use super::{
     row::{Find, Row},
     slots::{Memory, Slots},
 };
-use core::{
-    marker::PhantomData,
-    sync::atomic::{
-        AtomicU32,
-        Ordering::{Acquire, Relaxed, Release},
-    },
+use crate::atomic::{
+    AtomicU32,
+    Ordering::{Acquire, Relaxed, Release},
 };
+use core::marker::PhantomData;
 
 /// Buckets for each row. Nearly every row is then the first in its bucket, and a CPU that foresees that
 /// goes on to the next packet while the row comes from memory. Where a chain ends nobody foresees.

@@ -10,8 +10,9 @@
 //! connection), and [`cpu_tables`], which puts it all into the rows of a [`table`]: [`direct`] ones in a small
 //! network, else [`hashed`] ones.
 //!
-//! On the way to a reader: [`rows`] (which there are), [`sort`], [`report`] (the text of a row),
-//! [`delivery`] (who has got which lines), and [`stats`] (what tables say about themselves).
+//! On the way to a reader: [`table_text`] makes the text of a file from [`rows`], [`sort`] and
+//! [`report`] (the text of a row), [`delivery`] hands its lines to readers, and [`stats`] is the
+//! text of `.stats`. [`platform`] says what they need from the kernel.
 //!
 //! [`params`] is what a rule asks for; [`slots`] says what memory tables need from their
 //! surroundings.
@@ -30,6 +31,7 @@ pub mod key;
 pub mod network;
 pub mod packet;
 pub mod params;
+pub mod platform;
 pub mod report;
 pub mod row;
 pub mod rows;
@@ -37,4 +39,5 @@ pub mod slots;
 pub mod sort;
 pub mod stats;
 pub mod table;
+pub mod table_text;
 pub mod transport;

@@ -3,7 +3,7 @@
 //! One row, and the interface to look one up. [`super::direct`] and [`super::hashed`] implement it.
 
 use super::counters::Counters;
-use core::sync::atomic::AtomicU64;
+use crate::atomic::AtomicU64;
 
 /// A key and its counters, aligned to cache lines: one line for bytes, two for connections.
 ///

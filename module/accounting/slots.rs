@@ -2,7 +2,7 @@
 
 //! The memory that tables are made of.
 
-use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use crate::atomic::{AtomicU32, Ordering::Relaxed};
 
 /// An array that grows at its end or anywhere else, and never moves.
 ///

@@ -2,10 +2,26 @@
 
 //! Sorting long lists in a kernel.
 
+use super::platform::Platform;
+
 /// Runs of this length are sorted in place before they are merged.
 const RUN: usize = 32;
 /// After so many items that have found their places, at the latest, there is a pause.
 pub const PAUSE: usize = 1024;
+
+/// Sorts the items of a list of any length. Equal items keep their order.
+///
+/// Fails if there is no memory for a copy of the list, or if the reader has been killed.
+pub fn sort<P: Platform, T: Copy + Ord>(items: &mut P::List<T>) -> Result<(), P::Error> {
+    let mut scratch = P::list(items.len())?;
+    for chunk in items.chunks(PAUSE) {
+        for item in chunk {
+            P::push(&mut scratch, *item)?;
+        }
+        P::pause()?;
+    }
+    merge_sort(items, &mut scratch, P::pause)
+}
 
 /// Sorts `items`, in the same order if equal, and calls `pause` every now and then, which can put
 /// an end to it. `scratch` is as long as `items`; what is in it does not matter.

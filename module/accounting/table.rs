@@ -16,7 +16,7 @@ use super::{
     row::Find,
     slots::{Backoff, Memory},
 };
-use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use crate::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// How keys find their rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

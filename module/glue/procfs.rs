@@ -11,7 +11,7 @@ use super::{
     netns::{Net, NetRef},
     params::Access,
 };
-use crate::accounting::delivery::{Lines, Reader, Sink, Trouble};
+use crate::accounting::delivery::{Lines, Reader, Sink, ReadError};
 use core::ptr::NonNull;
 use kernel::{
     bindings,
@@ -73,11 +73,12 @@ pub(crate) trait Content:
 
 impl<L: Lines<Error = Error, Snapshot: Send, Claim: Send> + Send + Sync + 'static> Content for L {}
 
-impl From<Trouble> for Error {
-    fn from(trouble: Trouble) -> Self {
-        match trouble {
-            Trouble::Fault => EFAULT,
-            Trouble::LongLine => EINVAL,
+impl From<ReadError> for Error {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Fault => EFAULT,
+            ReadError::LongLine => EINVAL,
+            ReadError::NoMemory => ENOMEM,
         }
     }
 }

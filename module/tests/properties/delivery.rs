@@ -2,12 +2,9 @@
 
 //! Readers: any number of them, who take any number of bytes from anywhere at any time.
 
-use crate::{
-    comparison::rows::{Rows, Taker},
-    support::check,
-};
+use crate::support::check;
 use proptest::{collection::vec, prelude::*};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Mutex};
 use xt_traffic_accounting::{
     accounting::{
         counters::Direction::{In, Out},
@@ -16,7 +13,7 @@ use xt_traffic_accounting::{
         report::{PORTCONN_HEADER, TRAFFIC_HEADER},
         table::{Size, Table},
     },
-    host::Heap,
+    host::{Buffer, Heap, HostText},
 };
 
 /// The rows of ports, of which all have five digits: what remains of a row without its beginning is no row.
@@ -92,6 +89,16 @@ fn add(tables: &[Ports], event: &Event) {
     }
 }
 
+/// The text of the tables, cleared by reading.
+fn cleared_by_reading(tables: &[Ports]) -> HostText<'_, u16, 4, Heap> {
+    let Ok(delivered) = Table::new(Seed::new(0xc1ea), Size::hashed(1 << 10, 1), &Heap::ENDLESS);
+    HostText::new(
+        tables.iter().collect(),
+        PORTCONN_HEADER,
+        Some(Mutex::new(delivered)),
+    )
+}
+
 /// What rows say: the numbers after TOTAL by label.
 type Sums = BTreeMap<String, Vec<u64>>;
 
@@ -122,7 +129,7 @@ fn take_row(sums: &mut Sums, line: &str) {
 
 /// OpenFile who reads, and what it has of the line that it is in.
 struct OpenFile<'a> {
-    reader: Reader<Rows<'a, u16, 4, Heap>>,
+    reader: Reader<HostText<'a, u16, 4, Heap>>,
     offset: u64,
     begun: String,
 }
@@ -137,15 +144,17 @@ impl<'a> OpenFile<'a> {
     }
 
     /// Reads, and puts the rows that are whole now to those that have arrived.
-    fn read(&mut self, rows: &Rows<'a, u16, 4, Heap>, space: usize, arrived: &mut Sums) -> usize {
-        let mut taker = Taker {
-            text: vec![],
-            space,
-        };
-        let count = self.reader.read(rows, self.offset, &mut taker).unwrap();
-        assert_eq!(count, taker.text.len());
+    fn read(
+        &mut self,
+        rows: &HostText<'a, u16, 4, Heap>,
+        space: usize,
+        arrived: &mut Sums,
+    ) -> usize {
+        let mut buffer = Buffer::new(space);
+        let count = self.reader.read(rows, self.offset, &mut buffer).unwrap();
+        assert_eq!(count, buffer.bytes.len());
         self.offset += count as u64;
-        self.begun += std::str::from_utf8(&taker.text).unwrap();
+        self.begun += std::str::from_utf8(&buffer.bytes).unwrap();
         while let Some((line, rest)) = self.begun.split_once('\n') {
             take_row(arrived, line);
             self.begun = rest.to_string();
@@ -160,7 +169,7 @@ impl<'a> OpenFile<'a> {
         self.offset = offset;
     }
 
-    fn close(&mut self, rows: &Rows<'a, u16, 4, Heap>) {
+    fn close(&mut self, rows: &HostText<'a, u16, 4, Heap>) {
         self.reader.close(rows);
         self.begun.clear();
     }
@@ -169,8 +178,8 @@ impl<'a> OpenFile<'a> {
 /// All that the tables have, by label.
 fn counted(tables: &[Ports]) -> Sums {
     let mut sums = Sums::new();
-    Rows::new(tables.iter().collect(), PORTCONN_HEADER)
-        .text()
+    HostText::new(tables.iter().collect(), PORTCONN_HEADER, None)
+        .read_all()
         .lines()
         .for_each(|line| take_row(&mut sums, line));
     sums
@@ -182,7 +191,7 @@ fn counted(tables: &[Ports]) -> Sums {
 fn everything_is_delivered_exactly_once() {
     check(400, vec(event(), 0..120), |events| {
         let tables = tables();
-        let rows = Rows::new(tables.iter().collect(), PORTCONN_HEADER).cleared();
+        let rows = cleared_by_reading(&tables);
         let mut readers: Vec<_> = (0..READERS).map(|_| OpenFile::new()).collect();
         let mut arrived = Sums::new();
         for event in events {
@@ -205,7 +214,7 @@ fn everything_is_delivered_exactly_once() {
         while last.read(&rows, 4096, &mut arrived) > 0 {}
         last.close(&rows);
         assert_eq!(arrived, counted(&tables));
-        assert_eq!(rows.text(), PORTCONN_HEADER, "nothing is left");
+        assert_eq!(rows.read_all(), PORTCONN_HEADER, "nothing is left");
     });
 }
 
@@ -222,27 +231,24 @@ fn a_file_that_is_at_rest_has_one_text() {
     check(200, (vec(count(), 0..40), steps), |(counts, steps)| {
         let tables = tables();
         counts.iter().for_each(|event| add(&tables, event));
-        let rows = Rows::new(tables.iter().collect(), PORTCONN_HEADER);
-        let whole = rows.text();
+        let rows = HostText::new(tables.iter().collect(), PORTCONN_HEADER, None);
+        let whole = rows.read_all();
         let (mut reader, mut offset) = (Reader::default(), 0);
         for (from, space) in steps {
             offset = from.unwrap_or(offset);
-            let mut taker = Taker {
-                text: vec![],
-                space,
-            };
-            let count = reader.read(&rows, offset, &mut taker).unwrap();
+            let mut buffer = Buffer::new(space);
+            let count = reader.read(&rows, offset, &mut buffer).unwrap();
             let start = whole.len().min(offset as usize);
             let end = whole.len().min(start + space);
             assert_eq!(
-                std::str::from_utf8(&taker.text),
+                std::str::from_utf8(&buffer.bytes),
                 Ok(&whole[start..end]),
                 "{space} bytes from {offset} on"
             );
             offset += count as u64;
         }
         reader.close(&rows);
-        assert_eq!(rows.text(), whole);
+        assert_eq!(rows.read_all(), whole);
     });
 }
 
@@ -262,7 +268,7 @@ fn rows_are_in_order() {
             counts
                 .iter()
                 .for_each(|(cpu, key, amount)| tables[*cpu].add(*key, 1, Out, *amount));
-            let text = Rows::new(tables.iter().collect(), TRAFFIC_HEADER).text();
+            let text = HostText::new(tables.iter().collect(), TRAFFIC_HEADER, None).read_all();
             let labels: Vec<_> = text
                 .lines()
                 .skip(1)

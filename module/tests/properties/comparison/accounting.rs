@@ -2,19 +2,21 @@
 
 //! A accounting with some CPUs that count for one table, as the module does it in the kernel.
 
-use super::rows::Rows;
 use core::fmt::Debug;
-use xt_traffic_accounting::accounting::{
-    cpu_tables::{self, AllCpus, CpuTables},
-    flows::{Clock, Flows, Ticks},
-    hash::Seed,
-    key::Key,
-    network::Network,
-    packet::{Family, Packet},
-    params::{Counts, Sizes},
-    report::{IPCONN_HEADER, PORTCONN_HEADER, TRAFFIC_HEADER},
-    slots::Memory,
-    table::{Size, Table},
+use xt_traffic_accounting::{
+    accounting::{
+        cpu_tables::{self, AllCpus, CpuTables},
+        flows::{Clock, Flows, Ticks},
+        hash::Seed,
+        key::Key,
+        network::Network,
+        packet::{Family, Packet},
+        params::{Counts, Sizes},
+        report::{IPCONN_HEADER, PORTCONN_HEADER, TRAFFIC_HEADER},
+        slots::Memory,
+        table::{Size, Table},
+    },
+    host::HostText,
 };
 
 /// The clock of the accounting.
@@ -94,22 +96,19 @@ where
     /// The texts of the files: traffic, ipconn, portconn.
     pub fn texts(&self) -> [Option<String>; 3] {
         [
-            self.rows(TRAFFIC_HEADER, CpuTables::traffic)
-                .map(|rows| rows.text()),
-            self.rows(IPCONN_HEADER, CpuTables::ipconn)
-                .map(|rows| rows.text()),
-            self.rows(PORTCONN_HEADER, CpuTables::portconn)
-                .map(|rows| rows.text()),
+            self.text(TRAFFIC_HEADER, CpuTables::traffic),
+            self.text(IPCONN_HEADER, CpuTables::ipconn),
+            self.text(PORTCONN_HEADER, CpuTables::portconn),
         ]
     }
 
-    fn rows<K: Key, const PAIRS: usize>(
+    fn text<K: Key, const PAIRS: usize>(
         &self,
         header: &'static str,
         table: impl Fn(&CpuTables<A, M>) -> Option<&Table<K, PAIRS, M>>,
-    ) -> Option<Rows<'_, K, PAIRS, M>> {
+    ) -> Option<String> {
         let tables = self.cpus.iter().map(table).collect::<Option<Vec<_>>>()?;
-        Some(Rows::new(tables, header))
+        Some(HostText::new(tables, header, None).read_all())
     }
 }
 

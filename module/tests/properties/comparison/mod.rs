@@ -8,7 +8,6 @@
 pub mod accounting;
 pub mod bytes;
 pub mod receive;
-pub mod rows;
 
 use accounting::{Accounting, Nonlinear, CLOCK, ROOMY, START};
 use core::{fmt, net::IpAddr, time::Duration};

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What readers need from the kernel, or from the host in tests: lists, a lock and a pause.
+
+use super::{
+    delivery::ReadError,
+    slots::Memory, //
+};
+use core::ops::DerefMut;
+
+/// The kernel, or the host in tests.
+pub trait Platform {
+    /// The memory of tables that readers change.
+    type Memory: Memory;
+    /// Why an operation fails.
+    type Error: From<ReadError>;
+    /// A list that can grow.
+    type List<T>: DerefMut<Target = [T]>;
+    /// A mutex.
+    type Lock<T>;
+
+    /// Makes an empty list with room for `capacity` items.
+    fn list<T>(capacity: usize) -> Result<Self::List<T>, Self::Error>;
+
+    /// Appends `item` to `list`. The list grows if it is full.
+    fn push<T>(list: &mut Self::List<T>, item: T) -> Result<(), Self::Error>;
+
+    /// Calls `f` while `lock` is held.
+    fn with<T, R>(lock: &Self::Lock<T>, f: impl FnOnce(&T) -> R) -> R;
+
+    /// Lets other tasks run. Fails if the reader has been killed.
+    ///
+    /// Long loops call this after at most [`PAUSE`](super::sort::PAUSE) items.
+    fn pause() -> Result<(), Self::Error>;
+}

@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The atomic types that all of this module uses.
+//!
+//! Kernel code obeys the Linux kernel memory model (LKMM, [`tools/memory-model`]), while the
+//! atomic types of `core` obey the C11 model, and no variable may be accessed under both. The
+//! variables of this module are accessed by its own Rust code alone, through the types below, so
+//! one model holds for all accesses to each of them.
+//!
+//! `kernel::sync::atomic` of Linux 6.18 cannot take their place: it has no atomic pointers, and
+//! each of its operations calls a C function, also in the packet path. When it can, this file is
+//! the only one to change.
+//!
+//! [`tools/memory-model`]: srctree/tools/memory-model/Documentation/explanation.txt
+
+pub use core::sync::atomic::{
+    AtomicBool,
+    AtomicPtr,
+    AtomicU32,
+    AtomicU64,
+    Ordering, //
+};
