@@ -4,7 +4,7 @@
 
 use crate::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// The protocols that are told apart.
+/// The protocols that are counted separately.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
     /// Protocol 6.
@@ -17,22 +17,24 @@ pub enum Protocol {
     Other,
 }
 
-/// Column pairs of a file of bytes: TCP, UDP, OTHER.
+/// Pairs of columns in a file of bytes: TCP, UDP, OTHER.
 pub const BYTE_COLUMNS: usize = 3;
-/// Column pairs of a file of connections: TCP, UDP, ICMP, OTHER.
+/// Pairs of columns in a file of connections: TCP, UDP, ICMP, OTHER.
 pub const CONNECTION_COLUMNS: usize = 4;
 
 impl Protocol {
-    /// Its pair among the connections.
+    /// The pair of columns in a file of connections.
     #[inline]
     pub const fn connection_column(self) -> usize {
         self as usize
     }
 }
 
-/// The pair of a protocol number among the bytes, in both families. ICMP is OTHER there.
+/// The pair of columns in a file of bytes for an IP protocol number. The same in both families:
+/// ICMP counts as OTHER there.
 ///
-/// Two choices rather than a `match`, which would become jumps that nobody foresees.
+/// Two selections instead of a `match`: they compile to conditional moves, a `match` to branches
+/// that the CPU cannot predict.
 #[inline]
 pub const fn byte_column(number: u8) -> usize {
     let other = if number == 17 { 1 } else { 2 };
@@ -43,20 +45,21 @@ pub const fn byte_column(number: u8) -> usize {
     }
 }
 
-/// A packet's direction, as seen from the address whose row it is.
+/// A packet's direction, as seen from the address that it is counted for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
     /// The address sent it.
     Out,
-    /// The address is to receive it.
+    /// The packet is addressed to it.
     In,
 }
 
-/// Pairs of what went out and in.
+/// The counters of a row: `PAIRS` pairs of (outgoing, incoming).
 ///
-/// One context writes at a time: the CPU that owns the row, with bottom halves off, or a reader
-/// who holds the lock of what readers were given. So adding is a load and a store, not an atomic read-modify-write, and costs what a plain addition costs.
-/// Readers on other CPUs see each counter whole, never torn. Counters wrap around at 2^64.
+/// Only one context writes at a time: the CPU that owns the row, with bottom halves disabled, or a
+/// reader that holds the lock of the delivered counts. So adding is a load and a store, not an
+/// atomic read-modify-write, and costs as much as a plain addition. Readers on other CPUs never
+/// see a torn counter. Counters wrap around at 2^64.
 #[derive(Debug)]
 pub struct Counters<const PAIRS: usize>([[AtomicU64; 2]; PAIRS]);
 
@@ -67,25 +70,25 @@ impl<const PAIRS: usize> Default for Counters<PAIRS> {
 }
 
 impl<const PAIRS: usize> Counters<PAIRS> {
-    /// Adds to one counter. The last column, OTHER, is also for those that are not there: no packet is to make this
-    /// panic, wherever the column comes from.
+    /// Adds `amount` to one counter. A column out of range counts as the last one, OTHER, so that
+    /// this cannot panic in the packet path.
     #[inline]
     pub fn add(&self, column: usize, direction: Direction, amount: u64) {
         debug_assert!(column < PAIRS);
         add_to(&self.0[column.min(PAIRS - 1)][direction as usize], amount);
     }
 
-    /// Adds to all counters.
+    /// Adds `totals` to the counters.
     pub fn add_all(&self, totals: &Totals<PAIRS>) {
         self.each(totals, add_to);
     }
 
-    /// Takes away what was added before.
+    /// Subtracts `totals` from the counters.
     pub fn subtract_all(&self, totals: &Totals<PAIRS>) {
         self.each(totals, |cell, amount| add_to(cell, amount.wrapping_neg()));
     }
 
-    /// The counters as they are now.
+    /// The current values of the counters.
     pub fn read(&self) -> Totals<PAIRS> {
         Totals(core::array::from_fn(|i| {
             [self.0[i][0].load(Relaxed), self.0[i][1].load(Relaxed)]
@@ -105,7 +108,7 @@ pub(super) fn add_to(cell: &AtomicU64, amount: u64) {
     cell.store(cell.load(Relaxed).wrapping_add(amount), Relaxed);
 }
 
-/// The sum of counters that are kept in several places for one owner.
+/// The values of the counters of a row, or their sum over several CPUs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Totals<const PAIRS: usize>([[u64; 2]; PAIRS]);
 
@@ -116,34 +119,33 @@ impl<const PAIRS: usize> Default for Totals<PAIRS> {
 }
 
 impl<const PAIRS: usize> Totals<PAIRS> {
-    /// Takes in counters of another place.
+    /// Adds `other`, with wrap-around.
     pub fn merge(&mut self, other: Self) {
         self.each(other, u64::wrapping_add);
     }
 
-    /// What is left of these after what has been taken already: nothing, where more was taken than
-    /// is known here.
+    /// Subtracts `taken` from each value. The result is 0 where more was taken than there is.
     #[must_use]
     pub fn without(mut self, taken: Self) -> Self {
         self.each(taken, |value, taken| match value.wrapping_sub(taken) {
-            // Counters wrap around, so that is how "less than" looks.
+            // Counters wrap around, so a difference in the upper half means "less than taken".
             left if left > u64::MAX / 2 => 0,
             left => left,
         });
         self
     }
 
-    /// Is there nothing to report?
+    /// Returns whether all values are zero.
     pub fn is_zero(&self) -> bool {
         self.0.iter().flatten().all(|value| *value == 0)
     }
 
-    /// The pairs (out, in) in the order of the columns, without TOTAL.
+    /// The pairs (outgoing, incoming) in the order of the columns, without TOTAL.
     pub fn pairs(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         self.0.iter().map(|[sent, received]| (*sent, *received))
     }
 
-    /// The pair TOTAL, the sum of the others.
+    /// The pair TOTAL: the sum of all pairs.
     pub fn total(&self) -> (u64, u64) {
         self.pairs().fold((0, 0), |sum, pair| {
             (sum.0.wrapping_add(pair.0), sum.1.wrapping_add(pair.1))
@@ -162,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_cell_is_its_own() {
+    fn each_column_and_direction_has_its_own_counter() {
         let counters = Counters::<4>::default();
         let protocols = [
             Protocol::Tcp,
@@ -184,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn icmp_is_other_among_the_bytes() {
+    fn bytes_of_icmp_count_as_other() {
         for number in 0..=255 {
             let expected = [6, 17]
                 .iter()
@@ -200,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_taken_can_be_given_back() {
+    fn taken_counts_are_subtracted_until_given_back() {
         let (counters, taken) = (Counters::<3>::default(), Counters::<3>::default());
         counters.add(1, Direction::In, 7);
         taken.add_all(&counters.read());
@@ -211,7 +213,7 @@ mod tests {
         seven.merge(taken.read());
         assert!(
             Totals::default().without(seven).is_zero(),
-            "never less than nothing"
+            "the difference is never negative"
         );
         taken.subtract_all(&seven);
         assert_eq!(counters.read().without(taken.read()).total(), (0, 10));

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Rows that keys find by their lowest bits, for a small network: neither a hash nor an index.
+//! Rows that are found by the lowest bits of their keys. Small networks use them.
 //!
-//! A row has the number of its address within the network, and pages of rows come with the first
-//! address in them.
+//! The number of a row is the host part of its address, so there is neither a hash nor an index. A
+//! page of rows is allocated when the first of its addresses is counted.
 
 use super::{
     counters::Counters,
@@ -17,20 +17,25 @@ use crate::atomic::{
 };
 use core::marker::PhantomData;
 
-/// The rows of one CPU for keys that are alike but for their lowest bits.
+/// The rows of one CPU for keys that differ in their lowest bits only.
 pub struct Direct<K, const PAIRS: usize, M: Memory> {
-    /// What the keys have in common; the other bits are 0.
+    /// The words of the key of row 0: the bits of `mask` are 0.
     prefix: [u64; 2],
-    /// The bits in which they differ.
+    /// The bits in which the keys differ. They are the number of a row.
     mask: u32,
-    /// How many rows are in use.
+    /// The number of rows in use.
     length: AtomicU32,
     rows: M::Slots<Row<PAIRS>>,
     _keys: PhantomData<fn(K) -> K>,
 }
 
 impl<K: Key, const PAIRS: usize, M: Memory> Direct<K, PAIRS, M> {
-    /// No rows yet. There are as many keys with `prefix` as `rows` says, a power of two.
+    /// Makes no row yet. `rows` is the number of keys, a power of two, and `prefix` has the words
+    /// of the first of them.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of `memory` if it cannot provide the array.
     pub fn new(prefix: [u64; 2], rows: u32, memory: &M) -> Result<Self, M::Error> {
         let mask = rows.max(1) - 1;
         Ok(Self {
@@ -42,13 +47,13 @@ impl<K: Key, const PAIRS: usize, M: Memory> Direct<K, PAIRS, M> {
         })
     }
 
-    /// Makes the row of a key that has none, and takes it into use, or says that there is no memory.
+    /// Allocates the row of a key that has none and marks it as used. `None` if there is no memory.
     pub fn insert(&self, key: K) -> Option<&Counters<PAIRS>> {
         self.rows.make(self.number(key))?;
         self.take(key)
     }
 
-    /// Takes the row of a key that has none into use, if it is there.
+    /// Marks the unused row of a key as used. `None` if it is not allocated.
     pub fn take(&self, key: K) -> Option<&Counters<PAIRS>> {
         let row = self.rows.get(self.number(key))?;
         row.key[0].store(USED, Release);
@@ -62,17 +67,17 @@ impl<K: Key, const PAIRS: usize, M: Memory> Direct<K, PAIRS, M> {
         key.to_words()[0] as u32 & self.mask
     }
 
-    /// How many rows are in use.
+    /// The number of rows in use.
     pub fn rows(&self) -> u32 {
         self.length.load(Relaxed)
     }
 
-    /// The numbers that rows can have are below that.
+    /// The upper bound of the row numbers, exclusive: the number of keys.
     pub fn end(&self) -> u32 {
         self.mask + 1
     }
 
-    /// The key of row `number`, if it is in use.
+    /// The key of row `number`. `None` if the row is not in use.
     pub fn key(&self, number: u32) -> Option<K> {
         let [low, high] = self.prefix;
         self.rows
@@ -81,12 +86,12 @@ impl<K: Key, const PAIRS: usize, M: Memory> Direct<K, PAIRS, M> {
             .then(|| K::from_words([low | u64::from(number), high]))
     }
 
-    /// The counters in row `number`.
+    /// The counters in row `number`. `None` if the row is not allocated.
     pub fn counters(&self, number: u32) -> Option<&Counters<PAIRS>> {
         Some(&self.rows.get(number)?.counters)
     }
 
-    /// Bytes of memory that the rows take.
+    /// The bytes of memory that the rows take.
     pub fn memory(&self) -> usize {
         self.rows.memory()
     }
@@ -100,7 +105,8 @@ impl<K: Key, const PAIRS: usize, M: Memory> Find<K, PAIRS> for Direct<K, PAIRS, 
     }
 }
 
-/// What is in the place of the key, which the row's number says: a row that nothing was counted in has zeros.
+/// The first key word of a row in use. The number of a direct row implies its key, so the word only
+/// tells whether the row is in use: it is 0 until something is counted in the row.
 const USED: u64 = 1;
 
 impl<const PAIRS: usize> Row<PAIRS> {

@@ -1,18 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Hashes that nobody can predict who doesn't know the seed.
+//! A seeded hash. Senders choose the addresses, so without the seed it must be unpredictable which
+//! keys collide.
 
-/// What makes hashes unpredictable for those who choose the addresses.
+/// The secret seed of a hash.
 #[derive(Clone, Copy)]
 pub struct Seed {
     start: u64,
     factor: u64,
 }
 
-/// A hash in the making.
+/// The state of a hash.
 ///
-/// Each step multiplies what there is with a secret factor and folds the 128-bit product, so that
-/// every bit of the result depends on all that came before.
+/// Each step multiplies the state by a secret factor and folds the 128-bit product to 64 bits, so
+/// that every bit of the result depends on all words before.
 #[derive(Clone, Copy)]
 #[must_use]
 pub struct Hash {
@@ -21,9 +22,9 @@ pub struct Hash {
 }
 
 impl Seed {
-    /// Makes a seed of a random number.
+    /// Makes a seed from a random number.
     pub const fn new(random: u64) -> Self {
-        // 2^64 divided by the golden ratio: odd, and without a pattern.
+        // 2^64 divided by the golden ratio: an odd number whose bits have no pattern.
         let factor = fold(random, 0x9e37_79b9_7f4a_7c15) | 1;
         Self {
             start: random,
@@ -31,7 +32,7 @@ impl Seed {
         }
     }
 
-    /// Begins a hash.
+    /// Starts a hash.
     #[inline]
     pub const fn hash(self) -> Hash {
         Hash {
@@ -42,7 +43,7 @@ impl Seed {
 }
 
 impl Hash {
-    /// Takes in a word.
+    /// Adds a word.
     #[inline]
     pub const fn word(self, word: u64) -> Self {
         Self {
@@ -51,15 +52,16 @@ impl Hash {
         }
     }
 
-    /// The hash of the words so far.
+    /// The hash of the words.
     #[inline]
     pub const fn finish(self) -> u64 {
         self.state
     }
 
-    /// 32 bits of it, of which the lower ones can be the number of a place.
+    /// The hash of the words in 32 bits. Its lowest bits can be used as the index of a bucket.
     ///
-    /// Those of the hash itself are no good for that: with some seeds, keys that differ in few bits get few places.
+    /// The lowest bits of [`Self::finish`] are not suitable: with some seeds, keys that differ in
+    /// few bits get only few different indexes.
     #[inline]
     pub const fn index(self) -> u32 {
         (self.state.wrapping_mul(self.factor) >> 32) as u32
@@ -80,7 +82,7 @@ mod tests {
     use std::collections::HashSet;
 
     #[test]
-    fn words_and_their_order_matter() {
+    fn the_hash_depends_on_the_words_their_order_and_the_seed() {
         let hash = |words: &[u64]| {
             words
                 .iter()
@@ -96,11 +98,11 @@ mod tests {
         );
     }
 
-    /// Whatever keys have in common, and whatever the seed: a place has as many of them as chance would give it.
+    /// With any seed, buckets have as many keys as with random indexes, even if the keys share bits.
     #[test]
-    fn places_are_taken_evenly() {
+    fn indexes_are_spread_evenly() {
         const KEYS: u64 = 1 << 12;
-        const PLACES: usize = 1 << 14;
+        const BUCKETS: usize = 1 << 14;
         for n in 1..100u64 {
             let seed = Seed::new(n.wrapping_mul(0xd134_2543_de82_ef95));
             for (name, key) in [
@@ -110,18 +112,20 @@ mod tests {
                 ("upper words", |n| n << 48),
                 ("backwards", |n| u64::from((n as u32).reverse_bits())),
             ] {
-                let mut places = std::vec![0u64; PLACES];
-                (0..KEYS)
-                    .for_each(|n| places[seed.hash().word(key(n)).index() as usize % PLACES] += 1);
-                // How many keys are looked at until all have been found: 1.125 for each, by chance.
-                let looks: u64 = places.iter().map(|keys| keys * (keys + 1) / 2).sum();
-                assert!(looks < KEYS * 125 / 100, "{name}, seed {n}: {looks}");
+                let mut buckets = std::vec![0u64; BUCKETS];
+                (0..KEYS).for_each(|n| {
+                    buckets[seed.hash().word(key(n)).index() as usize % BUCKETS] += 1
+                });
+                // Looking up every key in its bucket's chain compares 1.125 keys on average if the
+                // indexes are random.
+                let compared: u64 = buckets.iter().map(|keys| keys * (keys + 1) / 2).sum();
+                assert!(compared < KEYS * 125 / 100, "{name}, seed {n}: {compared}");
             }
         }
     }
 
     #[test]
-    fn neighbours_spread_over_all_bits() {
+    fn consecutive_keys_change_every_bit() {
         let seed = Seed::new(0x0123_4567_89ab_cdef);
         for bit in 0..64 {
             let ones = (0..1000)

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Rows in the order in which their keys came, and an index to find them.
+//! Rows in the order in which their keys were first seen, and a hash index to find them.
 //!
-//! The index is a linear hash table: when there are [`BUCKETS`] times as many buckets as rows, each new
-//! row brings that many more, by splitting the buckets whose turn it is. So there is no moment at
-//! which everything moves, and memory follows the number of rows, page by page.
+//! The index is a linear hash table (<https://en.wikipedia.org/wiki/Linear_hashing>) with at least
+//! [`BUCKETS`] buckets per row. When a new row needs more buckets, the next [`BUCKETS`] buckets in
+//! order are split. So the index is never rehashed as a whole, and it grows page by page with the
+//! number of rows.
 
 use super::{
     counters::Counters,
@@ -19,8 +20,9 @@ use crate::atomic::{
 };
 use core::marker::PhantomData;
 
-/// Buckets for each row. Nearly every row is then the first in its bucket, and a CPU that foresees that
-/// goes on to the next packet while the row comes from memory. Where a chain ends nobody foresees.
+/// Buckets per row. With four, nearly every row is the first one in its bucket. The CPU predicts
+/// that and executes the next packet while the row is fetched from memory. With fewer buckets the
+/// chains are longer, and the CPU cannot predict where a chain ends.
 const BUCKETS: u32 = 4;
 
 /// A reference to a row or to the end of a chain: 0, or the row's number plus one.
@@ -29,23 +31,27 @@ type Link = AtomicU32;
 /// The rows of one CPU, for any keys.
 pub struct Hashed<K, const PAIRS: usize, M: Memory> {
     seed: Seed,
-    /// How many rows are there. Rows below this number are complete.
+    /// The number of rows. Rows with lower numbers are complete.
     length: AtomicU32,
-    /// How many buckets are there, at least one. Their memory comes with the first row in them.
+    /// The number of buckets, at least one. A page of buckets is allocated with its first row.
     buckets: AtomicU32,
-    /// The bits of a hash by which they are told apart: [`mask`] of their number.
+    /// The [`mask`] for `buckets`.
     mask: AtomicU32,
     rows: M::Slots<Row<PAIRS>>,
-    /// The first row in a bucket.
+    /// The first row of each bucket.
     heads: M::Slots<Link>,
-    /// The next row in the bucket of a row.
+    /// For each row, the next row in the same bucket.
     nexts: M::Slots<Link>,
     _keys: PhantomData<fn(K) -> K>,
 }
 
 impl<K: Key, const PAIRS: usize, M: Memory> Hashed<K, PAIRS, M> {
-    /// No rows yet, and at most `rows`. There are `buckets` buckets from the start, though without
-    /// memory: at least one.
+    /// Makes no row yet, and at most `rows` later. Starts with `buckets` buckets, at least one,
+    /// which take no memory yet.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of `memory` if it cannot provide the arrays.
     pub fn new(seed: Seed, rows: u32, buckets: u32, memory: &M) -> Result<Self, M::Error> {
         let buckets = buckets.max(1);
         Ok(Self {
@@ -60,12 +66,12 @@ impl<K: Key, const PAIRS: usize, M: Memory> Hashed<K, PAIRS, M> {
         })
     }
 
-    /// Makes a row for a key that has none, or says that there is no room.
+    /// Makes a row for a key that has none. `None` if there is no room.
     pub fn insert(&self, key: K) -> Option<&Counters<PAIRS>> {
         let number = self.length.load(Relaxed);
         let (row, next) = (self.rows.make(number)?, self.nexts.make(number)?);
         if number >= self.buckets.load(Relaxed) / BUCKETS {
-            // Without memory for more of them the chains just get longer.
+            // Without memory for more buckets, the chains get longer.
             let _ = (0..BUCKETS).try_for_each(|_| self.split());
         }
         let head = self.heads.make(self.bucket(self.hash(key)))?;
@@ -74,16 +80,16 @@ impl<K: Key, const PAIRS: usize, M: Memory> Hashed<K, PAIRS, M> {
         row.key[1].store(high, Relaxed);
         next.store(head.load(Relaxed), Relaxed);
         head.store(number.wrapping_add(1), Relaxed);
-        // Readers that see the new length see the key.
+        // Pairs with the Acquire in rows(): a reader that sees the new length sees the key.
         self.length.store(number.wrapping_add(1), Release);
         Some(&row.counters)
     }
 
-    /// Adds a bucket and moves to it what belongs there. `None` if there is no memory for it.
+    /// Adds a bucket and moves to it the rows that belong there. `None` if there is no memory.
     fn split(&self) -> Option<()> {
         let new = self.buckets.load(Relaxed);
         let new_head = self.heads.make(new)?;
-        // The bucket where the hashes of the new one were till now.
+        // The bucket that has the rows of the new one until now.
         let old = self.bucket(new);
         let buckets = new.wrapping_add(1);
         self.buckets.store(buckets, Relaxed);
@@ -118,40 +124,39 @@ impl<K: Key, const PAIRS: usize, M: Memory> Hashed<K, PAIRS, M> {
         hash_of(self.seed, key).index()
     }
 
-    /// The bucket of `hash`.
     #[inline]
     fn bucket(&self, hash: u32) -> u32 {
         bucket(hash, self.buckets.load(Relaxed), self.mask.load(Relaxed))
     }
 
-    /// How many rows are there.
+    /// The number of rows.
     pub fn rows(&self) -> u32 {
         self.length.load(Acquire)
     }
 
-    /// The numbers of the rows are below that: each has one.
+    /// The upper bound of the row numbers, exclusive. Every number below it has a row.
     pub fn end(&self) -> u32 {
         self.rows()
     }
 
-    /// The key of row `number`.
+    /// The key of row `number`. `None` if there is no such row.
     pub fn key(&self, number: u32) -> Option<K> {
         Some(K::from_words(self.rows.get(number)?.words()))
     }
 
-    /// The counters in row `number`.
+    /// The counters in row `number`. `None` if there is no such row.
     pub fn counters(&self, number: u32) -> Option<&Counters<PAIRS>> {
         Some(&self.rows.get(number)?.counters)
     }
 
-    /// Bytes of memory that the rows and the index take.
+    /// The bytes of memory that the rows and the index take.
     pub fn memory(&self) -> usize {
         self.rows.memory() + self.heads.memory() + self.nexts.memory()
     }
 }
 
 impl<K: Key, const PAIRS: usize, M: Memory> Find<K, PAIRS> for Hashed<K, PAIRS, M> {
-    // Never a call. As one, a packet takes up to twice as long when rows have to come from memory.
+    // Always inlined: with a call, a packet takes up to twice as long when its rows are not cached.
     #[inline(always)]
     fn find(&self, key: K) -> Option<&Counters<PAIRS>> {
         let words = key.to_words();
@@ -174,17 +179,17 @@ impl<const PAIRS: usize> Row<PAIRS> {
     }
 }
 
-/// The bits of a hash that tell `buckets` buckets apart. There is at least one.
+/// The bits of a hash that distinguish `buckets` buckets. `buckets` is at least 1.
 fn mask(buckets: u32) -> u32 {
     u32::MAX
         .checked_shr(buckets.saturating_sub(1).leading_zeros())
         .unwrap_or(0)
 }
 
-/// The bucket of `hash` among `buckets`, with their `mask`.
+/// The bucket of `hash` among `buckets`, whose [`mask`] is `mask`.
 ///
-/// With 2^n < buckets <= 2^(n+1), the buckets that have been split in this round, and those
-/// that they were split into, are told apart by n+1 bits of the hash, the others by n.
+/// Let 2^n < `buckets` <= 2^(n+1). Buckets that are split already, and the buckets that they were
+/// split into, are selected by n+1 bits of the hash. The others are selected by n bits.
 #[inline]
 fn bucket(hash: u32, buckets: u32, mask: u32) -> u32 {
     let wide = hash & mask;
@@ -217,7 +222,7 @@ mod tests {
         (0..addresses).for_each(|n| assert!(hashed.insert(0x0a00_0000 | n).is_some()));
     }
 
-    /// How many rows are in each bucket.
+    /// The number of rows in each bucket.
     fn chains(hashed: &Hashed<u32, 3, Heap>) -> Vec<u32> {
         let length = |bucket| {
             let mut link = hashed
@@ -235,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn each_hash_has_a_bucket() {
+    fn every_hash_has_a_bucket() {
         for buckets in [1, 2, 3, 4, 5, 255, 256, 257, u32::MAX] {
             let mask = mask(buckets);
             assert!(
@@ -260,14 +265,14 @@ mod tests {
             assert_eq!(chains.iter().sum::<u32>(), ROWS);
             let longest = chains.iter().max();
             assert!(longest < Some(&8), "{longest:?}");
-            // All but an eighth are found at once.
+            // More than 7/8 of the rows are the first in their bucket.
             let first = chains.iter().filter(|length| **length > 0).count();
             assert!(first > ROWS as usize / 8 * 7, "{first}");
         }
     }
 
     #[test]
-    fn buckets_take_no_memory_before_there_are_rows() {
+    fn buckets_take_no_memory_before_they_have_rows() {
         let hashed = hashed(1 << 20, 1 << 24);
         assert_eq!(hashed.memory(), 0);
         insert(&hashed, 1);

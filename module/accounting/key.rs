@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What rows are for: addresses and ports.
+//! The keys of rows: addresses and ports.
 
 use super::hash::{Hash, Seed};
 use core::{
@@ -9,36 +9,37 @@ use core::{
     ops::BitAnd,
 };
 
-/// Something that has a row of its own. Rows come in the order of their keys.
+/// A key of a row. Files list their rows in ascending order of keys.
 pub trait Key: Copy + Ord + Send + Sync + 'static {
-    /// The key as it is stored in a row.
+    /// The key as a row stores it: the lowest 64 bits, then the highest.
     fn to_words(self) -> [u64; 2];
 
     /// The inverse of `to_words`.
     fn from_words(words: [u64; 2]) -> Self;
 
-    /// Takes the key into a hash.
+    /// Adds the key to a hash.
     fn hash(self, hash: Hash) -> Hash;
 
-    /// Takes two keys into a hash, of which the order matters.
+    /// Adds two keys to a hash. Their order matters.
     #[inline]
     fn hash_both(keys: (Self, Self), hash: Hash) -> Hash {
         keys.1.hash(keys.0.hash(hash))
     }
 
-    /// The first cell of its row.
+    /// The text in the first column of the row.
     fn label(self) -> impl Display;
 }
 
 /// An address of one family.
 pub trait Address: Key + BitAnd<Output = Self> {
-    /// Bits in an address.
+    /// The number of bits of an address.
     const BITS: u32;
-    /// Length of the run of ones at the most significant end.
+    /// The number of leading one bits.
     fn leading_ones(self) -> u32;
-    /// How many ones there are.
+    /// The number of one bits.
     fn count_ones(self) -> u32;
-    /// An address in network byte order. `None` if bytes that it has no use for are not zero.
+    /// Reads an address in network byte order from the start of `bytes`. `None` if a byte after it
+    /// is not zero.
     fn from_bytes(bytes: &[u8; 16]) -> Option<Self>;
 }
 
@@ -81,7 +82,7 @@ impl Key for u32 {
         hash.word(u64::from(self))
     }
 
-    /// Both have room in one word.
+    /// Hashes both addresses as one word.
     #[inline]
     fn hash_both((one, other): (Self, Self), hash: Hash) -> Hash {
         hash.word(u64::from(one) << 32 | u64::from(other))
@@ -111,7 +112,7 @@ impl Address for u32 {
     }
 }
 
-/// An IPv6 address. Its label is in the form of RFC 5952.
+/// An IPv6 address. Its label has the canonical form: <https://www.rfc-editor.org/rfc/rfc5952>.
 impl Key for u128 {
     #[inline]
     fn to_words(self) -> [u64; 2] {
@@ -150,12 +151,12 @@ impl Address for u128 {
     }
 }
 
-/// Whom a row is for.
+/// The owner of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Owner<K> {
     /// One address or port.
     One(K),
-    /// All that have no row of their own.
+    /// All addresses or ports that have no row of their own. Its label is `*`.
     Others,
 }
 
@@ -168,7 +169,7 @@ impl<K: Key> Display for Owner<K> {
     }
 }
 
-/// The hash of a key alone.
+/// The hash of a single key.
 #[inline]
 pub fn hash_of<K: Key>(seed: Seed, key: K) -> Hash {
     key.hash(seed.hash())
@@ -186,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_come_back() {
+    fn keys_survive_the_conversion_to_words() {
         for key in [0, 1, u128::MAX, 1 << 64, 0x2001_0db8 << 96 | 5] {
             assert_eq!(u128::from_words(key.to_words()), key);
         }
@@ -195,13 +196,13 @@ mod tests {
     }
 
     #[test]
-    fn labels() {
+    fn labels_are_addresses_ports_and_a_star() {
         assert_eq!(Owner::One(0xc10b_b109u32).to_string(), "193.11.177.9");
         assert_eq!(Owner::One(53u16).to_string(), "53");
         assert_eq!(Owner::<u16>::Others.to_string(), "*");
     }
 
-    /// The rules of RFC 5952, sections 4 and 5.
+    /// <https://www.rfc-editor.org/rfc/rfc5952#section-4> and section 5.
     #[test]
     fn ipv6_labels_are_canonical() {
         for canonical in [

@@ -1,21 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is counted, and where: the pure part of the match.
+//! The accounting: it parses packets, counts bytes and connections, and formats the counts.
 //!
-//! Nothing here knows of the kernel. It is safe code on `core` alone, and builds as a crate
-//! of its own for the host, where its tests run.
+//! Nothing here depends on the kernel. It is safe code on `core` alone, so it also builds as a
+//! crate for the host, where its tests run.
 //!
-//! On the way of a packet: [`packet`] and [`ipv6`] (who sends to whom, by which protocol),
-//! [`network`] (which of the two is accounted for), [`transport`] and [`flows`] (does it start a
-//! connection), and [`cpu_tables`], which puts it all into the rows of a [`table`]: [`direct`] ones in a small
-//! network, else [`hashed`] ones.
+//! For each packet: [`packet`] and [`ipv6`] parse the IP header, [`network`] tells which ends of
+//! the packet are counted, [`transport`] and [`flows`] tell whether the packet starts a connection,
+//! and [`cpu_tables`] adds to the rows of a [`table`]. A [`row`] is found by the address itself in a
+//! small network ([`direct`]) and by a hash otherwise ([`hashed`]).
 //!
-//! On the way to a reader: [`table_text`] makes the text of a file from [`rows`], [`sort`] and
-//! [`report`] (the text of a row), [`delivery`] hands its lines to readers, and [`stats`] is the
-//! text of `.stats`. [`platform`] says what they need from the kernel.
+//! For each read: [`table_text`] is the text of a file. [`rows`] lists the rows of all CPUs,
+//! [`sort`] sorts them, [`report`] formats a row, [`delivery`] hands the lines to the reader, and
+//! [`stats`] formats `.stats`. [`platform`] is the interface to the kernel's lists and locks.
 //!
-//! [`params`] is what a rule asks for; [`slots`] says what memory tables need from their
-//! surroundings.
+//! [`params`] checks the parameters of a rule. [`counters`], [`key`] and [`hash`] are the types
+//! that the others are built on. [`slots`] is the interface to the memory allocator.
 
 #![forbid(unsafe_code)]
 

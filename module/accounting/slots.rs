@@ -1,56 +1,60 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The memory that tables are made of.
+//! The memory of tables, as the accounting sees it.
 
 use crate::atomic::{AtomicU32, Ordering::Relaxed};
 
-/// An array that grows at its end or anywhere else, and never moves.
+/// An array whose slots are allocated one by one, in any order, and never move.
 ///
-/// One context at a time makes slots; any number may look at those that are there. A slot has the
-/// `Default` of its type when it is made.
+/// Only one context at a time may call [`Self::make`]. Any number of contexts may call
+/// [`Self::get`] at the same time. A new slot has the `Default` of its type.
 pub trait Slots<T> {
-    /// The slot `index`, if it has been made.
+    /// The slot `index`. `None` if it is not allocated.
     fn get(&self, index: u32) -> Option<&T>;
 
-    /// The slot `index`, made now if it is not there yet. `None` if memory is short or the array
-    /// is as long as it may get.
+    /// The slot `index`, allocated now if need be. `None` if there is no memory or if `index` is
+    /// not below the limit of the array.
     fn make(&self, index: u32) -> Option<&T>;
 
-    /// Bytes of memory that it takes at the moment.
+    /// The bytes of memory that the allocated slots take.
     fn memory(&self) -> usize;
 }
 
-/// Where tables get their arrays from.
+/// An allocator of arrays.
 pub trait Memory {
     /// An array of `T`.
     type Slots<T: Slot>: Slots<T>;
-    /// Why there is no array.
+    /// The error if an array cannot be allocated.
     type Error;
 
-    /// How many times a new slot is given up without asking, after one could not be had.
+    /// The number of allocations to skip after one has failed (see [`Backoff`]).
     fn backoff(&self) -> u32;
 
-    /// An array that may get as long as `limit`, without any slot yet.
+    /// An array of at most `limit` slots, none of which is allocated yet.
+    ///
+    /// # Errors
+    ///
+    /// Fails if there is no memory for the array's own bookkeeping.
     fn slots<T: Slot>(&self, limit: u32) -> Result<Self::Slots<T>, Self::Error>;
 }
 
-/// What can be in a slot.
+/// A type that can be in a slot.
 pub trait Slot: Default + Send + Sync + 'static {}
 
 impl<T: Default + Send + Sync + 'static> Slot for T {}
 
-/// Keeps those from asking who would ask in vain: after memory was short, a flood of new addresses
-/// would else make every packet pay for an allocation that fails.
+/// Skips a number of allocations after one has failed. Without it, when memory is short, a flood
+/// of new addresses makes every packet pay for an allocation that fails.
 #[derive(Debug)]
 pub struct Backoff {
-    /// How many attempts are left out after a failure.
+    /// The number of attempts to skip after a failure.
     length: u32,
-    /// How many of them are still to come.
+    /// The number of attempts still to skip.
     left: AtomicU32,
 }
 
 impl Backoff {
-    /// No failure yet.
+    /// Skips `length` attempts after each failure.
     pub fn new(length: u32) -> Self {
         Self {
             length,
@@ -58,7 +62,9 @@ impl Backoff {
         }
     }
 
-    /// Makes an attempt unless one has failed not long ago. One context at a time calls this.
+    /// Calls `make`, unless the attempt is to be skipped. `None` if it is skipped or fails.
+    ///
+    /// Must not be called by two contexts at the same time.
     pub fn attempt<T>(&self, make: impl FnOnce() -> Option<T>) -> Option<T> {
         if let Some(left) = self.left.load(Relaxed).checked_sub(1) {
             self.left.store(left, Relaxed);
@@ -71,7 +77,7 @@ impl Backoff {
         made
     }
 
-    /// Will the next attempt be left out?
+    /// Returns whether the next attempt will be skipped.
     pub fn is_active(&self) -> bool {
         self.left.load(Relaxed) > 0
     }

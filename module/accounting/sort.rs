@@ -1,17 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Sorting long lists in a kernel.
+//! A merge sort for long lists in a kernel: it does not recurse, and it can be interrupted.
 
 use super::platform::Platform;
 
-/// Runs of this length are sorted in place before they are merged.
+/// The length of the runs that are sorted in place before they are merged.
 const RUN: usize = 32;
-/// After so many items that have found their places, at the latest, there is a pause.
+/// The largest number of items that are moved between two pauses.
 pub const PAUSE: usize = 1024;
 
-/// Sorts the items of a list of any length. Equal items keep their order.
+/// Sorts a list of any length. The sort is stable.
 ///
-/// Fails if there is no memory for a copy of the list, or if the reader has been killed.
+/// # Errors
+///
+/// Fails if there is no memory for a copy of the list, or if a pause fails.
 pub fn sort<P: Platform, T: Copy + Ord>(items: &mut P::List<T>) -> Result<(), P::Error> {
     let mut scratch = P::list(items.len())?;
     for chunk in items.chunks(PAUSE) {
@@ -23,12 +25,19 @@ pub fn sort<P: Platform, T: Copy + Ord>(items: &mut P::List<T>) -> Result<(), P:
     merge_sort(items, &mut scratch, P::pause)
 }
 
-/// Sorts `items`, in the same order if equal, and calls `pause` every now and then, which can put
-/// an end to it. `scratch` is as long as `items`; what is in it does not matter.
+/// Sorts `items`. The sort is stable. Calls `pause` after at most [`PAUSE`] items.
 ///
-/// `core`'s sorting recurses, with frames of hundreds of bytes and to a depth that depends on the
-/// data, which here come from the network: more than a kernel stack holds. The kernel's own is a
-/// heapsort, which jumps about in memory and takes ten times as long for millions of items.
+/// `scratch` must be as long as `items`. Its contents are overwritten.
+///
+/// The sort of `core` recurses with stack frames of hundreds of bytes, to a depth that depends on
+/// the data. The data come from the network, so the stack of the kernel could overflow. The
+/// kernel's own `sort()` is a heapsort, whose access to memory is random: it takes ten times as
+/// long for millions of items.
+///
+/// # Errors
+///
+/// Stops at the first error that `pause` returns, and returns it. `items` are in no particular
+/// order then.
 pub fn merge_sort<T: Copy + Ord, E>(
     items: &mut [T],
     scratch: &mut [T],
@@ -68,7 +77,7 @@ fn insertion_sort<T: Copy + Ord>(run: &mut [T]) {
     }
 }
 
-/// Merges two sorted slices into one that is as long as both.
+/// Merges two sorted slices into `out`, which is as long as both together.
 fn merge<T: Copy + Ord, E>(
     (mut left, mut right): (&[T], &[T]),
     out: &mut [T],
@@ -105,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn any_length_in_any_order() {
+    fn lists_of_any_length_and_order_are_sorted() {
         let mut state = 1u64;
         for length in (0..200).chain([1000, 1023, 1024, 1025, 10_000]) {
             let mut next = || {
@@ -148,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn pauses_are_not_far_apart() {
+    fn pauses_come_often_enough() {
         const LENGTH: usize = 1 << 15;
         let (mut items, mut scratch) = (vec![1; LENGTH], vec![1; LENGTH]);
         let mut pauses = 0;
@@ -157,13 +166,13 @@ mod tests {
             Ok::<_, ()>(())
         };
         merge_sort(&mut items, &mut scratch, pause).unwrap();
-        // One pass makes runs, and each of the others makes them twice as long.
+        // One pass sorts the runs. Each of the others merges pairs of runs.
         let passes = 1 + (LENGTH / RUN).ilog2() as usize;
         assert!(pauses >= passes * LENGTH / PAUSE, "{pauses}");
     }
 
     #[test]
-    fn a_pause_can_end_it() {
+    fn an_error_of_a_pause_ends_the_sort() {
         let (mut items, mut scratch) = (vec![1; 1000], vec![1; 1000]);
         let mut left = 3;
         let pause = || {

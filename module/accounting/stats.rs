@@ -1,26 +1,26 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What tables say about themselves.
+//! The text of the file `.stats`.
 //!
-//! The file `.stats` has a line `key value` for each number: first those of the whole namespace, then those
-//! of each table and file, with its name before the key.
+//! Each line is `key value`. The first lines are sums over all tables of the network namespace.
+//! The other lines are those of each table and file, whose name precedes the key.
 
 use super::{flows::RecentFlows, key::Key, params::Name, slots::Memory, table::Table};
 use core::fmt::{self, Write};
 
-/// How much there is of the rows of one file.
+/// The statistics of the rows of one file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RowStats {
-    /// Rows of all CPUs: an address has one on each that has seen it.
+    /// The rows of all CPUs. An address has a row on each CPU that has counted it.
     pub rows: u64,
-    /// Bytes of memory.
+    /// The bytes of memory that the rows and their indexes take.
     pub memory: usize,
     /// How often something was counted in the row `*`.
     pub overflows: u64,
 }
 
 impl RowStats {
-    /// Takes in the rows of a CPU.
+    /// Adds the rows of one CPU.
     pub fn add<K: Key, const PAIRS: usize, M: Memory>(&mut self, table: &Table<K, PAIRS, M>) {
         self.merge(Self {
             rows: table.rows().into(),
@@ -36,38 +36,42 @@ impl RowStats {
     }
 }
 
-/// How much there is of recent flows.
+/// The statistics of the recent flows of one table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FlowStats {
-    /// Bytes of memory.
+    /// The bytes of memory that the flows take.
     pub memory: usize,
-    /// How often a flow was forgotten that was alive.
+    /// How often a flow was forgotten before its lifetime ended, or not stored for lack of memory.
     pub forgotten: u64,
 }
 
 impl FlowStats {
-    /// Takes in the memory of a CPU.
+    /// Adds the flows of one CPU.
     pub fn add<M: Memory>(&mut self, recent: &RecentFlows<M>) {
         self.memory += recent.memory();
         self.forgotten += recent.forgotten();
     }
 }
 
-/// The files of a table, by what comes after its name, in the order of [`TableStats::files`].
+/// The suffixes of a table's files, in the order of [`TableStats::files`].
 const FILES: [&str; 3] = ["", ".ipconn", ".portconn"];
 
-/// All about one table. Tables sort by name.
+/// The statistics of one table. Tables sort by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TableStats {
-    /// Its name.
+    /// The table's name.
     pub name: Name,
-    /// Its files: traffic, ipconn, portconn.
+    /// The files: traffic, ipconn, portconn. `None` for a file that the table does not have.
     pub files: [Option<RowStats>; 3],
-    /// The flows, if it counts connections.
+    /// The flows. `None` if the table does not count connections.
     pub flows: Option<FlowStats>,
 }
 
-/// Writes the text of `.stats`.
+/// Writes the text of `.stats` for `tables`, in their order.
+///
+/// # Errors
+///
+/// Returns the error of `out`.
 pub fn write(out: &mut impl Write, tables: &[TableStats]) -> fmt::Result {
     write_sums(out, tables)?;
     tables.iter().try_for_each(|table| write_table(out, table))
@@ -127,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_nothing() {
+    fn without_tables_all_sums_are_zero() {
         let mut text = String::new();
         write(&mut text, &[]).unwrap();
         assert_eq!(
@@ -137,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn sums_and_parts() {
+    fn sums_come_before_the_statistics_of_each_file() {
         let rows = |rows| RowStats {
             rows,
             memory: 100 * rows as usize,

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The rows that one CPU keeps.
+//! The rows of one CPU.
 //!
-//! Every CPU has its own rows and its own way to find them, so counting needs no lock and
-//! writes no cache line that another CPU writes. Whoever reads the counts sums up the rows that
-//! the CPUs have for a key.
+//! Every CPU has its own rows and its own index to find them, so counting needs no lock and writes
+//! no cache line that another CPU writes. A reader sums up the rows that the CPUs have for a key.
 
 use super::{
     counters::{add_to, Counters, Direction, Totals},
@@ -21,28 +20,30 @@ use crate::atomic::{AtomicU64, Ordering::Relaxed};
 /// How keys find their rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lookup {
-    /// By a hash that nobody can predict.
+    /// By a hash with a secret seed.
     Hashed,
-    /// By their lowest bits, of which there is every combination: there are as many rows, a power of two.
+    /// By their lowest bits. There is a row for every value of these bits, so the number of rows
+    /// is a power of two.
     Direct {
-        /// The words of a key, without these bits. All keys have it in common.
+        /// The words of the first key. The other keys differ from it in the lowest bits only.
         prefix: [u64; 2],
     },
 }
 
-/// How large a table may get.
+/// The limits of a table, and how it looks up its rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size {
-    /// Rows at most.
+    /// The largest number of rows.
     pub rows: u32,
-    /// Buckets of a hash that are there from the start, though without memory: at least one.
+    /// The initial number of hash buckets. A bucket takes no memory before it has a row. At least
+    /// one bucket is used, even for 0. [`Lookup::Direct`] uses none.
     pub buckets: u32,
     /// How keys find their rows.
     pub lookup: Lookup,
 }
 
 impl Size {
-    /// The size of a table for any keys.
+    /// The size of a table that looks up its rows by hash.
     pub const fn hashed(rows: u32, buckets: u32) -> Self {
         Self {
             rows,
@@ -52,12 +53,12 @@ impl Size {
     }
 }
 
-/// The rows of one CPU. Keys are of type `K`, rows have `PAIRS` pairs of counters.
+/// The rows of one CPU. Keys are of type `K`. A row has `PAIRS` pairs of counters.
 pub struct Table<K, const PAIRS: usize, M: Memory> {
     rows: Rows<K, PAIRS, M>,
-    /// For keys that could not get a row.
+    /// The counters of all keys without a row.
     others: Counters<PAIRS>,
-    /// How often something was counted there.
+    /// How often something was added to `others`.
     overflows: AtomicU64,
     backoff: Backoff,
 }
@@ -67,7 +68,7 @@ enum Rows<K, const PAIRS: usize, M: Memory> {
     Direct(Direct<K, PAIRS, M>),
 }
 
-/// Has whichever it is do something.
+/// Evaluates an expression with the rows of a table, whether they are hashed or direct.
 macro_rules! with_rows {
     ($table:expr, $rows:ident => $do:expr) => {
         match &$table.rows {
@@ -79,6 +80,10 @@ macro_rules! with_rows {
 
 impl<K: Key, const PAIRS: usize, M: Memory> Table<K, PAIRS, M> {
     /// An empty table.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of `memory` if it cannot provide the arrays.
     pub fn new(seed: Seed, size: Size, memory: &M) -> Result<Self, M::Error> {
         let rows = match size.lookup {
             Lookup::Hashed => Rows::Hashed(Hashed::new(seed, size.rows, size.buckets, memory)?),
@@ -93,10 +98,10 @@ impl<K: Key, const PAIRS: usize, M: Memory> Table<K, PAIRS, M> {
         })
     }
 
-    /// Adds to the row of `key`.
+    /// Adds `amount` to a counter in the row of `key`. A missing row is made. If there is no room
+    /// for it, the amount is counted in the row of the others.
     ///
-    /// One context at a time calls this. A key for which there is no memory is counted among the
-    /// others.
+    /// Must not be called by two contexts at the same time.
     pub fn add(&self, key: K, column: usize, direction: Direction, amount: u64) {
         let counters = self
             .counters(Owner::One(key))
@@ -104,8 +109,10 @@ impl<K: Key, const PAIRS: usize, M: Memory> Table<K, PAIRS, M> {
         counters.add(column, direction, amount);
     }
 
-    /// Adds to the rows of those ends of a packet that are counted, of which there is one at least: the source
-    /// has sent, the destination received it.
+    /// Adds `amount` to the rows of those ends of a packet that are counted: outgoing for the
+    /// source, incoming for the destination.
+    ///
+    /// Must not be called by two contexts at the same time.
     #[inline(always)]
     pub fn add_at(&self, ends: Ends, source: K, destination: K, column: usize, amount: u64) {
         match &self.rows {
@@ -114,7 +121,7 @@ impl<K: Key, const PAIRS: usize, M: Memory> Table<K, PAIRS, M> {
         }
     }
 
-    /// Not inlined: direct rows need not pay for the registers that this takes.
+    /// Not inlined, so that the path of direct rows need not save the registers used here.
     #[inline(never)]
     fn add_hashed(&self, ends: Ends, source: K, destination: K, column: usize, amount: u64) {
         if let Rows::Hashed(rows) = &self.rows {
@@ -122,8 +129,8 @@ impl<K: Key, const PAIRS: usize, M: Memory> Table<K, PAIRS, M> {
         }
     }
 
-    /// On a mirror port nobody foresees which end is the one that is counted: so it is chosen, not jumped to. Whether
-    /// both are counted changes less.
+    /// On a mirror port the CPU cannot predict which end is counted, so the end is selected with
+    /// conditional moves. Whether both ends are counted varies less, so that is a branch.
     #[inline(always)]
     fn add_found(
         &self,
@@ -142,7 +149,7 @@ impl<K: Key, const PAIRS: usize, M: Memory> Table<K, PAIRS, M> {
         let Some(counters) = rows.find(one) else {
             return self.add_slow(ends, source, destination, column, amount);
         };
-        // At once: a CPU goes on to what comes next while the row is still on its way.
+        // Add now: the CPU executes the code below while the row is still being fetched.
         counters.add(column, direction, amount);
         if ends.both() {
             match rows.find(destination) {
@@ -152,7 +159,7 @@ impl<K: Key, const PAIRS: usize, M: Memory> Table<K, PAIRS, M> {
         }
     }
 
-    /// The same where a row may be missing.
+    /// Adds to the rows of both ends and makes those that are missing.
     #[cold]
     #[inline(never)]
     fn add_slow(&self, ends: Ends, source: K, destination: K, column: usize, amount: u64) {
@@ -164,9 +171,9 @@ impl<K: Key, const PAIRS: usize, M: Memory> Table<K, PAIRS, M> {
         }
     }
 
-    /// The counters of an owner, made if there are none. `None` if there is no room for a row.
+    /// The counters of `owner`. A missing row is made. `None` if there is no room for it.
     ///
-    /// One context at a time calls this.
+    /// Must not be called by two contexts at the same time.
     pub fn counters(&self, owner: Owner<K>) -> Option<&Counters<PAIRS>> {
         match owner {
             Owner::One(key) => self.find(key).or_else(|| self.insert(key)),
@@ -174,9 +181,9 @@ impl<K: Key, const PAIRS: usize, M: Memory> Table<K, PAIRS, M> {
         }
     }
 
-    /// What was counted for an owner, zero if it has no row.
+    /// The counts of `owner`: zero if it has no row.
     ///
-    /// No row may come into being at the same time.
+    /// Must not be called while another context makes a row.
     pub fn totals_of(&self, owner: Owner<K>) -> Totals<PAIRS> {
         match owner {
             Owner::One(key) => self.find(key).map_or_else(Totals::default, Counters::read),
@@ -184,37 +191,37 @@ impl<K: Key, const PAIRS: usize, M: Memory> Table<K, PAIRS, M> {
         }
     }
 
-    /// How many rows there are.
+    /// The number of rows.
     pub fn rows(&self) -> u32 {
         with_rows!(self, rows => rows.rows())
     }
 
-    /// The numbers of the rows are below that. Not every number need have a row.
+    /// The upper bound of the row numbers, exclusive. Numbers below it may have no row.
     pub fn end(&self) -> u32 {
         with_rows!(self, rows => rows.end())
     }
 
-    /// The key of row `number`, if there is such a row.
+    /// The key of row `number`. `None` if there is no such row.
     pub fn key(&self, number: u32) -> Option<K> {
         with_rows!(self, rows => rows.key(number))
     }
 
-    /// The counters in row `number`, zero if there is no such row.
+    /// The counts in row `number`: zero if there is no such row.
     pub fn totals(&self, number: u32) -> Totals<PAIRS> {
         with_rows!(self, rows => rows.counters(number)).map_or_else(Totals::default, Counters::read)
     }
 
-    /// What was counted for keys without a row.
+    /// The counts of all keys without a row.
     pub fn others(&self) -> Totals<PAIRS> {
         self.others.read()
     }
 
-    /// How often something was counted for a key without a row.
+    /// How often something was counted for keys without a row.
     pub fn overflows(&self) -> u64 {
         self.overflows.load(Relaxed)
     }
 
-    /// Bytes of memory that the rows take, and what finds them.
+    /// The bytes of memory that the rows and their index take.
     pub fn memory(&self) -> usize {
         with_rows!(self, rows => rows.memory())
     }
@@ -223,12 +230,12 @@ impl<K: Key, const PAIRS: usize, M: Memory> Table<K, PAIRS, M> {
         with_rows!(self, rows => rows.find(key))
     }
 
-    /// Makes a row for a key that has none, or says that there is no room.
+    /// Makes a row for a key that has none. `None` if there is no room.
     fn insert(&self, key: K) -> Option<&Counters<PAIRS>> {
         let wait = &self.backoff;
         match &self.rows {
             Rows::Hashed(rows) => wait.attempt(|| rows.insert(key)),
-            // One that has memory waits for none.
+            // A row whose page is allocated already does not depend on the back-off.
             Rows::Direct(rows) => rows.take(key).or_else(|| wait.attempt(|| rows.insert(key))),
         }
     }
@@ -280,7 +287,7 @@ pub mod tests {
     }
 
     #[test]
-    fn an_address_keeps_its_row() {
+    fn an_address_has_one_row() {
         let table = table(10);
         assert_eq!(table.rows(), 0);
         for _ in 0..3 {
@@ -294,7 +301,7 @@ pub mod tests {
     }
 
     #[test]
-    fn each_address_of_a_small_network_has_a_place() {
+    fn direct_rows_are_found_by_the_lowest_bits() {
         let table = direct();
         assert_eq!((table.rows(), table.memory()), (0, 0));
         for address in [0x0a00_00ff, 0x0a00_0000, 0x0a00_00ff] {
@@ -310,8 +317,8 @@ pub mod tests {
     }
 
     #[test]
-    fn a_row_with_memory_waits_for_none() {
-        // One page of rows.
+    fn the_back_off_does_not_delay_direct_rows_in_allocated_pages() {
+        // There is memory for one page of rows.
         let memory = Heap { most: 64 };
         let size = Size {
             rows: 1 << 8,
@@ -333,7 +340,7 @@ pub mod tests {
     }
 
     #[test]
-    fn many_addresses_in_any_order() {
+    fn hashed_rows_hold_many_addresses_in_any_order() {
         for buckets in [1, 2, 3, 256, 1000, 1 << 15] {
             let table = sized(Size::hashed(20_000, buckets));
             let mut expected = BTreeMap::new();
@@ -351,7 +358,7 @@ pub mod tests {
     }
 
     #[test]
-    fn no_byte_is_lost_when_the_table_is_full() {
+    fn a_full_table_counts_new_addresses_in_the_others() {
         let table = table(64);
         (0..1000).for_each(|address| count(&table, address, 10));
         (0..1000).for_each(|address| count(&table, address, 10));
@@ -363,7 +370,7 @@ pub mod tests {
     }
 
     #[test]
-    fn a_table_asks_for_memory_again_after_a_while() {
+    fn a_table_retries_an_allocation_after_the_back_off() {
         let table = table(4);
         (0..4).for_each(|address| count(&table, address, 1));
         assert!(!table.backoff.is_active());
@@ -375,7 +382,7 @@ pub mod tests {
         count(&table, 4, 1);
         assert!(table.backoff.is_active());
         assert_eq!(table.others().total(), (u64::from(wait) + 2, 0));
-        // Known addresses don't wait.
+        // Addresses that have a row are counted all the time.
         count(&table, 3, 1);
         assert_eq!(contents(&table)[&3], 2);
     }
