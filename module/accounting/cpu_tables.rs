@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What one CPU counts for a table.
+//! The tables of one CPU, and how a packet is counted in them.
 
 use super::{
     counters::{byte_column, Direction, BYTE_COLUMNS, CONNECTION_COLUMNS},
@@ -16,15 +16,16 @@ use super::{
 };
 use core::ptr;
 
-/// Bytes per address.
+/// The rows of bytes per address.
 pub type Traffic<A, M> = Table<A, BYTE_COLUMNS, M>;
-/// Connections per address or per port.
+/// The rows of connections per address or per port.
 pub type Connections<K, M> = Table<K, CONNECTION_COLUMNS, M>;
 
-/// Rows of ports: there are no more ports than that.
+/// The size of a table of ports: a row for each of the 2^16 ports.
 pub const PORTS: Size = Size::hashed(1 << 16, 1 << 8);
 
-/// What one CPU counts for a table.
+/// The tables of one CPU for one named table of the rules, and its recent flows. `None` for what is
+/// not counted.
 pub struct CpuTables<A, M: Memory> {
     traffic: Option<Traffic<A, M>>,
     ipconn: Option<Connections<A, M>>,
@@ -32,7 +33,7 @@ pub struct CpuTables<A, M: Memory> {
     recent: Option<RecentFlows<M>>,
 }
 
-/// A tables of nothing.
+/// Counts nothing.
 impl<A, M: Memory> Default for CpuTables<A, M> {
     fn default() -> Self {
         Self {
@@ -45,7 +46,11 @@ impl<A, M: Memory> Default for CpuTables<A, M> {
 }
 
 impl<A: Family, M: Memory> CpuTables<A, M> {
-    /// An empty one for what is to be counted. `flows` are those of the table.
+    /// Empty tables for what `counts` asks for. `flows` must be the same on all CPUs.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of `memory` if it cannot provide the arrays.
     pub fn new(
         counts: Counts,
         sizes: Sizes,
@@ -58,8 +63,13 @@ impl<A: Family, M: Memory> CpuTables<A, M> {
         Ok(tables)
     }
 
-    /// Opens a tables of nothing for what is to be counted. The parts are made one after the other where they
-    /// are to be: all of them at once on the stack would be much for a kernel.
+    /// Adds empty tables for what `counts` asks for. Each table is built in its final place in turn,
+    /// because all of them together take too much of a kernel stack.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of `memory` if it cannot provide the arrays. Some of the tables may have
+    /// been added then.
     pub fn open(
         &mut self,
         counts: Counts,
@@ -83,27 +93,27 @@ impl<A: Family, M: Memory> CpuTables<A, M> {
         Ok(())
     }
 
-    /// The rows of bytes, if they are counted.
+    /// The rows of bytes. `None` if they are not counted.
     pub fn traffic(&self) -> Option<&Traffic<A, M>> {
         self.traffic.as_ref()
     }
 
-    /// The rows of connections per address, if they are counted.
+    /// The rows of connections per address. `None` if they are not counted.
     pub fn ipconn(&self) -> Option<&Connections<A, M>> {
         self.ipconn.as_ref()
     }
 
-    /// The rows of connections per port, if they are counted.
+    /// The rows of connections per port. `None` if they are not counted.
     pub fn portconn(&self) -> Option<&Connections<u16, M>> {
         self.portconn.as_ref()
     }
 
-    /// The memory of recent flows, if connections are counted.
+    /// The recent flows. `None` if no connections are counted.
     pub fn recent(&self) -> Option<&RecentFlows<M>> {
         self.recent.as_ref()
     }
 
-    /// Does this CPU know the flow? Any CPU may ask.
+    /// Returns whether the recent flows of this CPU contain `flow`. Any CPU may call this.
     pub fn contains(&self, flow: Flow, now: Ticks) -> bool {
         self.recent
             .as_ref()
@@ -122,28 +132,28 @@ fn open_table<K: Key, const PAIRS: usize, M: Memory>(
     Ok(())
 }
 
-/// The cpus of all CPUs for one table, and what they agree about.
+/// The tables of all CPUs for one named table of the rules, and what the CPUs share.
 pub trait AllCpus<A, M: Memory> {
-    /// All of them.
+    /// The tables of each CPU.
     fn all<'a>(&'a self) -> impl Iterator<Item = &'a CpuTables<A, M>>
     where
         A: 'a,
         M: 'a;
 
-    /// The network that the table is for.
+    /// The network whose addresses are counted.
     fn network(&self) -> &Network<A>;
 
-    /// The flows of the table.
+    /// What makes the flows of packets.
     fn flows(&self) -> &Flows;
 
-    /// What time it is.
+    /// The current time.
     fn now(&self) -> Ticks;
 }
 
-/// Counts a packet in `own`, this CPU's one of `cpus`, at those of its ends that are to be counted. Was there
-/// anything to count?
+/// Counts a packet in `own`, which are the tables of this CPU among `cpus`, for those of its ends
+/// that are counted. Returns whether anything was counted.
 ///
-/// One context at a time calls this for one tables.
+/// Must not be called by two contexts at the same time for the same `own`.
 #[inline]
 pub fn count<A: Family, M: Memory>(
     cpus: &impl AllCpus<A, M>,
@@ -157,7 +167,7 @@ pub fn count<A: Family, M: Memory>(
         .is_some_and(|(header, ends)| own.count_bytes(&header, ends, packet.length() as u64))
 }
 
-/// The header of a packet and which of its ends are counted, if any.
+/// The header of a packet and the ends that are counted. `None` if there are none.
 #[inline(always)]
 fn header_and_ends<A: Family, M: Memory>(
     cpus: &impl AllCpus<A, M>,
@@ -168,9 +178,10 @@ fn header_and_ends<A: Family, M: Memory>(
     Some((header, ends))
 }
 
-/// Counts whatever there is to count.
+/// Counts bytes and connections, also of aggregates.
 ///
-/// Not inlined: a packet on its own, of which bytes alone are counted, need not pay for the registers that this takes.
+/// Not inlined, so that the path of a single packet whose bytes alone are counted need not save the
+/// registers used here.
 #[inline(never)]
 fn count_all<A: Family, M: Memory>(
     cpus: &impl AllCpus<A, M>,
@@ -184,7 +195,7 @@ fn count_all<A: Family, M: Memory>(
     let Some(recent) = &own.recent else {
         return bytes;
     };
-    let Some(opening) = Opening::of(packet, &header) else {
+    let Some(opening) = Opening::parse(packet, &header) else {
         return bytes;
     };
     let is_first = match cpus.flows().flow(&header, &opening) {

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The memory of recent flows, by which a first packet is told from those that follow.
+//! The recent flows. They distinguish the first packet of a flow from those that follow.
 //!
-//! Every CPU has its own, which it alone writes, and where it looks first. Only when it doesn't know
-//! a flow it looks into those of the others: the two directions of a flow can arrive on two CPUs.
+//! Every CPU has its own recent flows. It alone writes them, and it searches them first. If they do
+//! not contain a flow, the CPU searches those of the other CPUs, because the two directions of a
+//! flow can arrive on two CPUs.
 //!
-//! A memory has a fixed number of sets of four flows. A flow can only be in one set; when that is
-//! full of flows that live, the one that would die first is forgotten, and counted.
+//! The flows are kept in a fixed number of sets of four, like the lines of a set-associative cache.
+//! The hash of a flow selects its set. If all flows of the set are alive, the one that expires
+//! first is replaced, and that is counted.
 
 use super::{
     counters::add_to,
@@ -21,21 +23,22 @@ use crate::atomic::{
     Ordering::{Acquire, Relaxed, Release},
 };
 
-/// A point in time, in ticks of a clock that starts above 0 and goes on evenly.
+/// A point in time, or a duration, in ticks of a monotonic clock that starts above 0.
 pub type Ticks = u64;
 
-/// Ticks in a second.
+/// The rate of a clock.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
-    /// How many there are.
+    /// The number of ticks per second.
     pub ticks_per_second: Ticks,
 }
 
 impl Clock {
-    /// How long after a packet another one still belongs to the same flow.
+    /// The lifetime of a flow, in ticks: a packet that comes earlier than this after the last one
+    /// belongs to the same flow.
     ///
-    /// A SYN segment is a repetition if it comes within 120 s, the last moment included. A UDP flow
-    /// is over after 30 s of silence, others after 600 s: the last moment begins a new one.
+    /// A TCP SYN within 120 s, inclusive, is a retransmission. A UDP flow expires after 30 s without
+    /// a packet and other flows after 600 s: a packet at that moment starts a new flow.
     fn lifetime(self, kind: Kind) -> Ticks {
         match kind {
             Kind::Syn => 120 * self.ticks_per_second + 1,
@@ -52,10 +55,10 @@ enum Kind {
     Packets,
 }
 
-/// What identifies a flow: a hash over all of its addresses, ports and numbers.
+/// The identity of a flow: a hash of its addresses, its ports, and its sequence or protocol number.
 ///
-/// Two flows with the same hash would be taken for one. With a secret seed that is
-/// a matter of chance, at odds of about 2^-62 for each new flow.
+/// Two flows with the same hash count as one. With a secret seed nobody can provoke that. The
+/// probability is about 2^-62 for each new flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flow {
     tag: u64,
@@ -64,25 +67,27 @@ pub struct Flow {
 }
 
 impl Flow {
-    /// When it is over if nothing comes after `now`. Time is too short to wrap around.
+    /// The time at which the flow expires if its last packet comes at `now`. Ticks do not reach 2^64
+    /// in practice, so this does not wrap around.
     #[inline]
     fn end(self, now: Ticks) -> Ticks {
         now.wrapping_add(self.lifetime)
     }
 }
 
-/// Makes [`Flow`]s: all CPUs of a table have to agree about them.
+/// Makes [`Flow`]s from packets. All CPUs of a table must use the same one.
 #[derive(Clone, Copy)]
 pub struct Flows {
-    /// What the hashes of each [`Kind`] begin with.
+    /// For each [`Kind`], the state with which its hashes start.
     starts: [Hash; 3],
+    /// For each [`Kind`], the lifetime of its flows.
     lifetimes: [Ticks; 3],
-    /// How many sets there are, less one; their number is a power of two.
+    /// The number of sets, a power of two, minus one.
     mask: u32,
 }
 
 impl Flows {
-    /// Flows for memories with `sets` sets, rounded up to a power of two.
+    /// Flows for [`RecentFlows`] with `sets` sets, rounded up to a power of two, at least 1.
     pub fn new(seed: Seed, clock: Clock, sets: u32) -> Self {
         let kinds = [Kind::Syn, Kind::Datagrams, Kind::Packets];
         Self {
@@ -92,7 +97,7 @@ impl Flows {
         }
     }
 
-    /// The flow that a packet belongs to; none for ICMP requests, which are connections of their own.
+    /// The flow that a packet belongs to. `None` for an ICMP request, each of which is a connection.
     #[inline]
     pub fn flow<A: Key>(&self, header: &Header<A>, opening: &Opening) -> Option<Flow> {
         let ends = (header.source, header.destination);
@@ -135,45 +140,47 @@ impl Flows {
         }
     }
 
-    /// How many sets a memory of these flows needs.
+    /// The number of sets in [`RecentFlows`].
     pub fn sets(&self) -> u32 {
         self.mask + 1
     }
 }
 
-/// Flows in a set: as many as fit in a cache line.
+/// The number of flows in a set: as many as fit in a cache line.
 const WAYS: usize = 4;
 
+/// A place for one flow.
 #[derive(Debug, Default)]
 struct Way {
     tag: AtomicU64,
-    /// The moment from which on the flow is over.
+    /// The time at which the flow expires. 0 if there has been no flow here.
     end: AtomicU64,
 }
 
 impl Way {
-    /// Is this flow here, and alive? Any CPU may ask.
+    /// Returns whether `flow` is here and alive. Any CPU may call this.
     #[inline]
     fn has(&self, flow: Flow, now: Ticks) -> bool {
-        // In this order, the opposite of `remember`'s: who sees the end of the flow that has replaced
-        // ours sees its tag, too.
+        // `insert` stores the tag, then the end with Release. This loads the end with Acquire, then
+        // the tag: a reader that sees the end of a new flow also sees its tag.
         self.end.load(Acquire) > now && self.tag.load(Relaxed) == flow.tag
     }
 }
 
-/// The flows that can be found in one place.
+/// The flows with the same set number, in one cache line.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 pub struct Set([Way; WAYS]);
 
-/// The memory of one CPU.
+/// The recent flows of one CPU.
 pub struct RecentFlows<M: Memory> {
-    /// What other CPUs read.
+    /// Other CPUs read these too.
     sets: M::Slots<Set>,
     cold: Cold,
 }
 
-/// What changes when a flow is forgotten, in a cache line that others have no use for.
+/// Fields that change when a flow is replaced. They have a cache line that other CPUs do not read in
+/// the packet path.
 #[repr(align(64))]
 struct Cold {
     backoff: Backoff,
@@ -181,7 +188,11 @@ struct Cold {
 }
 
 impl<M: Memory> RecentFlows<M> {
-    /// A memory of nothing.
+    /// Contains no flow yet. `flows` must be those that make the flows of the packets.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of `memory` if it cannot provide the array of sets.
     pub fn new(flows: &Flows, memory: &M) -> Result<Self, M::Error> {
         let sets = memory.slots(flows.sets())?;
         Ok(Self {
@@ -193,7 +204,7 @@ impl<M: Memory> RecentFlows<M> {
         })
     }
 
-    /// Is the flow alive here? Any CPU may ask.
+    /// Returns whether `flow` is here and alive. Any CPU may call this.
     #[inline]
     pub fn contains(&self, flow: Flow, now: Ticks) -> bool {
         self.sets
@@ -201,10 +212,11 @@ impl<M: Memory> RecentFlows<M> {
             .is_some_and(|set| set.0.iter().any(|way| way.has(flow, now)))
     }
 
-    /// A packet of this flow is here: is it the first? `elsewhere` says whether another CPU knows
-    /// the flow, and is only asked when this one doesn't.
+    /// Stores that a packet of `flow` arrives at `now`, and returns whether it is the first one.
+    /// `elsewhere` must return whether another CPU contains the flow. It is called only if this one
+    /// does not.
     ///
-    /// One context at a time calls this.
+    /// Must not be called by two contexts at the same time.
     #[inline]
     pub fn is_first(&self, flow: Flow, now: Ticks, elsewhere: impl FnOnce() -> bool) -> bool {
         let known = self
@@ -212,42 +224,42 @@ impl<M: Memory> RecentFlows<M> {
             .get(flow.set)
             .and_then(|set| set.0.iter().find(|way| way.has(flow, now)));
         if let Some(way) = known {
-            // Not Relaxed, or others might see this end together with an older tag (see `Way::has`).
+            // Release, or other CPUs may see this end with an older tag (see `Way::has`).
             way.end.store(flow.end(now), Release);
             return false;
         }
         let first = !elsewhere();
-        self.remember(flow, now);
+        self.insert(flow, now);
         first
     }
 
     #[cold]
-    fn remember(&self, flow: Flow, now: Ticks) {
+    fn insert(&self, flow: Flow, now: Ticks) {
         let make = || self.cold.backoff.attempt(|| self.sets.make(flow.set));
         let Some(set) = self.sets.get(flow.set).or_else(make) else {
-            return self.forget();
+            return self.count_forgotten();
         };
         let end = |way: &&Way| way.end.load(Relaxed);
         let Some(way) = set.0.iter().min_by_key(end) else {
             return;
         };
         if end(&way) > now {
-            self.forget();
+            self.count_forgotten();
         }
         way.tag.store(flow.tag, Relaxed);
         way.end.store(flow.end(now), Release);
     }
 
-    fn forget(&self) {
+    fn count_forgotten(&self) {
         add_to(&self.cold.forgotten, 1);
     }
 
-    /// How often a flow was forgotten while it was alive, or not remembered for want of memory.
+    /// How often a flow was replaced while it was alive, or not stored for lack of memory.
     pub fn forgotten(&self) -> u64 {
         self.cold.forgotten.load(Relaxed)
     }
 
-    /// Bytes of memory that it takes.
+    /// The bytes of memory that the sets take.
     pub fn memory(&self) -> usize {
         self.sets.memory()
     }
@@ -306,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn both_directions_of_datagrams_and_packets_are_one_flow() {
+    fn both_directions_of_udp_and_other_protocols_are_one_flow() {
         assert_eq!(flow(header(1, 2), udp(5, 6)), flow(header(2, 1), udp(6, 5)));
         assert_eq!(flow(header(1, 1), udp(5, 6)), flow(header(1, 1), udp(6, 5)));
         let packet = |protocol| Opening::Packet { protocol };
@@ -322,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn each_direction_of_segments_is_a_flow() {
+    fn each_direction_and_sequence_number_of_tcp_is_a_flow() {
         assert_ne!(
             flow(header(1, 2), syn(5, 6, 7)),
             flow(header(2, 1), syn(6, 5, 7))
@@ -334,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn kinds_are_told_apart() {
+    fn flows_of_different_protocols_differ() {
         let zero = [syn(0, 0, 0), udp(0, 0), Opening::Packet { protocol: 0 }]
             .map(|opening| flow(header(1, 1), opening));
         assert!(
@@ -343,8 +355,8 @@ mod tests {
         assert_eq!(flows(1).flow(&header(1, 2), &Opening::Request), None);
     }
 
-    /// Is a packet that comes so many ticks after the first one a first one again?
-    fn again_after(opening: Opening, ticks: Ticks) -> bool {
+    /// Returns whether a packet that comes `ticks` after the first one starts a new flow.
+    fn is_new_after(opening: Opening, ticks: Ticks) -> bool {
         let flows = flows(16);
         let (recent, flow) = (recent(&flows), flows.flow(&header(1, 2), &opening).unwrap());
         assert!(recent.is_first(flow, NOW, || false));
@@ -352,21 +364,21 @@ mod tests {
     }
 
     #[test]
-    fn lifetimes() {
+    fn flows_expire_at_the_end_of_their_lifetime() {
         let packet = Opening::Packet { protocol: 47 };
         for (opening, seconds) in [(udp(1, 2), 30), (packet, 600)] {
             let end = seconds * CLOCK.ticks_per_second;
-            assert!(!again_after(opening, 0));
-            assert!(!again_after(opening, end - 1));
-            assert!(again_after(opening, end));
+            assert!(!is_new_after(opening, 0));
+            assert!(!is_new_after(opening, end - 1));
+            assert!(is_new_after(opening, end));
         }
         let end = 120 * CLOCK.ticks_per_second;
-        assert!(!again_after(syn(1, 2, 3), end));
-        assert!(again_after(syn(1, 2, 3), end + 1));
+        assert!(!is_new_after(syn(1, 2, 3), end));
+        assert!(is_new_after(syn(1, 2, 3), end + 1));
     }
 
     #[test]
-    fn every_packet_prolongs_the_flow() {
+    fn every_packet_restarts_the_lifetime() {
         let flows = flows(16);
         let recent = recent(&flows);
         let flow = flows.flow(&header(1, 2), &udp(1, 2)).unwrap();
@@ -377,14 +389,14 @@ mod tests {
     }
 
     #[test]
-    fn other_cpus_are_asked_about_unknown_flows_only() {
+    fn other_cpus_are_searched_for_unknown_flows_only() {
         let flows = flows(16);
         let (here, there) = (recent(&flows), recent(&flows));
         let flow = flows.flow(&header(1, 2), &udp(1, 2)).unwrap();
         assert!(here.is_first(flow, NOW, || there.contains(flow, NOW)));
         assert!(!there.is_first(flow, NOW + 1, || here.contains(flow, NOW + 1)));
         assert!(!there.is_first(flow, NOW + 2, || unreachable!()));
-        // What keeps it alive there counts here, too.
+        // A packet there restarts the lifetime for this CPU too.
         let late = NOW + 1 + 29 * CLOCK.ticks_per_second;
         assert!(!there.is_first(flow, late, || unreachable!()));
         let later = NOW + 31 * CLOCK.ticks_per_second;
@@ -392,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_set_forgets_the_flow_that_would_die_first() {
+    fn a_full_set_replaces_the_flow_that_expires_first() {
         let flows = flows(1);
         let recent = recent(&flows);
         let flow = |n| flows.flow(&header(n, 0), &udp(1, 2)).unwrap();
@@ -404,7 +416,7 @@ mod tests {
         assert!(recent.is_first(flow(4), NOW + 5, || false));
         assert_eq!(recent.forgotten(), 1);
         assert!(recent.contains(flow(0), NOW + 6) && !recent.contains(flow(1), NOW + 6));
-        // Dead flows make place without being missed.
+        // Replacing an expired flow is not counted.
         let later = NOW + 60 * CLOCK.ticks_per_second;
         for n in 10..14 {
             assert!(recent.is_first(flow(n), later, || false));
@@ -413,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn without_memory_every_packet_is_a_first_one() {
+    fn without_memory_every_packet_is_the_first_of_its_flow() {
         let flows = flows(16);
         let Ok(recent) = RecentFlows::new(&flows, &Heap { most: 0 });
         let flow = flows.flow(&header(1, 2), &udp(1, 2)).unwrap();

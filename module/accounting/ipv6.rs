@@ -1,53 +1,55 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! IPv6 headers and their extensions (RFC 8200).
+//! IPv6 headers and extension headers: <https://www.rfc-editor.org/rfc/rfc8200>.
 
 use super::packet::{Family, Header, Packet, Part};
 
-/// Bytes of the header that every packet has.
+/// The bytes of the fixed header.
 const SIZE: usize = 40;
 
-/// How many extension headers are passed. RFC 8200 expects each of its kinds once, one of them
-/// twice; whoever sends more wants the box to be busy.
+/// The largest number of extension headers that are skipped. Each kind should occur at most once,
+/// Destination Options twice (<https://www.rfc-editor.org/rfc/rfc8200#section-4.1>). A sender of
+/// more may want to cause load.
 const MAX_EXTENSIONS: usize = 16;
 
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
-/// Authentication (RFC 4302).
+/// The Authentication Header: <https://www.rfc-editor.org/rfc/rfc4302>.
 const AUTHENTICATION: u8 = 51;
 const DESTINATION_OPTIONS: u8 = 60;
 
-/// Where the walk along the chain of headers has come to.
+/// A position in the chain of headers.
 #[derive(Clone, Copy)]
 struct Step {
-    /// The number of the header at `offset`.
+    /// The protocol number of the header at `offset`.
     protocol: u8,
     offset: u16,
     part: Part,
 }
 
 impl Step {
-    /// Passes the extension header here. `None` if there is none, or not all of it.
+    /// Skips the extension header at this position. `None` if there is none or if it is truncated.
     #[inline]
     fn next(self, packet: impl Packet) -> Option<Self> {
         match (self.part, self.protocol) {
             (
                 Part::First,
                 HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION_OPTIONS,
-            ) => self.pass(packet),
+            ) => self.skip(packet),
             _ => None,
         }
     }
 
-    fn pass(self, packet: impl Packet) -> Option<Self> {
-        // No extension header is shorter than that.
+    fn skip(self, packet: impl Packet) -> Option<Self> {
+        // Eight bytes are the shortest extension header.
         let [protocol, length, offset_high, offset_low, ..] =
             packet.array::<8>(self.offset.into())?;
         let mut part = Part::First;
         let size = match self.protocol {
             FRAGMENT => {
-                // The lowest three bits are reserved and "more fragments".
+                // The lowest three bits are two reserved ones and "more fragments":
+                // https://www.rfc-editor.org/rfc/rfc8200#section-4.5
                 if u16::from_be_bytes([offset_high, offset_low]) >> 3 != 0 {
                     part = Part::Later;
                 }
@@ -68,14 +70,14 @@ impl Step {
 impl Family for u128 {
     const ICMP: u8 = 58;
 
-    /// Echo.
+    /// Echo Request: <https://www.rfc-editor.org/rfc/rfc4443#section-4.1>.
     #[inline]
     fn is_request(icmp_type: u8) -> bool {
         icmp_type == 128
     }
 
-    /// The protocol is the number at the end of the chain of extension headers, or of the one that
-    /// cannot be passed: because it is not whole, or comes after too many.
+    /// The protocol is the number of the header after the extension headers. If an extension header
+    /// is truncated or is one too many, its number is the protocol.
     #[inline]
     fn header(packet: impl Packet) -> Option<Header<Self>> {
         let h: &[u8; SIZE] = packet.linear().first_chunk()?;
@@ -111,7 +113,8 @@ mod tests {
 
     const UDP: u8 = 17;
 
-    /// A packet with these extension headers: their numbers and bytes, without the first.
+    /// A packet with a chain of extension headers: the number of each, and its bytes without the
+    /// first one.
     fn packet(chain: &[(u8, Vec<u8>)], last: u8) -> Vec<u8> {
         let mut numbers = chain.iter().map(|(number, _)| *number).chain([last]);
         let mut packet = vec![0; SIZE];
@@ -152,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_a_header_without_extensions() {
+    fn a_header_without_extensions_is_parsed() {
         let header = u128::header(Bytes(&packet(&[], UDP))).unwrap();
         assert_eq!(header.source, u128::from_be_bytes([0x11; 16]));
         assert_eq!(header.destination, u128::from_be_bytes([0x22; 16]));
@@ -163,14 +166,14 @@ mod tests {
     }
 
     #[test]
-    fn refuses_a_short_header() {
+    fn a_truncated_header_is_refused() {
         for length in 0..40 {
             assert_eq!(u128::header(Bytes(&packet(&[], UDP)[..length])), None);
         }
     }
 
     #[test]
-    fn passes_every_kind() {
+    fn every_kind_of_extension_header_is_skipped() {
         let chain = [
             options(HOP_BY_HOP, 1),
             options(DESTINATION_OPTIONS, 2),
@@ -186,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn fragments() {
+    fn a_fragment_with_an_offset_is_a_later_part() {
         assert_eq!(
             read(&packet(&[fragment(0, false)], UDP)),
             (UDP, Part::First, 48),
@@ -202,7 +205,7 @@ mod tests {
             (UDP, Part::Later, 48),
             "last"
         );
-        // What follows in a later fragment is data, whatever it looks like.
+        // The bytes after the header of a later fragment are data, not extension headers.
         let chain = [fragment(185, true), options(DESTINATION_OPTIONS, 1)];
         assert_eq!(
             read(&packet(&chain, UDP)),
@@ -221,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_that_is_cut_short_is_not_passed() {
+    fn a_truncated_extension_header_is_not_skipped() {
         let whole = packet(
             &[options(HOP_BY_HOP, 1), options(DESTINATION_OPTIONS, 2)],
             UDP,
@@ -244,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn the_walk_has_an_end() {
+    fn at_most_16_extension_headers_are_skipped() {
         let chain = |count| vec![options(DESTINATION_OPTIONS, 1); count];
         assert_eq!(
             read(&packet(&chain(16), UDP)),

@@ -1,57 +1,60 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The network that a rule accounts for.
+//! The network whose addresses a rule counts.
 
 use super::key::Address;
 use core::fmt;
 
-/// What to do with packets that have both ends inside the network.
+/// What to do with internal packets, which have both ends inside the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Internal {
-    /// They count like all others.
+    /// They are counted like all others.
     Any,
-    /// They are left out.
+    /// They are not counted.
     Exclude,
-    /// They are all that counts.
+    /// Only they are counted.
     Only,
 }
 
-/// An address range `base/mask`, and what happens inside it.
+/// An address range `base/mask`, and what to do with its internal packets.
 ///
-/// Invariants: `mask` is contiguous, and no bit of `base` is set outside it.
+/// # Invariants
+///
+/// The ones of `mask` are contiguous, from the most significant bit on. No bit of `base` is set
+/// outside `mask`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Network<A> {
     base: A,
     mask: A,
     internal: Internal,
-    /// A bit for each value of [`Ends`]: is that counted?
+    /// A bit for each value of [`Ends`]: 1 if packets with these ends inside are counted.
     counted: u8,
 }
 
-/// Which ends of a packet are counted. At least one of them is.
+/// The ends of a packet that are counted: at least one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ends(u8);
 
 impl Ends {
     const SOURCE: u8 = 1;
     const DESTINATION: u8 = 2;
-    /// The receiver alone.
-    pub const RECEIVER: Self = Self(Self::DESTINATION);
+    /// The destination only.
+    pub const DESTINATION_ONLY: Self = Self(Self::DESTINATION);
     const BOTH: u8 = Self::SOURCE | Self::DESTINATION;
 
-    /// Has the sender a row?
+    /// Returns whether the source is counted.
     #[inline]
     pub fn source(self) -> bool {
         self.0 & Self::SOURCE != 0
     }
 
-    /// Has the receiver?
+    /// Returns whether the destination is counted.
     #[inline]
     pub fn destination(self) -> bool {
         self.0 & Self::DESTINATION != 0
     }
 
-    /// Have both?
+    /// Returns whether both ends are counted.
     #[inline]
     pub fn both(self) -> bool {
         self.0 == Self::BOTH
@@ -65,7 +68,7 @@ impl<A: Address> fmt::Display for Network<A> {
 }
 
 impl<A: Address> Network<A> {
-    /// A network, unless `mask` has holes or `base` has bits outside it.
+    /// A network. `None` if the ones of `mask` are not contiguous or `base` has bits outside it.
     pub fn new(base: A, mask: A, internal: Internal) -> Option<Self> {
         let contiguous = mask.leading_ones() == mask.count_ones();
         let counted = match internal {
@@ -81,18 +84,18 @@ impl<A: Address> Network<A> {
         })
     }
 
-    /// Its first address.
+    /// The first address.
     pub fn base(&self) -> A {
         self.base
     }
 
-    /// How many addresses it has.
+    /// The number of addresses. `u128::MAX` for `::/0`, which has one more.
     pub fn size(&self) -> u128 {
         let host_bits = A::BITS - self.mask.count_ones();
         1u128.checked_shl(host_bits).unwrap_or(u128::MAX)
     }
 
-    /// What happens inside it.
+    /// What to do with internal packets.
     pub fn internal(&self) -> Internal {
         self.internal
     }
@@ -102,7 +105,7 @@ impl<A: Address> Network<A> {
         address & self.mask == self.base
     }
 
-    /// The ends of a packet that are to be counted, if any.
+    /// The ends of a packet that are counted. `None` if there are none.
     #[inline]
     pub fn ends(&self, source: A, destination: A) -> Option<Ends> {
         let (source, destination) = (
@@ -133,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_the_ends_inside() {
+    fn ends_inside_are_counted_as_internal_asks() {
         use Internal::*;
         for (internal, inside, out, into, outside) in [
             (
@@ -160,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_holes_and_host_bits() {
+    fn masks_with_holes_and_bases_with_host_bits_are_refused() {
         assert!(Network::new(0u32, 0xff00_ff00, Internal::Any).is_none());
         assert!(Network::new(0u32, 0x0000_00ff, Internal::Any).is_none());
         assert!(Network::new(0x0a00_0001u32, 0xffff_ff00, Internal::Any).is_none());
@@ -169,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn says_what_it_is() {
+    fn a_network_prints_in_cidr_notation() {
         let text = |mask| Network::new(0u32, mask, Internal::Any).unwrap().to_string();
         assert_eq!(text(0), "0.0.0.0/0");
         assert_eq!(text(0xffff_f000), "0.0.0.0/20");
@@ -179,17 +182,17 @@ mod tests {
     }
 
     #[test]
-    fn sizes() {
+    fn the_size_is_the_number_of_addresses() {
         let size = |mask| Network::new(0u32, mask, Internal::Any).unwrap().size();
         assert_eq!(size(0), 1 << 32);
         assert_eq!(size(u32::MAX), 1);
         let six = |mask| Network::new(0u128, mask, Internal::Any).unwrap().size();
         assert_eq!(six(u128::MAX << 64), 1 << 64);
-        assert_eq!(six(0), u128::MAX, "one less than there are");
+        assert_eq!(six(0), u128::MAX, "one less than the number of addresses");
     }
 
     #[test]
-    fn the_whole_internet_is_a_network() {
+    fn a_mask_without_ones_contains_all_addresses() {
         let all = Network::new(0u32, 0, Internal::Any).unwrap();
         assert!(all.ends(0, u32::MAX).is_some());
     }

@@ -1,66 +1,66 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Packets, and how to find one's way in them.
+//! Packets and their IP headers.
 
 use super::{counters::Protocol, key::Address};
 
-/// A packet that IP receive has checked: version, header length, checksum, and no more bytes than
-/// the length in its header says. It begins with the IP header.
+/// A packet that the kernel's IP receive path has checked. It starts with the IP header. The
+/// version, the header length and the checksum are right, and there are no more bytes than the
+/// header's total length.
 pub trait Packet: Copy {
-    /// The bytes that lie at hand: at least the IP header without options and extensions.
+    /// The bytes in the linear area: at least the IP header without options and extension headers.
     fn linear(&self) -> &[u8];
 
-    /// Bytes in all.
+    /// The length in bytes.
     fn length(&self) -> usize;
 
-    /// `N` bytes from anywhere in the packet, if it is that long.
+    /// The `N` bytes at `offset`. `None` if the packet is shorter.
     fn array<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
 
-    /// Was it several packets on the wire, merged by an offload?
+    /// Returns whether an offload has merged it from several packets.
     fn is_aggregate(&self) -> bool;
 
-    /// Bytes at the IP layer on the wire. What an offload has merged counts as it came. `payload`
-    /// is where the payload of the IP header and its extensions begins.
+    /// The bytes at the IP layer on the wire: of an aggregate, those of all the packets that an
+    /// offload has merged. `payload` is the offset of the transport header, in bytes.
     fn wire_len(&self, payload: u16) -> u64;
 }
 
-/// Which part of a datagram a packet carries.
+/// The part of a datagram that a packet carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// All of it, or the first fragment: what is behind the IP header is a transport header.
+    /// All of it, or the first fragment: a transport header follows the IP header.
     First,
     /// A later fragment.
     Later,
 }
 
-/// What the IP header, with its extensions, says.
+/// The fields of an IP header and its extension headers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header<A> {
-    /// Who sent it.
+    /// The source address.
     pub source: A,
-    /// Whom it is for.
+    /// The destination address.
     pub destination: A,
     /// The number of the transport protocol.
     pub protocol: u8,
-    /// Whether the transport header is here.
+    /// Whether the packet starts with a transport header after the IP header.
     pub part: Part,
-    /// Where the payload begins, in bytes from the start of the packet. With extensions as long as they may be
-    /// that is 32 KiB.
+    /// The offset of the payload in bytes: at most 32 KiB, which the longest extension headers take.
     pub payload: u16,
 }
 
-/// A family of addresses, with its header.
+/// An address family and its IP header.
 pub trait Family: Address {
     /// The protocol number of this family's ICMP.
     const ICMP: u8;
 
-    /// Does an ICMP message of this type ask for something, so that it starts a connection?
+    /// Returns whether an ICMP message of this type is a request, which starts a connection.
     fn is_request(icmp_type: u8) -> bool;
 
-    /// Reads the header of a packet, or says that it is not all there.
+    /// Parses the header of a packet. `None` if the linear area is too short for it.
     fn header(packet: impl Packet) -> Option<Header<Self>>;
 
-    /// The columns of a protocol number.
+    /// The protocol that a number stands for in this family.
     #[inline]
     fn protocol(number: u8) -> Protocol {
         match number {
@@ -72,15 +72,16 @@ pub trait Family: Address {
     }
 }
 
-/// Bytes of an IPv4 header without options.
+/// The bytes of an IPv4 header without options: <https://www.rfc-editor.org/rfc/rfc791#section-3.1>.
 const IPV4_SIZE: usize = 20;
-/// The bits of the fragment field that are the offset.
+/// The bits of the fragment offset in the field that also has the flags.
 const OFFSET_MASK: u16 = 0x1fff;
 
 impl Family for u32 {
     const ICMP: u8 = 1;
 
-    /// Echo, timestamp, information and address mask.
+    /// Echo, timestamp and information request (<https://www.rfc-editor.org/rfc/rfc792>), and address
+    /// mask request (<https://www.rfc-editor.org/rfc/rfc950>).
     #[inline]
     fn is_request(icmp_type: u8) -> bool {
         matches!(icmp_type, 8 | 13 | 15 | 17)
@@ -122,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_an_ipv4_header() {
+    fn an_ipv4_header_is_parsed() {
         let expected = Header {
             source: 0xc000_0201,
             destination: 0xc633_64ff,
@@ -134,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fragment_with_an_offset_has_no_transport_header() {
+    fn a_fragment_with_an_offset_is_a_later_part() {
         let part = |fragment| u32::header(Bytes(&ipv4(17, fragment))).unwrap().part;
         for first in [0, 0x2000, 0x4000, 0x8000, 0xe000] {
             assert_eq!(part(first), Part::First, "{first:x}");
@@ -145,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn protocols_of_the_families() {
+    fn each_family_knows_its_own_icmp_only() {
         use Protocol::*;
         for number in 0..=255 {
             let (v4, v6) = match number {
@@ -161,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_a_short_header() {
+    fn a_truncated_header_is_refused() {
         for length in 0..20 {
             assert_eq!(u32::header(Bytes(&ipv4(6, 0)[..length])), None);
         }

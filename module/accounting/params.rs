@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A rule's parameters, checked.
+//! The parameters of a rule.
 
 use super::{
     key::Address,
@@ -10,7 +10,7 @@ use super::{
 use crate::abi::{self, XtTrafficMtinfo};
 use core::fmt;
 
-/// The name of a table and of its file: 1 to 31 of `[A-Za-z0-9_-]`.
+/// The name of a table and of its file: 1 to 31 characters of `[A-Za-z0-9_-]`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Name {
     bytes: [u8; abi::NAME_SIZE],
@@ -18,7 +18,8 @@ pub struct Name {
 }
 
 impl Name {
-    /// Reads a name that is padded with NUL bytes to its full size.
+    /// Reads a name that is padded with NUL bytes. `None` if it is empty, has no NUL byte, has other
+    /// characters, or has other bytes after the first NUL byte.
     pub fn from_padded(bytes: [u8; abi::NAME_SIZE]) -> Option<Self> {
         let length = bytes.iter().position(|byte| *byte == 0)?;
         let (name, padding) = bytes.split_at(length);
@@ -29,7 +30,7 @@ impl Name {
 
     /// The name without its padding.
     pub fn as_str(&self) -> &str {
-        // ASCII letters, digits, `_` and `-` are UTF-8.
+        // ASCII letters, digits, `_` and `-` are always valid UTF-8.
         core::str::from_utf8(&self.bytes[..self.length]).unwrap_or_default()
     }
 }
@@ -46,7 +47,7 @@ impl fmt::Display for Name {
     }
 }
 
-/// What is to be counted: at least one of these.
+/// What to count: at least one of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counts {
     /// Bytes per address.
@@ -69,30 +70,31 @@ impl Counts {
         (bits != 0 && bits & !ALL == 0).then_some(counts)
     }
 
-    /// Are connections to be counted?
+    /// Returns whether connections are counted.
     pub fn connections(self) -> bool {
         self.ipconn || self.portconn
     }
 }
 
-/// How large the table's parts may get on each CPU.
+/// The limits of a table on each CPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {
-    /// Rows of addresses.
+    /// The size of a table of addresses.
     pub addresses: Size,
-    /// Sets of recent flows.
+    /// The number of sets of recent flows.
     pub flow_sets: u32,
 }
 
 impl Sizes {
-    /// Addresses of the largest network in which each has a place of its own: at worst, when those that
-    /// are seen lie far apart, the rows of bytes take 4 MiB on a CPU.
+    /// The number of addresses in the largest network with [`Lookup::Direct`]. If the counted
+    /// addresses lie far apart, its rows of bytes take up to 4 MiB on each CPU.
     const DIRECT: u32 = 1 << 16;
-    /// Rows of addresses at most, if no larger hash is asked for.
+    /// The largest number of rows, unless a larger hash size is given.
     const ROWS: u32 = 1 << 20;
-    /// The hash size of all larger networks, if none is asked for.
+    /// The largest default hash size.
     const DEFAULT_BUCKETS: u32 = 1 << 16;
-    /// Rows of all CPUs at most: a reader has a list of them, in one piece of less than 2^31 bytes.
+    /// The largest number of rows on all CPUs together. A reader lists the rows in one allocation,
+    /// which must stay below 2^31 bytes.
     const ALL_ROWS: u32 = 1 << 25;
 
     fn new(network_size: u128, hash_size: u32, cpus: u32) -> Self {
@@ -110,7 +112,8 @@ impl Sizes {
         }
     }
 
-    /// The same, with direct rows if the network is small and has no more addresses than buckets were asked for.
+    /// Switches to [`Lookup::Direct`] if the network is small, each address can have a row, and no
+    /// hash size below the number of addresses was given.
     #[must_use]
     pub fn for_network<A: Address>(mut self, network: &Network<A>) -> Self {
         let (all, Size { rows, buckets, .. }) = (saturated(network.size()), self.addresses);
@@ -131,23 +134,24 @@ fn saturated(size: u128) -> u32 {
     u32::try_from(size).unwrap_or(u32::MAX)
 }
 
-/// What a rule asks for. Rules of one family with equal parameters share a table.
+/// The parameters of a rule. Rules of one family with equal parameters share a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Params<A> {
-    /// The table's name.
+    /// The name of the table.
     pub name: Name,
     /// What to count.
     pub counts: Counts,
-    /// The network to account for.
+    /// The network whose addresses are counted.
     pub network: Network<A>,
-    /// How large the table may get.
+    /// The limits of the table.
     pub sizes: Sizes,
-    /// Is what a read returns cleared?
+    /// Whether reading a file clears what was read.
     pub clear_on_read: bool,
 }
 
 impl<A: Address> Params<A> {
-    /// The size of one table for all addresses that `cpus` CPUs together can have rows for.
+    /// The size of a table of delivered counts: it has room for all addresses that `cpus` CPUs
+    /// together can have rows for.
     pub fn delivered(&self, cpus: u32) -> Size {
         let rows = self
             .sizes
@@ -162,7 +166,7 @@ impl<A: Address> Params<A> {
     }
 }
 
-/// As the options of a rule.
+/// Formats the options of the rule, without the name.
 impl<A: Address> fmt::Display for Params<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
@@ -188,22 +192,23 @@ impl<A: Address> fmt::Display for Params<A> {
     }
 }
 
-/// Why parameters are refused. User space has checked them before, so this is for the kernel log.
+/// Why parameters are refused. The reason goes to the kernel log. `libxt_traffic.so` checks the same
+/// in user space before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// The name is empty, too long, or has other characters than it may.
+    /// The name is not valid (see [`Name::from_padded`]).
     Name,
-    /// No or unknown things to count.
+    /// `count` has no bit set, or an unknown one.
     Count,
-    /// Neither with, without, nor only internal traffic.
+    /// `internal` is not one of `INTERNAL_*`.
     Internal,
-    /// The mask has holes, or the base has host bits, or the unused bytes are not zero.
+    /// The mask has holes, the base has host bits, or unused bytes are not zero.
     Network,
-    /// Neither clear-on-read nor not.
+    /// `clear_on_read` is neither 0 nor 1.
     ClearOnRead,
-    /// More buckets than there may be.
+    /// `hash_size` is above [`abi::MAX_HASH_SIZE`].
     HashSize,
-    /// Bytes that have no meaning yet are not zero.
+    /// `reserved` is not zero.
     Reserved,
 }
 
@@ -222,8 +227,12 @@ impl fmt::Display for Refusal {
 }
 
 impl<A: Address> Params<A> {
-    /// Checks what user space sent for a rule on a machine with so many CPUs. Nothing of it is
-    /// trusted.
+    /// Checks the parameters that user space sent for a rule. It may have sent anything. `cpus` is
+    /// the number of possible CPUs, which bounds the rows on each of them.
+    ///
+    /// # Errors
+    ///
+    /// Returns the first [`Refusal`] that applies.
     pub fn from_info(info: &XtTrafficMtinfo, cpus: u32) -> Result<Self, Refusal> {
         let counts = Counts::from_bits(info.count).ok_or(Refusal::Count)?;
         let internal = match info.internal {
@@ -286,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn takes_a_good_rule() {
+    fn a_valid_ipv4_rule_is_accepted() {
         let params = Params::<u32>::from_info(&info(), 2).unwrap();
         assert_eq!(params.name.as_str(), "RSN");
         let network = Network::new(0xc10b_b000, 0xffff_f000, Internal::Exclude);
@@ -303,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn takes_an_ipv6_rule() {
+    fn a_valid_ipv6_rule_is_accepted() {
         let mut info = info();
         info.netbase = 0x2001_0db8_0000_0000_0000_0000_0000_0000u128.to_be_bytes();
         info.netmask = (u128::MAX << 80).to_be_bytes();
@@ -316,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn says_what_it_is() {
+    fn params_print_as_the_options_of_the_rule() {
         let text = |change: fn(&mut XtTrafficMtinfo)| {
             let mut info = info();
             change(&mut info);
@@ -344,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes() {
+    fn sizes_follow_from_the_network_the_hash_size_and_the_cpus() {
         let size = |network_size, hash_size| {
             let Size { rows, buckets, .. } = Sizes::new(network_size, hash_size, 2).addresses;
             (rows, buckets)
@@ -367,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn small_networks_are_direct() {
+    fn small_networks_have_direct_rows() {
         let lookup = |length: u32, hash_size, cpus| {
             let network = Network::new(
                 0u32,
@@ -390,17 +399,17 @@ mod tests {
         assert_eq!(
             lookup(24, 128, 2),
             Lookup::Hashed,
-            "fewer buckets were asked for"
+            "the hash size is below the number of addresses"
         );
         assert_eq!(
             lookup(16, 0, 1 << 10),
             Lookup::Hashed,
-            "not every address can have a row"
+            "there is no room for a row per address"
         );
     }
 
     #[test]
-    fn what_readers_were_given_is_no_more_than_there_are_addresses() {
+    fn delivered_rows_are_bounded_by_the_number_of_addresses() {
         let delivered = |length: u32| {
             let mut info = info();
             (info.netbase, info.netmask) = ([0; 16], [0; 16]);
@@ -415,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn names() {
+    fn only_valid_names_are_accepted() {
         let good = |bytes| Name::from_padded(bytes).is_some();
         assert!(good(name("a")));
         assert!(good(name("A-z_09")));
@@ -430,7 +439,7 @@ mod tests {
     }
 
     #[test]
-    fn trusts_nothing() {
+    fn every_invalid_field_is_refused() {
         let refused = |change: fn(&mut XtTrafficMtinfo)| {
             let mut info = info();
             change(&mut info);

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The text of the files.
+//! The text of a table's files.
 //!
-//! Lines end in a newline, cells are separated by one tab, and each pair of counters is *out*,
-//! then *in*. TOTAL is the sum of the pairs after it. Rows are in ascending order; those with only
-//! zeros are left out.
+//! A line ends in a newline and its columns are separated by one tab. A pair of columns is
+//! *outgoing*, then *incoming*. TOTAL is the sum of the pairs after it. Rows are in ascending order
+//! of their keys. Rows in which all counts are zero are left out.
 
 use super::{
     counters::Totals,
@@ -12,7 +12,7 @@ use super::{
 };
 use core::fmt::{self, Write};
 
-/// The first line of a file of bytes per address, with each word over its pair.
+/// The first line of a file of bytes per address. Each word is above the first column of its pair.
 pub const TRAFFIC_HEADER: &str = "IP\t\tTOTAL\t\tTCP\t\tUDP\t\tOTHER\n";
 
 /// The first line of a file of connections per address.
@@ -21,10 +21,14 @@ pub const IPCONN_HEADER: &str = "IP\t\tTOTAL\t\tTCP\t\tUDP\t\tICMP\t\tOTHER\n";
 /// The first line of a file of connections per port.
 pub const PORTCONN_HEADER: &str = "PORT\t\tTOTAL\t\tTCP\t\tUDP\t\tICMP\t\tOTHER\n";
 
-/// The longest line: an IPv6 address and ten numbers of 64 bits take 250 bytes.
+/// The maximum length of a line in bytes. An IPv6 address and ten 64-bit numbers take 250 bytes.
 pub const LONGEST_LINE: usize = 256;
 
-/// Writes a row, or nothing if all its counters are zero.
+/// Writes a row. Writes nothing if all its counts are zero.
+///
+/// # Errors
+///
+/// Returns the error of `out`.
 pub fn write_row<K: Key, const PAIRS: usize>(
     out: &mut impl Write,
     owner: Owner<K>,
@@ -59,7 +63,7 @@ mod tests {
     const OTHER: usize = 2;
 
     #[test]
-    fn the_row_of_the_description() {
+    fn a_row_has_the_label_the_total_and_the_pairs() {
         let mut out = String::new();
         let table = table(1);
         table.add(0xc10b_b109, TCP, In, 4418);
@@ -70,14 +74,14 @@ mod tests {
     }
 
     #[test]
-    fn zeros_are_left_out() {
+    fn a_row_of_zeros_is_left_out() {
         let mut out = String::new();
         write_row(&mut out, Owner::<u32>::Others, &Totals::<4>::default()).unwrap();
         assert_eq!(out, "");
     }
 
     #[test]
-    fn the_words_are_over_their_pairs() {
+    fn the_words_of_the_header_are_above_their_pairs() {
         let words = |header: &str| {
             header
                 .trim_end()
@@ -108,7 +112,7 @@ mod tests {
     #[test]
     fn the_longest_line_fits() {
         let counters = Counters::<4>::default();
-        // The sum of these wraps around to a number of 20 digits, too.
+        // The sum wraps around to a number of 20 digits too.
         for column in 0..4 {
             counters.add(column, Out, u64::MAX - 4);
             counters.add(column, In, u64::MAX - 4);

@@ -154,7 +154,7 @@ impl<K: Key, const PAIRS: usize, M: Memory> Table<K, PAIRS, M> {
         if ends.both() {
             match rows.find(destination) {
                 Some(counters) => counters.add(column, Direction::In, amount),
-                None => self.add_slow(Ends::RECEIVER, source, destination, column, amount),
+                None => self.add_slow(Ends::DESTINATION_ONLY, source, destination, column, amount),
             }
         }
     }

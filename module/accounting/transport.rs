@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a packet means for connections, as far as it alone can tell.
+//! Transport headers: whether a packet can start a connection, by its own contents.
 
 use super::{
     counters::Protocol,
@@ -10,41 +10,41 @@ use super::{
 /// The ports of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ports {
-    /// The sender's.
+    /// The source port.
     pub source: u16,
-    /// The receiver's.
+    /// The destination port.
     pub destination: u16,
 }
 
-/// A packet that can be the first of a connection.
+/// The transport header of a packet that can be the first one of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Opening {
-    /// A TCP segment that asks for one. It can be a repetition.
+    /// A TCP SYN. It can be a retransmission.
     Syn {
-        /// Its ports.
+        /// The ports.
         ports: Ports,
-        /// Its sequence number, by which repetitions are known.
+        /// The sequence number. A retransmission has the same one.
         sequence: u32,
     },
-    /// A UDP datagram, the first or one of many.
+    /// A UDP datagram, the first or a later one of its flow.
     Datagram {
-        /// Its ports.
+        /// The ports.
         ports: Ports,
     },
-    /// An ICMP request: always one.
+    /// An ICMP request. Each one is a connection.
     Request,
-    /// A packet of another protocol, the first or one of many.
+    /// A packet of another protocol, the first or a later one of its flow.
     Packet {
-        /// The protocol's number.
+        /// The protocol number.
         protocol: u8,
     },
 }
 
-/// Bytes of a TCP header without options.
+/// The bytes of a TCP header without options: <https://www.rfc-editor.org/rfc/rfc9293#section-3.1>.
 const TCP_SIZE: usize = 20;
-/// Bytes of a UDP header.
+/// The bytes of a UDP header: <https://www.rfc-editor.org/rfc/rfc768>.
 const UDP_SIZE: usize = 8;
-/// Bytes of an ICMP header.
+/// The bytes of an ICMP header: <https://www.rfc-editor.org/rfc/rfc792>.
 const ICMP_SIZE: usize = 8;
 
 const FIN: u8 = 0x01;
@@ -53,11 +53,11 @@ const RST: u8 = 0x04;
 const ACK: u8 = 0x10;
 
 impl Opening {
-    /// Looks at the transport header. `None` if the packet starts nothing and is of no account for
-    /// what has been started: a segment within a connection, an ICMP message that is no request, a later
-    /// fragment, or a header that is not whole.
+    /// Parses the transport header. `None` if the packet neither starts a connection nor belongs to
+    /// a flow: a TCP segment that is not a plain SYN, an ICMP message that is not a request, a later
+    /// fragment, or a truncated header.
     #[inline]
-    pub fn of<A: Family>(packet: impl Packet, header: &Header<A>) -> Option<Self> {
+    pub fn parse<A: Family>(packet: impl Packet, header: &Header<A>) -> Option<Self> {
         let protocol = A::protocol(header.protocol);
         if let Protocol::Other = protocol {
             return Some(Self::Packet {
@@ -69,34 +69,34 @@ impl Opening {
         }
         let payload = usize::from(header.payload);
         match protocol {
-            Protocol::Tcp => Self::of_tcp(&packet.array(payload)?),
-            Protocol::Udp => Some(Self::of_udp(&packet.array(payload)?)),
-            _ => Self::of_icmp::<A>(&packet.array(payload)?),
+            Protocol::Tcp => Self::parse_tcp(&packet.array(payload)?),
+            Protocol::Udp => Some(Self::parse_udp(&packet.array(payload)?)),
+            _ => Self::parse_icmp::<A>(&packet.array(payload)?),
         }
     }
 
     #[inline]
-    fn of_tcp(h: &[u8; TCP_SIZE]) -> Option<Self> {
+    fn parse_tcp(h: &[u8; TCP_SIZE]) -> Option<Self> {
         let sequence = u32::from_be_bytes([h[4], h[5], h[6], h[7]]);
         (h[13] & (SYN | ACK | RST | FIN) == SYN).then_some(Self::Syn {
-            ports: Ports::of([h[0], h[1], h[2], h[3]]),
+            ports: Ports::parse([h[0], h[1], h[2], h[3]]),
             sequence,
         })
     }
 
     #[inline]
-    fn of_udp(h: &[u8; UDP_SIZE]) -> Self {
+    fn parse_udp(h: &[u8; UDP_SIZE]) -> Self {
         Self::Datagram {
-            ports: Ports::of([h[0], h[1], h[2], h[3]]),
+            ports: Ports::parse([h[0], h[1], h[2], h[3]]),
         }
     }
 
     #[inline]
-    fn of_icmp<A: Family>(h: &[u8; ICMP_SIZE]) -> Option<Self> {
+    fn parse_icmp<A: Family>(h: &[u8; ICMP_SIZE]) -> Option<Self> {
         A::is_request(h[0]).then_some(Self::Request)
     }
 
-    /// The port that a connection with this beginning counts under.
+    /// The port that the connection is counted under: the destination port, or 0 without ports.
     #[inline]
     pub fn port(&self) -> u16 {
         match self {
@@ -105,7 +105,7 @@ impl Opening {
         }
     }
 
-    /// The column that it counts in.
+    /// The protocol that the connection is counted under.
     #[inline]
     pub fn protocol(&self) -> Protocol {
         match self {
@@ -119,14 +119,14 @@ impl Opening {
 
 impl Ports {
     #[inline]
-    fn of([a, b, c, d]: [u8; 4]) -> Self {
+    fn parse([a, b, c, d]: [u8; 4]) -> Self {
         Self {
             source: u16::from_be_bytes([a, b]),
             destination: u16::from_be_bytes([c, d]),
         }
     }
 
-    /// The ports of a packet the other way.
+    /// The ports of a packet in the other direction.
     #[inline]
     pub fn swapped(self) -> Self {
         Self {
@@ -159,7 +159,7 @@ mod tests {
         }
     }
 
-    /// A packet that ends with this payload.
+    /// A packet with `payload` at offset 4, as in [`header`].
     fn packet(payload: &[u8]) -> Vec<u8> {
         [&[0xff; 4], payload].concat()
     }
@@ -172,15 +172,15 @@ mod tests {
     }
 
     fn of_v4(packet: &[u8], protocol: u8) -> Option<Opening> {
-        Opening::of(Bytes(packet), &header::<u32>(protocol, Part::First))
+        Opening::parse(Bytes(packet), &header::<u32>(protocol, Part::First))
     }
 
     fn of_v6(packet: &[u8], protocol: u8) -> Option<Opening> {
-        Opening::of(Bytes(packet), &header::<u128>(protocol, Part::First))
+        Opening::parse(Bytes(packet), &header::<u128>(protocol, Part::First))
     }
 
     #[test]
-    fn tcp_flags() {
+    fn only_a_plain_syn_opens_a_tcp_connection() {
         let syn = Opening::Syn {
             ports: PORTS,
             sequence: 0xfedc_ba98,
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn udp_datagrams() {
+    fn a_udp_datagram_has_its_ports() {
         let datagram = packet(&[0x12, 0x34, 0x56, 0x78, 0, 8, 0, 0]);
         let opening = of_v6(&datagram, 17).unwrap();
         assert_eq!(opening, Opening::Datagram { ports: PORTS });
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn icmp_requests() {
+    fn only_icmp_requests_open_a_connection() {
         for kind in 0..=255 {
             let message = packet(&[kind, 0, 0, 0, 0, 0, 0, 0]);
             assert_eq!(
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_that_are_not_whole() {
+    fn a_truncated_header_opens_nothing() {
         let full = [0x02; 20];
         for (protocol, size) in [(6, 20), (17, 8)] {
             assert!(of_v4(&packet(&full[..size]), protocol).is_some());
@@ -233,9 +233,9 @@ mod tests {
     }
 
     #[test]
-    fn later_fragments() {
+    fn a_later_fragment_opens_nothing_unless_its_protocol_is_other() {
         let later = |protocol| {
-            Opening::of(
+            Opening::parse(
                 Bytes(&packet(&[8; 20])),
                 &header::<u32>(protocol, Part::Later),
             )
