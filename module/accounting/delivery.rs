@@ -1,27 +1,36 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Handing lines to a reader, who takes as many bytes at a time as it likes.
+//! The delivery of lines to readers, whose buffers may have any size.
 //!
-//! A file that is cleared by reading must know which lines have arrived. So each line is claimed from
-//! the file when its first byte is handed out, and it is the reader's when its last byte has been. A reader
-//! that goes away before, or elsewhere in the file, gives the line back.
+//! A file that is cleared by reading must know which lines were delivered. So making a line claims
+//! its counts, and the claim becomes final when the last byte of the line was copied to the reader.
+//! If the reader closes the file or seeks before that, the claim is given back.
 
 use super::report::LONGEST_LINE;
 use core::fmt;
 
-/// A text that is made line by line while it is read.
+/// A text whose lines are made while it is read.
 pub trait Lines {
-    /// What a reader keeps from the beginning to the end: which lines there are.
+    /// What a reader keeps from the start to the end of the text: the list of lines.
     type Snapshot;
-    /// What a line has taken out of the file.
+    /// The counts that a line has taken out of the file.
     type Claim;
-    /// Why it can't be read.
+    /// The error if the text cannot be read.
     type Error: From<ReadError>;
 
-    /// Called when reading begins.
+    /// Makes a snapshot. Called when a reader starts at the beginning of the text.
+    ///
+    /// # Errors
+    ///
+    /// Fails if there is no snapshot to be had, for example for lack of memory.
     fn snapshot(&self) -> Result<Self::Snapshot, Self::Error>;
 
-    /// Makes the line at `position`, of at most [`LONGEST_LINE`] bytes and perhaps empty. `None` at the end.
+    /// Writes the line at `position` to `out`: at most [`LONGEST_LINE`] bytes, or none. Positions
+    /// start at 0. `None` at the end of the text.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the line cannot be made. Nothing is claimed then.
     fn line(
         &self,
         snapshot: &Self::Snapshot,
@@ -29,23 +38,23 @@ pub trait Lines {
         out: &mut Line,
     ) -> Result<Option<Step<Self::Claim>>, Self::Error>;
 
-    /// Takes back a line that was not delivered.
+    /// Takes back the claim of a line that was not delivered.
     fn give_back(&self, claim: Self::Claim);
 }
 
 /// A line that has been made.
 #[derive(Debug)]
 pub struct Step<C> {
-    /// The position of the line after it.
+    /// The position of the next line.
     pub next: usize,
-    /// What it took.
+    /// What the line has claimed, if anything.
     pub claim: Option<C>,
 }
 
-/// Why a read fails.
+/// The errors of a reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadError {
-    /// The reader's buffer cannot be written to.
+    /// The reader's buffer is not accessible.
     Fault,
     /// A line is longer than [`LONGEST_LINE`].
     LongLine,
@@ -53,13 +62,13 @@ pub enum ReadError {
     NoMemory,
 }
 
-/// Where the reader wants to have the bytes.
+/// The buffer of a read.
 pub trait Sink {
-    /// How many more it takes.
+    /// The number of bytes that still fit.
     fn space(&self) -> usize;
 
-    /// Takes some of the bytes, and says how many: fewer than there are and there is space for only if it
-    /// fails.
+    /// Copies as many of `bytes` as fit and returns their number. It is lower only if the buffer is
+    /// not accessible.
     fn put(&mut self, bytes: &[u8]) -> usize;
 }
 
@@ -101,20 +110,21 @@ impl From<fmt::Error> for ReadError {
     }
 }
 
-/// Bytes that one call hands out at most: an end for those who want a gigabyte at once.
-const MOST: usize = 1 << 16;
+/// After this many bytes, a read starts no other line. It bounds the time of a read into a huge
+/// buffer.
+const MAX_READ: usize = 1 << 16;
 
-/// One open file.
+/// The state of an open file.
 pub struct Reader<L: Lines> {
     snapshot: Option<L::Snapshot>,
     /// The position of the line after `line`.
     next: usize,
     line: Line,
-    /// How many bytes of `line` have been handed out.
+    /// The number of bytes of `line` that were delivered.
     sent: usize,
-    /// What `line` has taken out of the file, until it is delivered.
+    /// What `line` has claimed. `None` once the whole line is delivered.
     claim: Option<L::Claim>,
-    /// Where the next byte is in the text.
+    /// The offset of the next byte in the text.
     offset: u64,
 }
 
@@ -132,10 +142,16 @@ impl<L: Lines> Default for Reader<L> {
 }
 
 impl<L: Lines> Reader<L> {
-    /// Hands out bytes from `offset` on, and says how many; none at the end of the text.
+    /// Copies the bytes from `offset` on to `sink` and returns their number: 0 at the end of the text.
     ///
-    /// The text begins anew with each read at 0. A read that does not follow the one before skips lines, which
-    /// stay in the file, as does the line in the middle of which it begins.
+    /// A read at offset 0 makes a new snapshot, and so does a read that does not continue the one
+    /// before. Such a read skips the lines before `offset`. The skipped lines, and the line that
+    /// contains `offset`, are not cleared.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`ReadError::Fault`] if no byte can be copied, or the error of `lines` if there is no
+    /// byte to copy. After an error, a read at the same offset continues the text.
     pub fn read(
         &mut self,
         lines: &L,
@@ -149,14 +165,14 @@ impl<L: Lines> Reader<L> {
             self.seek(lines, offset)?;
         }
         let mut done = 0;
-        while sink.space() > 0 && done < MOST {
+        while sink.space() > 0 && done < MAX_READ {
             match self.fill(lines) {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(error) if done == 0 => return Err(error),
                 Err(_) => break,
             }
-            let taken = self.hand_out(sink);
+            let taken = self.deliver(sink);
             if taken == 0 {
                 return if done > 0 {
                     Ok(done)
@@ -169,19 +185,19 @@ impl<L: Lines> Reader<L> {
         Ok(done)
     }
 
-    /// The reader goes away.
+    /// Closes the file: gives back the line that is not delivered as a whole.
     pub fn close(&mut self, lines: &L) {
         self.abandon(lines);
         self.snapshot = None;
     }
 
-    /// Begins anew and skips what is before `offset`.
+    /// Makes a new snapshot and skips the bytes before `offset`.
     fn seek(&mut self, lines: &L, offset: u64) -> Result<(), L::Error> {
         self.close(lines);
         (self.next, self.offset) = (0, 0);
         self.snapshot = Some(lines.snapshot()?);
         while self.offset < offset && self.fill(lines)? {
-            // It would not be delivered as a whole.
+            // The reader does not get all of this line.
             if let Some(claim) = self.claim.take() {
                 lines.give_back(claim);
             }
@@ -192,12 +208,12 @@ impl<L: Lines> Reader<L> {
             self.sent = skipped;
             self.offset += skipped as u64;
         }
-        // Behind the end there is nothing, wherever that is.
+        // An offset beyond the end of the text is the same as the end.
         self.offset = offset;
         Ok(())
     }
 
-    /// Sees to it that there is something in the line that has not been handed out. `false` at the end.
+    /// Makes the next lines until there is a byte to deliver. Returns `false` at the end of the text.
     fn fill(&mut self, lines: &L) -> Result<bool, L::Error> {
         let Some(snapshot) = &self.snapshot else {
             return Ok(false);
@@ -206,7 +222,7 @@ impl<L: Lines> Reader<L> {
             (self.sent, self.line.length) = (0, 0);
             let made = lines.line(snapshot, self.next, &mut self.line);
             let Ok(Some(step)) = made else {
-                // Nothing of a line that could not be made is handed out.
+                // Discard what was written of a line that could not be completed.
                 self.line.length = 0;
                 return made.map(|_| false);
             };
@@ -215,7 +231,7 @@ impl<L: Lines> Reader<L> {
         Ok(true)
     }
 
-    fn hand_out(&mut self, sink: &mut impl Sink) -> usize {
+    fn deliver(&mut self, sink: &mut impl Sink) -> usize {
         let taken = sink.put(&self.line.as_bytes()[self.sent..]);
         self.sent += taken;
         self.offset += taken as u64;
@@ -246,10 +262,10 @@ mod tests {
         vec::Vec,
     };
 
-    /// A file of numbers that are cleared by reading, with a header.
+    /// A file with a header and a line for each number. Reading clears the numbers.
     struct Numbers {
         numbers: RefCell<Vec<u64>>,
-        /// Fails at this position.
+        /// The position of a line that fails.
         broken: Cell<Option<usize>>,
     }
 
@@ -303,14 +319,14 @@ mod tests {
         }
     }
 
-    /// Takes up to `space` bytes, and then fails.
-    struct Taker {
+    /// A buffer for `space` bytes. It is accessible for `fails_after` bytes.
+    struct Buffer {
         text: Vec<u8>,
         space: usize,
         fails_after: usize,
     }
 
-    impl Sink for Taker {
+    impl Sink for Buffer {
         fn space(&self) -> usize {
             self.space
         }
@@ -325,17 +341,17 @@ mod tests {
     }
 
     fn read_at(reader: &mut Reader<Numbers>, file: &Numbers, offset: u64, space: usize) -> String {
-        let mut taker = Taker {
+        let mut buffer = Buffer {
             text: vec![],
             space,
             fails_after: usize::MAX,
         };
-        let count = reader.read(file, offset, &mut taker).unwrap();
-        assert_eq!(count, taker.text.len());
-        String::from_utf8(taker.text).unwrap()
+        let count = reader.read(file, offset, &mut buffer).unwrap();
+        assert_eq!(count, buffer.text.len());
+        String::from_utf8(buffer.text).unwrap()
     }
 
-    /// Reads on until there is no more.
+    /// Reads from `offset` to the end of the text.
     fn read_all(reader: &mut Reader<Numbers>, file: &Numbers, offset: u64, space: usize) -> String {
         let mut text = String::new();
         loop {
@@ -350,7 +366,7 @@ mod tests {
     const WHOLE: &str = "HEADER\n1 10\n3 30\n4 40\n";
 
     #[test]
-    fn any_step_reads_the_same_text_and_clears_it() {
+    fn reads_of_any_size_return_the_same_text_and_clear_it() {
         for space in 1..40 {
             let (file, mut reader) = (file(&[10, 0, 30, 40]), Reader::default());
             assert_eq!(read_all(&mut reader, &file, 0, space), WHOLE);
@@ -360,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_delivered_stays() {
+    fn a_line_that_is_not_delivered_is_not_cleared() {
         for length in 0..WHOLE.len() {
             let (file, mut reader) = (file(&[10, 0, 30, 40]), Reader::default());
             let text = read_at(&mut reader, &file, 0, length);
@@ -381,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_else_gets_a_line_that_is_on_its_way() {
+    fn a_line_is_delivered_to_one_reader_only() {
         let (file, mut slow, mut quick) = (file(&[10, 20]), Reader::default(), Reader::default());
         assert_eq!(read_at(&mut slow, &file, 0, 8), "HEADER\n1");
         assert_eq!(read_all(&mut quick, &file, 0, 100), "HEADER\n2 20\n");
@@ -391,14 +407,14 @@ mod tests {
     }
 
     #[test]
-    fn beginning_anew_gives_back() {
+    fn reading_again_from_the_start_gives_the_claim_back() {
         let (file, mut reader) = (file(&[10, 20]), Reader::default());
         assert_eq!(read_at(&mut reader, &file, 0, 9), "HEADER\n1 ");
         assert_eq!(read_all(&mut reader, &file, 0, 3), "HEADER\n1 10\n2 20\n");
     }
 
     #[test]
-    fn reading_anywhere_gives_the_same_bytes_and_clears_whole_lines_only() {
+    fn a_read_at_any_offset_clears_whole_lines_only() {
         for offset in 0..WHOLE.len() + 5 {
             let (file, mut reader) = (file(&[10, 0, 30, 40]), Reader::default());
             let rest = WHOLE.get(offset..).unwrap_or_default();
@@ -415,15 +431,15 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_loses_nothing() {
+    fn a_fault_loses_no_byte() {
         for fails_after in 0..WHOLE.len() {
             let (file, mut reader) = (file(&[10, 0, 30, 40]), Reader::default());
-            let mut taker = Taker {
+            let mut buffer = Buffer {
                 text: vec![],
                 space: 100,
                 fails_after,
             };
-            let result = reader.read(&file, 0, &mut taker);
+            let result = reader.read(&file, 0, &mut buffer);
             assert_eq!(
                 result,
                 if fails_after == 0 {
@@ -433,34 +449,40 @@ mod tests {
                 }
             );
             let rest = read_all(&mut reader, &file, fails_after as u64, 100);
-            assert_eq!(String::from_utf8(taker.text).unwrap() + &rest, WHOLE);
+            assert_eq!(String::from_utf8(buffer.text).unwrap() + &rest, WHOLE);
         }
     }
 
     #[test]
-    fn a_line_that_cannot_be_made_ends_the_read() {
+    fn a_line_that_fails_ends_the_read() {
         let (file, mut reader) = (file(&[10, 20]), Reader::default());
         file.broken.set(Some(2));
         assert_eq!(read_at(&mut reader, &file, 0, 100), "HEADER\n1 10\n");
-        let mut taker = Taker {
+        let mut buffer = Buffer {
             text: vec![],
             space: 100,
             fails_after: 100,
         };
-        assert_eq!(reader.read(&file, 12, &mut taker), Err(ReadError::LongLine));
+        assert_eq!(
+            reader.read(&file, 12, &mut buffer),
+            Err(ReadError::LongLine)
+        );
         file.broken.set(None);
         assert_eq!(read_all(&mut reader, &file, 12, 100), "2 20\n");
     }
 
     #[test]
-    fn one_call_has_an_end() {
+    fn the_length_of_a_read_is_bounded() {
         let (file, mut reader) = (file(&vec![1_000_000_000; 10_000]), Reader::default());
         let first = read_at(&mut reader, &file, 0, usize::MAX).len();
-        assert!((MOST..MOST + LONGEST_LINE).contains(&first), "{first}");
+        assert!(
+            (MAX_READ..MAX_READ + LONGEST_LINE).contains(&first),
+            "{first}"
+        );
     }
 
     #[test]
-    fn a_line_has_an_end() {
+    fn the_length_of_a_line_is_bounded() {
         let mut line = Line::new();
         assert!(line.write_str(&"x".repeat(LONGEST_LINE)).is_ok());
         assert!(line.write_str("x").is_err());
