@@ -12,7 +12,7 @@ use crate::{
         packet::Family,
         params::Params,
         report::{self, IPCONN_HEADER, PORTCONN_HEADER, TRAFFIC_HEADER},
-        rows::{self, Entry, Place, Run},
+        rows::{self, Entry, Place, RowEntries},
         stats::RowStats,
         table::{Size, Table},
     },
@@ -157,7 +157,7 @@ impl<A: Family, K: Key, const PAIRS: usize> Rows<A, K, PAIRS> {
             .filter_map(|(cpu, tables)| Some((cpu, (self.table)(tables)?)))
     }
 
-    fn totals(&self, run: Option<Run<'_, K>>) -> Totals<PAIRS> {
+    fn totals(&self, run: Option<RowEntries<'_, K>>) -> Totals<PAIRS> {
         match run {
             Some(run) => run.totals(|cpu| self.counted.cpus().get(cpu).and_then(self.table)),
             None => {
@@ -170,7 +170,7 @@ impl<A: Family, K: Key, const PAIRS: usize> Rows<A, K, PAIRS> {
     }
 
     /// What there is for a reader. If reading clears, it is the reader's from now on.
-    fn take(&self, owner: Owner<K>, run: Option<Run<'_, K>>) -> Result<Totals<PAIRS>> {
+    fn take(&self, owner: Owner<K>, run: Option<RowEntries<'_, K>>) -> Result<Totals<PAIRS>> {
         match &self.delivered {
             Some(delivered) => {
                 let given = delivered.lock();
@@ -231,7 +231,7 @@ impl<A: Family, K: Key, const PAIRS: usize> Lines for Rows<A, K, PAIRS> {
             Place::Row(run) => run,
             Place::End => return Ok(None),
         };
-        let (owner, span) = rows::owner_and_span(run);
+        let (owner, span) = rows::owner_and_count(run);
         let totals = self.take(owner, run)?;
         if let Err(error) = report::write_row(out, owner, &totals) {
             self.give_back((owner, totals));

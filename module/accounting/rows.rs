@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Which rows a file has, and what a reader gets of them.
+//! The rows of a file, summed up over all CPUs.
 //!
-//! A reader has a list of entries, sorted by key, of the rows that there were when it began. Entries
-//! with one key make a row of the file; what they add up to is looked up when the row is read.
+//! A reader has a sorted list of entries: one for each row that a CPU had when the reader started.
+//! The entries with the same key are one row of the file. Their counters are summed up when that
+//! row is read.
 
 use super::{
     counters::Totals,
@@ -12,7 +13,7 @@ use super::{
     table::Table,
 };
 
-/// Where a CPU keeps the counters of a key. Entries sort by key.
+/// The place of the counters that a CPU has for a key. Entries sort by key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Entry<K> {
     key: K,
@@ -20,7 +21,7 @@ pub struct Entry<K> {
     row: u32,
 }
 
-/// The rows that `table`, the one of `cpu`, has at this moment.
+/// The entries for the current rows of `table`, which is the table of `cpu`.
 pub fn entries<K: Key, const PAIRS: usize, M: Memory>(
     cpu: u32,
     table: &Table<K, PAIRS, M>,
@@ -34,12 +35,12 @@ pub fn entries<K: Key, const PAIRS: usize, M: Memory>(
     })
 }
 
-/// A run of entries for one key.
+/// The entries of one row of the file: at least one, all with the same key.
 #[derive(Clone, Copy, Debug)]
-pub struct Run<'a, K>(&'a [Entry<K>]);
+pub struct RowEntries<'a, K>(&'a [Entry<K>]);
 
-impl<'a, K: Key> Run<'a, K> {
-    /// The run at the start of sorted entries.
+impl<'a, K: Key> RowEntries<'a, K> {
+    /// The row at the start of sorted entries. `None` if there are no entries.
     pub fn first(entries: &'a [Entry<K>]) -> Option<Self> {
         let key = entries.first()?.key;
         let end = entries
@@ -49,19 +50,19 @@ impl<'a, K: Key> Run<'a, K> {
         Some(Self(&entries[..end]))
     }
 
-    /// How many entries it spans, at least one.
-    pub fn span(&self) -> usize {
+    /// The number of entries, at least one.
+    pub fn count(&self) -> usize {
         self.0.len()
     }
 
-    /// Whose they are.
+    /// The owner of the row.
     pub fn owner(&self) -> Owner<K> {
         self.0
             .first()
             .map_or(Owner::Others, |entry| Owner::One(entry.key))
     }
 
-    /// The sum of their counters as they are now. `table` gives the table of a CPU.
+    /// The current sum of the counters of all entries. `table` must return the table of a CPU.
     pub fn totals<'t, const PAIRS: usize, M: Memory + 't>(
         &self,
         table: impl Fn(u32) -> Option<&'t Table<K, PAIRS, M>>,
@@ -79,15 +80,15 @@ impl<'a, K: Key> Run<'a, K> {
     }
 }
 
-/// What is at a position of a file: the header is at 0, then come the entries, and last the others,
-/// who have no row of their own.
+/// What is at a position of a file. The header is at position 0. Each entry takes one position after
+/// it. The last position is that of the row `*`.
 #[derive(Clone, Copy, Debug)]
 pub enum Place<'a, K> {
-    /// The first line.
+    /// The header.
     Header,
-    /// The row of those entries; none for the others.
-    Row(Option<Run<'a, K>>),
-    /// Nothing any more.
+    /// The row of these entries. `None` stands for the row `*`.
+    Row(Option<RowEntries<'a, K>>),
+    /// The end of the file.
     End,
 }
 
@@ -96,29 +97,29 @@ impl<'a, K: Key> Place<'a, K> {
     pub fn at(position: usize, entries: &'a [Entry<K>]) -> Self {
         match position.checked_sub(1).map(|first| entries.get(first..)) {
             None => Self::Header,
-            Some(Some(rest)) => Self::Row(Run::first(rest)),
+            Some(Some(rest)) => Self::Row(RowEntries::first(rest)),
             Some(None) => Self::End,
         }
     }
 }
 
-/// Whose row it is, and how many positions it takes.
-pub fn owner_and_span<K: Key>(run: Option<Run<'_, K>>) -> (Owner<K>, usize) {
-    run.map_or((Owner::Others, 1), |run| (run.owner(), run.span()))
+/// The owner of a row, and the number of positions that the row takes.
+pub fn owner_and_count<K: Key>(row: Option<RowEntries<'_, K>>) -> (Owner<K>, usize) {
+    row.map_or((Owner::Others, 1), |row| (row.owner(), row.count()))
 }
 
-/// Gives a reader what is left of `totals` after what readers have been `given` already, and notes
-/// it there. `None` if there is no memory for that.
+/// Returns the part of `totals` that was not delivered yet, and adds it to `delivered`. `None` if
+/// there is no memory for the row in `delivered`.
 ///
-/// One context at a time calls this for one table.
+/// Must not be called by two contexts at the same time for the same `delivered`.
 pub fn take<K: Key, const PAIRS: usize, M: Memory>(
-    given: &Table<K, PAIRS, M>,
+    delivered: &Table<K, PAIRS, M>,
     owner: Owner<K>,
     totals: Totals<PAIRS>,
 ) -> Option<Totals<PAIRS>> {
-    let left = totals.without(given.totals_of(owner));
+    let left = totals.without(delivered.totals_of(owner));
     if !left.is_zero() {
-        given.counters(owner)?.add_all(&left);
+        delivered.counters(owner)?.add_all(&left);
     }
     Some(left)
 }
@@ -137,7 +138,7 @@ mod tests {
     const UDP: usize = 1;
 
     #[test]
-    fn cpus_are_merged_in_ascending_order() {
+    fn rows_of_all_cpus_are_merged_in_ascending_order() {
         let tables = [table(9), table(9)];
         for (cpu, address, bytes) in [
             (0, 30u32, 1),
@@ -154,12 +155,12 @@ mod tests {
         all.sort_unstable();
         let mut rest = &all[..];
         let mut rows = Vec::new();
-        while let Some(run) = Run::first(rest) {
-            let totals = run.totals(|cpu| tables.get(cpu as usize));
-            rows.push((run.owner().to_string(), run.span(), totals.total().0));
-            rest = &rest[run.span()..];
+        while let Some(row) = RowEntries::first(rest) {
+            let totals = row.totals(|cpu| tables.get(cpu as usize));
+            rows.push((row.owner().to_string(), row.count(), totals.total().0));
+            rest = &rest[row.count()..];
         }
-        let row = |address: &str, span, bytes| (String::from(address), span, bytes);
+        let row = |address: &str, count, bytes| (String::from(address), count, bytes);
         assert_eq!(
             rows,
             [
@@ -172,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn positions() {
+    fn positions_are_the_header_the_entries_and_the_others() {
         let table = table(9);
         table.add(1u32, UDP, Out, 1);
         let entries: Vec<_> = entries(0, &table).collect();
@@ -182,11 +183,12 @@ mod tests {
         assert!(matches!(Place::at(3, &entries), Place::End));
     }
 
-    /// A reader with an old list knows of fewer rows than those that have been given out.
+    /// A reader with an old list may sum up fewer entries than were delivered already.
     #[test]
-    fn nobody_gets_less_than_nothing() {
-        let (given, cpus) = (table(9), [table(9), table(9)]);
-        let all = |run: Option<Run<'_, u32>>| run.unwrap().totals(|cpu| cpus.get(cpu as usize));
+    fn a_reader_with_an_old_list_gets_no_negative_counts() {
+        let (delivered, cpus) = (table(9), [table(9), table(9)]);
+        let all =
+            |row: Option<RowEntries<'_, u32>>| row.unwrap().totals(|cpu| cpus.get(cpu as usize));
         let list = || {
             let mut all: Vec<_> = (0..2)
                 .flat_map(|cpu| entries(cpu as u32, &cpus[cpu]))
@@ -199,7 +201,7 @@ mod tests {
         cpus[1].add(7, UDP, Out, 5);
         let new = list();
         let read = |entries: &[Entry<u32>]| {
-            take(&given, Owner::One(7), all(Run::first(entries)))
+            take(&delivered, Owner::One(7), all(RowEntries::first(entries)))
                 .unwrap()
                 .total()
                 .0

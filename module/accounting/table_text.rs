@@ -20,7 +20,7 @@ use super::{
         self,
         Entry,
         Place,
-        Run, //
+        RowEntries, //
     },
     slots::Memory,
     sort::{
@@ -88,9 +88,9 @@ where
         (0..self.tables.cpus()).filter_map(|cpu| Some((cpu, self.tables.table(cpu)?)))
     }
 
-    fn totals(&self, run: Option<Run<'_, K>>) -> Totals<PAIRS> {
-        match run {
-            Some(run) => run.totals(|cpu| self.tables.table(cpu)),
+    fn totals(&self, row: Option<RowEntries<'_, K>>) -> Totals<PAIRS> {
+        match row {
+            Some(row) => row.totals(|cpu| self.tables.table(cpu)),
             None => {
                 let mut sum = Totals::default();
                 self.tables()
@@ -102,13 +102,17 @@ where
 
     /// Sums up a row. If reading clears the file, the result is what nobody has read yet, and it
     /// counts as read from now on.
-    fn take(&self, owner: Owner<K>, run: Option<Run<'_, K>>) -> Result<Totals<PAIRS>, P::Error> {
+    fn take(
+        &self,
+        owner: Owner<K>,
+        row: Option<RowEntries<'_, K>>,
+    ) -> Result<Totals<PAIRS>, P::Error> {
         match &self.delivered {
             Some(delivered) => P::with(delivered, |given| {
-                rows::take(given, owner, self.totals(run))
+                rows::take(given, owner, self.totals(row))
             })
             .ok_or(ReadError::NoMemory.into()),
-            None => Ok(self.totals(run)),
+            None => Ok(self.totals(row)),
         }
     }
 }
@@ -149,7 +153,7 @@ where
         out: &mut Line,
     ) -> Result<Option<Step<Self::Claim>>, P::Error> {
         P::pause()?;
-        let run = match Place::at(position, entries) {
+        let row = match Place::at(position, entries) {
             Place::Header => {
                 out.write_str(self.header).map_err(ReadError::from)?;
                 return Ok(Some(Step {
@@ -157,18 +161,18 @@ where
                     claim: None,
                 }));
             }
-            Place::Row(run) => run,
+            Place::Row(row) => row,
             Place::End => return Ok(None),
         };
-        let (owner, span) = rows::owner_and_span(run);
-        let totals = self.take(owner, run)?;
+        let (owner, count) = rows::owner_and_count(row);
+        let totals = self.take(owner, row)?;
         if let Err(error) = report::write_row(out, owner, &totals) {
             self.give_back((owner, totals));
             return Err(ReadError::from(error).into());
         }
         let claim = (self.delivered.is_some() && !totals.is_zero()).then_some((owner, totals));
         Ok(Some(Step {
-            next: position + span,
+            next: position + count,
             claim,
         }))
     }
