@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! When a connection starts, and where it counts.
+//! Properties of connections: which packets start one, and where it is counted.
 
 use crate::{
     comparison::{
-        accounting::{Accounting, ALL, CLOCK, ROOMY, START},
+        accounting::{ALL, CLOCK, ROOMY, START},
         Modelled,
     },
     support::check,
-    traffic::{cells, gap, host, network, opening, sent, sums, Sent, What},
+    traffic::{accounting, cells, gap, host, opening, packet_spec, sums, PacketSpec, Payload},
 };
 use proptest::{collection::vec, prelude::*, sample::select};
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,46 +16,41 @@ use vm_tests::frames::{ACK, FIN, RST, SYN};
 use xt_traffic_accounting::{
     accounting::{
         flows::Ticks,
-        network::{Internal, Network},
+        network::Internal,
         params::{Counts, Sizes},
     },
-    host::{Bytes, Heap},
+    host::Bytes,
 };
 
-/// Connections alone: a packet matches exactly when it starts one.
+/// Counts connections only, so a packet matches if and only if it starts one.
 const CONNECTIONS: Counts = Counts {
     traffic: false,
     ..ALL
 };
 
-fn accounting<A: Modelled>(counts: Counts, sizes: Sizes) -> Accounting<A, Heap> {
-    let network = Network::new(host(0), A::mask(network::<A>()), Internal::Any).unwrap();
-    Accounting::new(network, counts, sizes, 1, &Heap::ENDLESS)
-}
-
-/// Between two hosts inside.
-fn between(what: What, ports: (u16, u16)) -> Sent {
-    Sent {
+/// A packet between two hosts inside.
+fn between(payload: Payload, ports: (u16, u16)) -> PacketSpec {
+    PacketSpec {
         from: 1,
         to: 2,
         ports,
-        what,
+        payload,
         size: 10,
     }
 }
 
-/// Does a packet that comes so long after one of the same flow start a connection?
-fn is_over(what: &What, after: Ticks) -> bool {
+/// Returns whether a flow with this payload has expired `after` ticks without a packet.
+fn has_expired(payload: &Payload, after: Ticks) -> bool {
     let second = CLOCK.ticks_per_second;
-    match what {
-        What::Tcp { .. } => after > 120 * second,
-        What::Udp => after >= 30 * second,
-        What::Icmp { .. } => true,
-        What::Other { .. } => after >= 600 * second,
+    match payload {
+        Payload::Tcp { .. } => after > 120 * second,
+        Payload::Udp => after >= 30 * second,
+        Payload::Icmp { .. } => true,
+        Payload::Other { .. } => after >= 600 * second,
     }
 }
 
-fn windows<A: Modelled>() {
+fn check_lifetimes<A: Modelled>() {
     check(
         400,
         (
@@ -63,11 +58,11 @@ fn windows<A: Modelled>() {
             any::<(u16, u16)>(),
             vec((gap(), any::<bool>()), 1..8),
         ),
-        |(what, ports, packets)| {
-            let accounting = accounting::<A>(CONNECTIONS, ROOMY);
-            let there = between(what, ports);
-            // The other direction of a SYN would be another flow.
-            let both_ways = !matches!(there.what, What::Tcp { .. });
+        |(payload, ports, packets)| {
+            let accounting = accounting::<A>(Internal::Any, CONNECTIONS, ROOMY);
+            let there = between(payload, ports);
+            // A SYN in the other direction belongs to another flow.
+            let both_ways = !matches!(there.payload, Payload::Tcp { .. });
             let (mut now, mut first) = (START, true);
             for (gap, back) in packets {
                 now += gap;
@@ -79,8 +74,8 @@ fn windows<A: Modelled>() {
                 let started = accounting.count(0, now, Bytes(&packet.packet::<A>()));
                 assert_eq!(
                     started,
-                    first || is_over(&there.what, gap),
-                    "{packet:?} {gap} ticks after the one before"
+                    first || has_expired(&there.payload, gap),
+                    "{packet:?} {gap} ticks after the packet before"
                 );
                 first = false;
             }
@@ -88,35 +83,36 @@ fn windows<A: Modelled>() {
     );
 }
 
-/// Every packet, of either direction, makes the time begin anew.
+/// Every packet, in either direction, restarts the lifetime of its flow.
 #[test]
-fn a_flow_ends_with_silence() {
-    windows::<u32>();
-    windows::<u128>();
+fn a_flow_expires_after_its_lifetime_without_packets() {
+    check_lifetimes::<u32>();
+    check_lifetimes::<u128>();
 }
 
-/// What two packets must have in common to belong to one flow: a text, for any kind.
-fn identity(sent: &Sent) -> Option<String> {
-    let ends = [(sent.from, sent.ports.0), (sent.to, sent.ports.1)];
+/// A text that is equal for two packets if and only if they belong to the same flow. `None` for
+/// packets that belong to no flow.
+fn flow_of(spec: &PacketSpec) -> Option<String> {
+    let ends = [(spec.from, spec.ports.0), (spec.to, spec.ports.1)];
     let sorted = |ends: [(u8, u16); 2]| {
         ends.iter()
             .max()
             .zip(ends.iter().min())
             .map(|pair| format!("{pair:?}"))
     };
-    match sent.what {
-        What::Tcp { sequence, flags } if flags & (SYN | ACK | RST | FIN) == SYN => {
+    match spec.payload {
+        Payload::Tcp { sequence, flags } if flags & (SYN | ACK | RST | FIN) == SYN => {
             Some(format!("TCP {ends:?} {sequence}"))
         }
-        What::Tcp { .. } | What::Icmp { .. } => None,
-        What::Udp => sorted(ends).map(|ends| format!("UDP {ends}")),
-        What::Other { protocol } => {
+        Payload::Tcp { .. } | Payload::Icmp { .. } => None,
+        Payload::Udp => sorted(ends).map(|ends| format!("UDP {ends}")),
+        Payload::Other { protocol } => {
             sorted(ends.map(|end| (end.0, 0))).map(|ends| format!("{protocol} {ends}"))
         }
     }
 }
 
-/// Is it an ICMP request? The same numbers mean other things in the other family.
+/// Returns whether an ICMP type is a request in this family.
 fn is_request<A: Modelled>(kind: u8) -> bool {
     if A::BITS == 32 {
         [8, 13, 15, 17].contains(&kind)
@@ -125,8 +121,9 @@ fn is_request<A: Modelled>(kind: u8) -> bool {
     }
 }
 
-/// Packets that are of one kind and much alike. Their protocols are OTHER in both families.
-fn alike() -> impl Strategy<Value = Vec<Sent>> {
+/// Packets that differ little, so that many of them belong to the same flow. Protocol numbers of
+/// [`Payload::Other`] are OTHER in both families.
+fn similar_packets() -> impl Strategy<Value = Vec<PacketSpec>> {
     let tcp = (
         0..2u32,
         select(vec![
@@ -139,57 +136,61 @@ fn alike() -> impl Strategy<Value = Vec<Sent>> {
             SYN | RST,
         ]),
     );
-    let what = prop_oneof![
-        tcp.prop_map(|(sequence, flags)| What::Tcp { sequence, flags }),
-        Just(What::Udp),
-        select(vec![8, 13, 15, 17, 0, 128, 129]).prop_map(|kind| What::Icmp { kind }),
-        (47..49u8).prop_map(|protocol| What::Other { protocol }),
+    let payload = prop_oneof![
+        tcp.prop_map(|(sequence, flags)| Payload::Tcp { sequence, flags }),
+        Just(Payload::Udp),
+        select(vec![8, 13, 15, 17, 0, 128, 129]).prop_map(|kind| Payload::Icmp { kind }),
+        (47..49u8).prop_map(|protocol| Payload::Other { protocol }),
     ];
-    let sent = ((0..3u8, 0..3u8), (1..3u16, 1..3u16), what);
+    let spec = ((0..3u8, 0..3u8), (1..3u16, 1..3u16), payload);
     vec(
-        sent.prop_map(|((from, to), ports, what)| Sent {
+        spec.prop_map(|((from, to), ports, payload)| PacketSpec {
             from,
             to,
             ports,
-            what,
+            payload,
             size: 0,
         }),
         1..30,
     )
 }
 
-fn identities<A: Modelled>() {
-    check(200, alike(), |packets| {
-        let accounting = accounting::<A>(CONNECTIONS, ROOMY);
+fn check_flows<A: Modelled>() {
+    check(200, similar_packets(), |packets| {
+        let accounting = accounting::<A>(Internal::Any, CONNECTIONS, ROOMY);
         let mut seen = BTreeSet::new();
-        for sent in packets {
-            let expected = match sent.what {
-                What::Icmp { kind } => is_request::<A>(kind),
-                _ => identity(&sent).is_some_and(|flow| seen.insert(flow)),
+        for spec in packets {
+            let expected = match spec.payload {
+                Payload::Icmp { kind } => is_request::<A>(kind),
+                _ => flow_of(&spec).is_some_and(|flow| seen.insert(flow)),
             };
             assert_eq!(
-                accounting.count(0, START, Bytes(&sent.packet::<A>())),
+                accounting.count(0, START, Bytes(&spec.packet::<A>())),
                 expected,
-                "{sent:?}"
+                "{spec:?}"
             );
         }
     });
 }
 
-/// TCP goes by addresses, ports and sequence number, UDP by endpoints, others by addresses and protocol; the last
-/// two in either direction. Each ICMP request is a connection.
+/// The flow of a TCP SYN is identified by addresses, ports and sequence number, that of a UDP
+/// datagram by addresses and ports, and that of other protocols by addresses and protocol number.
+/// Both directions are one flow, except with TCP. Each ICMP request is a connection.
 #[test]
-fn what_makes_a_flow() {
-    identities::<u32>();
-    identities::<u128>();
+fn the_first_packet_of_each_flow_starts_a_connection() {
+    check_flows::<u32>();
+    check_flows::<u128>();
 }
 
 #[test]
 fn only_a_plain_syn_starts_a_tcp_connection() {
     check(256, (any::<u8>(), any::<u32>()), |(flags, sequence)| {
-        let sent = between(What::Tcp { sequence, flags }, (1, 2));
-        let started =
-            accounting::<u32>(CONNECTIONS, ROOMY).count(0, START, Bytes(&sent.packet::<u32>()));
+        let spec = between(Payload::Tcp { sequence, flags }, (1, 2));
+        let started = accounting::<u32>(Internal::Any, CONNECTIONS, ROOMY).count(
+            0,
+            START,
+            Bytes(&spec.packet::<u32>()),
+        );
         assert_eq!(
             started,
             flags & SYN != 0 && flags & (ACK | RST | FIN) == 0,
@@ -198,27 +199,26 @@ fn only_a_plain_syn_starts_a_tcp_connection() {
     });
 }
 
-/// The initiator has it out, the target in, each if it is inside; the port is the target's.
-fn places<A: Modelled>() {
+fn check_rows<A: Modelled>() {
     check(
         300,
-        (sent(), opening(), any::<(u16, u16)>()),
-        |(sent, what, ports)| {
-            let sent = Sent {
-                what,
+        (packet_spec(), opening(), any::<(u16, u16)>()),
+        |(spec, payload, ports)| {
+            let spec = PacketSpec {
+                payload,
                 ports,
-                ..sent
+                ..spec
             };
-            let accounting = accounting::<A>(ALL, ROOMY);
-            let inside = [sent.from < 4, sent.to < 4].map(u64::from);
+            let accounting = accounting::<A>(Internal::Any, ALL, ROOMY);
+            let inside = [spec.from < 4, spec.to < 4].map(u64::from);
             assert_eq!(
-                accounting.count(0, START, Bytes(&sent.packet::<A>())),
+                accounting.count(0, START, Bytes(&spec.packet::<A>())),
                 inside != [0, 0]
             );
 
-            let (column, port) = match sent.what {
-                What::Tcp { .. } => (0, ports.1),
-                What::Udp => (1, ports.1),
+            let (column, port) = match spec.payload {
+                Payload::Tcp { .. } => (0, ports.1),
+                Payload::Udp => (1, ports.1),
                 _ => (3, 0),
             };
             let mut expected = vec![inside[0], inside[1], 0, 0, 0, 0, 0, 0, 0, 0];
@@ -232,7 +232,7 @@ fn places<A: Modelled>() {
                 let is = |number: u8| u64::from(label == host::<A>(number).ip().to_string());
                 assert_eq!(
                     numbers[..2],
-                    [is(sent.from) * inside[0], is(sent.to) * inside[1]],
+                    [is(spec.from) * inside[0], is(spec.to) * inside[1]],
                     "{label}"
                 );
             }
@@ -240,45 +240,50 @@ fn places<A: Modelled>() {
     );
 }
 
+/// It is outgoing for the source and incoming for the destination, each if it is inside. Its port is
+/// the destination port.
 #[test]
-fn where_a_connection_counts() {
-    places::<u32>();
-    places::<u128>();
+fn a_connection_counts_for_its_ends_inside_and_the_destination_port() {
+    check_rows::<u32>();
+    check_rows::<u128>();
 }
 
-/// A memory with little room forgets, says how often, and never counts more twice than it has forgotten.
+/// With few sets, flows are forgotten before they expire. The number of connections that are counted
+/// twice is at most the number of forgotten flows.
 #[test]
-fn what_is_forgotten_is_counted() {
+fn forgotten_flows_are_counted() {
     check(60, (vec(0..40u16, 1..200), 0..3u32), |(ports, sets)| {
         let accounting = accounting::<u32>(
+            Internal::Any,
             CONNECTIONS,
             Sizes {
                 flow_sets: 1 << sets,
                 ..ROOMY
             },
         );
-        let packet = |port: &u16| between(What::Udp, (*port, 53)).packet::<u32>();
+        let packet = |port: &u16| between(Payload::Udp, (*port, 53)).packet::<u32>();
         let started = ports
             .iter()
             .filter(|port| accounting.count(0, START, Bytes(&packet(port))))
             .count() as u64;
         let flows = ports.iter().collect::<BTreeSet<_>>().len() as u64;
         assert!(started >= flows && started - flows <= accounting.forgotten());
-        // What never was there can't be forgotten; four fit in each set.
+        // Only flows that were stored can be forgotten. A set holds four of them.
         assert!(accounting.forgotten() + 4 * (1 << sets) >= started);
         assert!(accounting.forgotten() <= started.saturating_sub(4));
     });
 }
 
-/// A set of four flows as it should be: the ends of those that are in it, by port.
+/// A model of a set of four flows.
 #[derive(Default)]
 struct FlowSet {
+    /// The time at which each flow expires, by its source port.
     ends: BTreeMap<u16, Ticks>,
     forgotten: u64,
 }
 
 impl FlowSet {
-    /// A datagram from this port: is it the first?
+    /// Stores a datagram from `port`. Returns whether it is the first one of its flow.
     fn is_first(&mut self, port: u16, now: Ticks) -> bool {
         self.ends.retain(|_, end| *end > now);
         let first = !self.ends.contains_key(&port);
@@ -296,14 +301,16 @@ impl FlowSet {
     }
 }
 
-/// It is the one that would end first, unless it has ended.
+/// Forgets a flow only if all four are alive.
 #[test]
-fn which_flow_is_forgotten() {
+fn the_flow_that_expires_first_is_forgotten() {
     let end = 30 * CLOCK.ticks_per_second;
-    // No two of them at once: they would end at once, and either could be forgotten.
+    // No two packets at the same time: their flows would expire at the same time, and either could
+    // be forgotten.
     let gap = prop_oneof![1..4u64, end - 8..end + 2, Just(10 * CLOCK.ticks_per_second)];
     check(200, vec((gap, 0..7u16), 1..60), |packets| {
         let accounting = accounting::<u32>(
+            Internal::Any,
             CONNECTIONS,
             Sizes {
                 flow_sets: 1,
@@ -313,7 +320,7 @@ fn which_flow_is_forgotten() {
         let (mut now, mut set) = (START, FlowSet::default());
         for (gap, port) in packets {
             now += gap;
-            let packet = between(What::Udp, (port, 53)).packet::<u32>();
+            let packet = between(Payload::Udp, (port, 53)).packet::<u32>();
             assert_eq!(
                 accounting.count(0, now, Bytes(&packet)),
                 set.is_first(port, now),

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is counted: for whom, in which direction, and how many bytes.
+//! Properties of byte counts: for which addresses, in which direction, and how many bytes.
 
 use crate::{
     comparison::{
-        accounting::{Accounting, ALL, ROOMY, START},
+        accounting::{ALL, ROOMY, START},
         Modelled, Scenario,
     },
     support::check,
-    traffic::{cells, host, internal, scenario, sent, sums, Sent},
+    traffic::{accounting, cells, host, internal, packet_spec, scenario, sums, PacketSpec},
 };
 use proptest::prelude::*;
 use vm_tests::frames::Ip;
@@ -17,8 +17,8 @@ use xt_traffic_accounting::{
     host::{Bytes, Heap},
 };
 
-/// Is a packet between two that are inside or not counted?
-fn counts(internal: Internal, source: bool, destination: bool) -> bool {
+/// Returns whether a packet is counted, given whether its source and its destination are inside.
+fn is_counted(internal: Internal, source: bool, destination: bool) -> bool {
     match internal {
         Internal::Any => source || destination,
         Internal::Exclude => source != destination,
@@ -26,7 +26,7 @@ fn counts(internal: Internal, source: bool, destination: bool) -> bool {
     }
 }
 
-/// The row of an address in a text, all zero if it has none.
+/// The numbers in the row of an address: zeros if it has none.
 fn row_of(text: &str, address: &str) -> Vec<u64> {
     let columns = sums(text).len() + 1;
     cells(text)
@@ -35,7 +35,7 @@ fn row_of(text: &str, address: &str) -> Vec<u64> {
         .map_or(vec![0; columns], |(_, numbers)| numbers)
 }
 
-/// An address that is anywhere, or at the first or the last of the network, or just outside.
+/// An address at or next to the first or the last one of a network, inside the network, or anywhere.
 fn address(kind: u8, any: u128, first: u128, last: u128) -> u128 {
     match kind {
         0 => first,
@@ -47,13 +47,13 @@ fn address(kind: u8, any: u128, first: u128, last: u128) -> u128 {
     }
 }
 
-fn membership<A: Modelled>(narrow: impl Fn(u128) -> A + Copy) {
+fn check_membership<A: Modelled>(narrow: impl Fn(u128) -> A + Copy) {
     let kinds = (0..6u8, 0..6u8, any::<(u128, u128)>());
     check(
         600,
         (any::<u128>(), 0..=A::BITS, internal(), kinds),
         |(base, length, internal, (from, to, any))| {
-            // The bits of the family are the lowest.
+            // IPv4 addresses are the lowest 32 bits.
             let all = u128::MAX >> (128 - A::BITS);
             let hosts = all.checked_shr(length).unwrap_or(0);
             let (first, last) = (base & all & !hosts, base & all | hosts);
@@ -65,7 +65,8 @@ fn membership<A: Modelled>(narrow: impl Fn(u128) -> A + Copy) {
 
             let network = Network::new(narrow(first), A::mask(length), internal).unwrap();
             let ends = network.ends(narrow(from), narrow(to));
-            let expected = counts(internal, inside[0], inside[1]).then_some((inside[0], inside[1]));
+            let expected =
+                is_counted(internal, inside[0], inside[1]).then_some((inside[0], inside[1]));
             assert_eq!(
                 ends.map(|ends| (ends.source(), ends.destination())),
                 expected
@@ -74,22 +75,21 @@ fn membership<A: Modelled>(narrow: impl Fn(u128) -> A + Copy) {
     );
 }
 
-/// Inside is from the first to the last address, whatever the network's size.
+/// An address is inside if it lies between the first and the last address.
 #[test]
 fn a_network_is_a_range_of_addresses() {
-    membership::<u32>(|address| address as u32);
-    membership::<u128>(|address| address);
+    check_membership::<u32>(|address| address as u32);
+    check_membership::<u128>(|address| address);
 }
 
-fn one_packet<A: Modelled>() {
-    check(400, (sent(), internal()), |(sent, internal)| {
-        let (source, destination) = (host::<A>(sent.from), host::<A>(sent.to));
-        let inside = [sent.from < 4, sent.to < 4];
-        let network = Network::new(host(0), A::mask(A::BITS - 2), internal).unwrap();
-        let accounting = Accounting::new(network, ALL, ROOMY, 1, &Heap::ENDLESS);
-        let packet = sent.packet::<A>();
+fn check_one_packet<A: Modelled>() {
+    check(400, (packet_spec(), internal()), |(spec, internal)| {
+        let (source, destination) = (host::<A>(spec.from), host::<A>(spec.to));
+        let inside = [spec.from < 4, spec.to < 4];
+        let accounting = accounting::<A>(internal, ALL, ROOMY);
+        let packet = spec.packet::<A>();
         let counted = accounting.count(0, START, Bytes(&packet));
-        assert_eq!(counted, counts(internal, inside[0], inside[1]));
+        assert_eq!(counted, is_counted(internal, inside[0], inside[1]));
 
         let [traffic, ..] = accounting.texts().map(Option::unwrap);
         let bytes = packet.len() as u64;
@@ -104,25 +104,28 @@ fn one_packet<A: Modelled>() {
                 [0, into]
             );
         }
-        assert_eq!(sums(&traffic)[..2], [out, into], "and nobody else");
+        assert_eq!(
+            sums(&traffic)[..2],
+            [out, into],
+            "other addresses have rows"
+        );
     });
 }
 
-/// Its bytes are out of the sender and in to the receiver, each if it is inside.
+/// Its bytes are outgoing for the source and incoming for the destination, each if it is inside.
 #[test]
-fn one_packet_counts_at_its_ends() {
-    one_packet::<u32>();
-    one_packet::<u128>();
+fn a_packet_counts_for_its_ends_inside() {
+    check_one_packet::<u32>();
+    check_one_packet::<u128>();
 }
 
-fn protocols<A: Modelled>(extensions: &'static [u8]) {
+fn check_protocols<A: Modelled>(extensions: &'static [u8]) {
     check(256, (any::<u8>(), 0..2000usize), |(protocol, size)| {
         if extensions.contains(&protocol) {
             return;
         }
         let packet = Ip::new(host::<A>(1).ip(), host::<A>(2).ip()).packet(protocol, &vec![0; size]);
-        let network = Network::new(host::<A>(0), A::mask(8), Internal::Any).unwrap();
-        let accounting = Accounting::new(network, ALL, ROOMY, 1, &Heap::ENDLESS);
+        let accounting = accounting::<A>(Internal::Any, ALL, ROOMY);
         assert!(accounting.count(0, START, Bytes(&packet)));
         let [traffic, ..] = accounting.texts().map(Option::unwrap);
         let bytes = (A::HEADER + size) as u64;
@@ -136,21 +139,21 @@ fn protocols<A: Modelled>(extensions: &'static [u8]) {
     });
 }
 
-/// TCP is 6, UDP 17, everything else OTHER; the bytes are those of the header and of all behind it.
+/// TCP is protocol 6 and UDP 17. All others are OTHER. The bytes include the IP header.
 #[test]
-fn every_protocol_has_its_column() {
-    protocols::<u32>(&[]);
-    protocols::<u128>(&[0, 43, 44, 51, 60]);
+fn every_protocol_counts_in_its_column() {
+    check_protocols::<u32>(&[]);
+    check_protocols::<u128>(&[0, 43, 44, 51, 60]);
 }
 
-fn totals<A: Modelled>() {
+fn check_sums<A: Modelled>() {
     check(60, scenario::<A>(60), |scenario: Scenario<A>| {
         scenario.check();
         let outcome = scenario.run(&Heap::ENDLESS);
         let [traffic, ipconn, portconn] = outcome.texts.map(Option::unwrap);
         let bytes = sums(&traffic);
         assert!(bytes[0].max(bytes[1]) <= outcome.bytes && outcome.bytes <= bytes[0] + bytes[1]);
-        // Whatever has an end inside counts there; what has two of them counts at both.
+        // A packet with both ends inside is counted twice.
         if scenario.internal == Internal::Only {
             assert_eq!(bytes[..2], [outcome.bytes; 2]);
         } else if scenario.internal == Internal::Exclude {
@@ -159,30 +162,30 @@ fn totals<A: Modelled>() {
         assert_eq!(
             sums(&ipconn),
             sums(&portconn),
-            "connections are the same by address and by port"
+            "connections by address and by port differ"
         );
     });
 }
 
-/// The rule's own counters are the total; TOTAL is the sum of its parts (see [`sums`]).
+/// The sums over all rows agree with the counters of the rule, and each TOTAL is the sum of its
+/// columns (see [`sums`]).
 #[test]
-fn the_sums_are_right() {
-    totals::<u32>();
-    totals::<u128>();
+fn sums_over_all_rows_agree_with_the_rule() {
+    check_sums::<u32>();
+    check_sums::<u128>();
 }
 
-/// A packet between hosts outside leaves no trace, not even of its flow.
+/// Neither its bytes nor its flow are stored.
 #[test]
-fn what_is_not_accounted_for_is_not_remembered() {
-    check(100, sent(), |sent| {
-        let network = Network::new(host(0), u32::mask(30), Internal::Any).unwrap();
-        let accounting = Accounting::new(network, ALL, ROOMY, 1, &Heap::ENDLESS);
-        let outside = Sent {
+fn a_packet_between_hosts_outside_is_not_stored() {
+    check(100, packet_spec(), |spec| {
+        let accounting = accounting::<u32>(Internal::Any, ALL, ROOMY);
+        let outside = PacketSpec {
             from: 4,
             to: 5,
-            ..sent
+            ..spec
         };
         assert!(!accounting.count(0, START, Bytes(&outside.packet::<u32>())));
-        assert_eq!(accounting.remembered(), 0);
+        assert_eq!(accounting.flow_memory(), 0);
     });
 }

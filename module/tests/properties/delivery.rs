@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Readers: any number of them, who take any number of bytes from anywhere at any time.
+//! Properties of reads: any number of readers, with buffers of any size, at any offset, at any time.
 
 use crate::support::check;
 use proptest::{collection::vec, prelude::*};
@@ -16,14 +16,15 @@ use xt_traffic_accounting::{
     host::{Buffer, Heap, HostText},
 };
 
-/// The rows of ports, of which all have five digits: what remains of a row without its beginning is no row.
+/// A table of ports. All ports have five digits, so that a row without its start is not mistaken for
+/// a whole row.
 type Ports = Table<u16, 4, Heap>;
 
 const FIRST: u16 = 10_000;
 const CPUS: usize = 3;
 const READERS: usize = 3;
 
-/// What may happen.
+/// An event of a test.
 #[derive(Clone, Debug)]
 enum Event {
     /// A CPU counts something for a port.
@@ -34,13 +35,13 @@ enum Event {
         into: bool,
         amount: u64,
     },
-    /// A reader takes so many bytes, from where it is or from elsewhere.
+    /// A reader reads up to `space` bytes, from its current offset or from `from`.
     Read {
         reader: usize,
         from: Option<u64>,
         space: usize,
     },
-    /// A reader goes away, and may come back.
+    /// A reader closes its file. It may read again later.
     Close { reader: usize },
 }
 
@@ -67,7 +68,7 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// Has fewer rows than there are ports, so that some have none.
+/// The tables of all CPUs. They have fewer rows than there are ports, so some ports have none.
 fn tables() -> Vec<Ports> {
     let table = |_| {
         let Ok(table) = Table::new(Seed::new(3), Size::hashed(4, 2), &Heap::ENDLESS);
@@ -99,11 +100,11 @@ fn cleared_by_reading(tables: &[Ports]) -> HostText<'_, u16, 4, Heap> {
     )
 }
 
-/// What rows say: the numbers after TOTAL by label.
+/// The sums of the columns after TOTAL, by the labels of rows.
 type Sums = BTreeMap<String, Vec<u64>>;
 
-/// Takes in a line, if it is all of a row.
-fn take_row(sums: &mut Sums, line: &str) {
+/// Adds a line to `sums` if it is a whole row.
+fn add_row(sums: &mut Sums, line: &str) {
     let cells: Vec<_> = line.split('\t').collect();
     if cells.len() != 11 || (cells[0].len() != 5 && cells[0] != "*") {
         return;
@@ -123,15 +124,15 @@ fn take_row(sums: &mut Sums, line: &str) {
     for (sum, number) in row.iter_mut().zip(&numbers[2..]) {
         *sum = sum
             .checked_add(*number)
-            .unwrap_or_else(|| panic!("too much in {line}"));
+            .unwrap_or_else(|| panic!("overflow in {line}"));
     }
 }
 
-/// OpenFile who reads, and what it has of the line that it is in.
+/// A reader with its offset and the incomplete line that it has read last.
 struct OpenFile<'a> {
     reader: Reader<HostText<'a, u16, 4, Heap>>,
     offset: u64,
-    begun: String,
+    partial: String,
 }
 
 impl<'a> OpenFile<'a> {
@@ -139,11 +140,11 @@ impl<'a> OpenFile<'a> {
         Self {
             reader: Reader::default(),
             offset: 0,
-            begun: String::new(),
+            partial: String::new(),
         }
     }
 
-    /// Reads, and puts the rows that are whole now to those that have arrived.
+    /// Reads up to `space` bytes and adds the completed rows to `arrived`.
     fn read(
         &mut self,
         rows: &HostText<'a, u16, 4, Heap>,
@@ -154,41 +155,41 @@ impl<'a> OpenFile<'a> {
         let count = self.reader.read(rows, self.offset, &mut buffer).unwrap();
         assert_eq!(count, buffer.bytes.len());
         self.offset += count as u64;
-        self.begun += std::str::from_utf8(&buffer.bytes).unwrap();
-        while let Some((line, rest)) = self.begun.split_once('\n') {
-            take_row(arrived, line);
-            self.begun = rest.to_string();
+        self.partial += std::str::from_utf8(&buffer.bytes).unwrap();
+        while let Some((line, rest)) = self.partial.split_once('\n') {
+            add_row(arrived, line);
+            self.partial = rest.to_string();
         }
         count
     }
 
-    fn go_to(&mut self, offset: u64) {
+    fn seek(&mut self, offset: u64) {
         if offset == 0 || offset != self.offset {
-            self.begun.clear();
+            self.partial.clear();
         }
         self.offset = offset;
     }
 
     fn close(&mut self, rows: &HostText<'a, u16, 4, Heap>) {
         self.reader.close(rows);
-        self.begun.clear();
+        self.partial.clear();
     }
 }
 
-/// All that the tables have, by label.
+/// The counts of all tables, by label.
 fn counted(tables: &[Ports]) -> Sums {
     let mut sums = Sums::new();
     HostText::new(tables.iter().collect(), PORTCONN_HEADER, None)
         .read_all()
         .lines()
-        .for_each(|line| take_row(&mut sums, line));
+        .for_each(|line| add_row(&mut sums, line));
     sums
 }
 
-/// Whoever takes the last byte of a row after all those before it has the row, and nobody else has: all that has
-/// arrived and all that is left is all that was counted.
+/// A row is delivered to the reader that reads all its bytes in order, and to no other reader. The
+/// sum of what all readers got is everything that was counted.
 #[test]
-fn everything_is_delivered_exactly_once() {
+fn every_count_is_delivered_exactly_once() {
     check(400, vec(event(), 0..120), |events| {
         let tables = tables();
         let rows = cleared_by_reading(&tables);
@@ -203,7 +204,7 @@ fn everything_is_delivered_exactly_once() {
                     space,
                 } => {
                     from.into_iter()
-                        .for_each(|offset| readers[reader].go_to(offset));
+                        .for_each(|offset| readers[reader].seek(offset));
                     readers[reader].read(&rows, space, &mut arrived);
                 }
                 Event::Close { reader } => readers[reader].close(&rows),
@@ -218,9 +219,9 @@ fn everything_is_delivered_exactly_once() {
     });
 }
 
-/// As long as nothing is counted, every reader reads the same, in steps of any sizes, from anywhere.
+/// Reads with buffers of any size and at any offset return parts of the same text.
 #[test]
-fn a_file_that_is_at_rest_has_one_text() {
+fn a_file_has_one_text_while_nothing_is_counted() {
     let steps = vec(
         (
             prop_oneof![4 => Just(None), 1 => (0..500u64).prop_map(Some)],
@@ -252,9 +253,9 @@ fn a_file_that_is_at_rest_has_one_text() {
     });
 }
 
-/// Rows are in ascending order, whichever CPU made them and when; the row `*` is the last.
+/// The row `*` is the last one. The order does not depend on the CPU that made a row, nor on when.
 #[test]
-fn rows_are_in_order() {
+fn rows_are_in_ascending_order() {
     check(
         100,
         vec((0..CPUS, any::<u32>(), 1..9u64), 0..60),

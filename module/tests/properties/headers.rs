@@ -1,26 +1,24 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Packets that are cut short, in fragments, behind options and extension headers, and in pieces.
+//! Properties of header parsing: truncated packets, fragments, options, extension headers, and
+//! packets that are not linear.
 
 use crate::{
     comparison::{
-        accounting::{Accounting, Nonlinear, ALL, ROOMY, START},
+        accounting::{Nonlinear, ALL, ROOMY, START},
         Arrival, Modelled, Scenario,
     },
     support::check,
-    traffic::{host, network, sent, sums, Sent},
+    traffic::{accounting, host, packet_spec, sums, PacketSpec},
 };
 use proptest::{collection::vec, option, prelude::*, sample::select};
 use vm_tests::frames::{Extension, Ip, Ipv4, ICMP, ICMPV6, MORE_FRAGMENTS, SYN, TCP, UDP};
-use xt_traffic_accounting::{
-    accounting::network::{Internal, Network},
-    host::Heap,
-};
+use xt_traffic_accounting::accounting::network::Internal;
 
-/// The sums of bytes and connections of one packet, of which `linear` bytes behind the header lie at hand.
+/// The sums of bytes and connections after one packet. `linear` bytes after its IP header are in the
+/// linear area.
 fn outcome<A: Modelled>(packet: &[u8], linear: usize) -> [Vec<u64>; 2] {
-    let network = Network::new(host::<A>(0), A::mask(network::<A>()), Internal::Any).unwrap();
-    let accounting = Accounting::new(network, ALL, ROOMY, 1, &Heap::ENDLESS);
+    let accounting = accounting::<A>(Internal::Any, ALL, ROOMY);
     assert!(accounting.count(
         0,
         START,
@@ -33,20 +31,25 @@ fn outcome<A: Modelled>(packet: &[u8], linear: usize) -> [Vec<u64>; 2] {
     [sums(&traffic), sums(&ipconn)]
 }
 
-/// The columns of a packet's bytes and of the connection that it started, if it did, from the first to the second host.
+/// The column of a packet's bytes, and the column of the connection if it started one. Both ends are
+/// inside.
 fn columns<A: Modelled>(packet: &[u8], linear: usize) -> (usize, Option<usize>) {
     let [traffic, ipconn] = outcome::<A>(packet, linear);
     let bytes = packet.len() as u64;
     assert_eq!(traffic[..2], [bytes, bytes]);
     let column = |sums: &[u64]| sums[2..].chunks(2).position(|pair| pair[0] != 0);
-    (column(&traffic).expect("there were bytes"), column(&ipconn))
+    (
+        column(&traffic).expect("no bytes are counted"),
+        column(&ipconn),
+    )
 }
 
 fn ip<A: Modelled>() -> Ip {
     Ip::new(host::<A>(1).ip(), host::<A>(2).ip())
 }
 
-/// A transport protocol: its number, what opens a connection, the size of its header, and its columns.
+/// A transport protocol: its number, a payload that opens a connection, the size of its header in
+/// bytes, and its columns in files of bytes and of connections.
 fn transport<A: Modelled>(kind: usize) -> (u8, Vec<u8>, usize, (usize, usize)) {
     let ip = ip::<A>();
     let data = [0xa5; 12];
@@ -63,7 +66,7 @@ fn transport<A: Modelled>(kind: usize) -> (u8, Vec<u8>, usize, (usize, usize)) {
     }
 }
 
-fn cut_short<A: Modelled>() {
+fn check_truncated<A: Modelled>() {
     check(
         200,
         (0..4usize, 0..24usize, 0..60usize),
@@ -79,14 +82,14 @@ fn cut_short<A: Modelled>() {
     );
 }
 
-/// It has its bytes all the same.
+/// Its bytes are counted nevertheless.
 #[test]
-fn a_header_that_is_cut_short_starts_nothing() {
-    cut_short::<u32>();
-    cut_short::<u128>();
+fn a_truncated_transport_header_starts_no_connection() {
+    check_truncated::<u32>();
+    check_truncated::<u128>();
 }
 
-fn fragmented<A: Modelled>() {
+fn check_fragments<A: Modelled>() {
     let offset = prop_oneof![Just(0), (0..13u32).prop_map(|bit| 1 << bit), 0..=0x1fffu16];
     check(
         300,
@@ -111,15 +114,16 @@ fn fragmented<A: Modelled>() {
     );
 }
 
-/// It counts under the protocol in its header. Packets of OTHER protocols are packets, in fragments or not.
+/// Its bytes count under the protocol in its header. A later fragment of an OTHER protocol can start
+/// a connection like any packet of that protocol.
 #[test]
-fn a_later_fragment_starts_nothing() {
-    fragmented::<u32>();
-    fragmented::<u128>();
+fn a_later_fragment_starts_no_connection() {
+    check_fragments::<u32>();
+    check_fragments::<u128>();
 }
 
 #[test]
-fn options_are_passed() {
+fn ipv4_options_are_skipped() {
     check(
         150,
         (0..4usize, vec(any::<u8>(), 0..=40), 0..80usize),
@@ -145,9 +149,9 @@ fn extension() -> impl Strategy<Value = Extension> {
     ]
 }
 
-/// Up to 16 of them, in any order. The seventeenth is what the packet is taken for: OTHER.
+/// Up to 16 are skipped, in any order. With more, the packet counts as OTHER.
 #[test]
-fn extension_headers_are_passed() {
+fn extension_headers_are_skipped() {
     check(
         300,
         (0..4usize, vec(extension(), 0..18), 0..200usize),
@@ -167,10 +171,10 @@ fn extension_headers_are_passed() {
     );
 }
 
-/// A chain that is cut anywhere. The packet is OTHER when the cut is in an extension header, and else
-/// the transport header is not whole.
+/// If an extension header is truncated, the packet counts as OTHER. Otherwise the transport header
+/// may be truncated, and the packet starts no connection.
 #[test]
-fn a_chain_that_is_cut_short() {
+fn a_truncated_chain_counts_by_its_last_whole_header() {
     let all = (
         0..4usize,
         vec(extension(), 1..5),
@@ -193,15 +197,15 @@ fn a_chain_that_is_cut_short() {
     });
 }
 
-fn in_pieces<A: Modelled>() {
+fn check_linear_area<A: Modelled>() {
     check(
         150,
-        (sent(), option::of(0..40usize), 0..100usize),
-        |(sent, cut, linear)| {
-            let mut packet = Sent {
+        (packet_spec(), option::of(0..40usize), 0..100usize),
+        |(spec, cut, linear)| {
+            let mut packet = PacketSpec {
                 from: 0,
                 to: 1,
-                ..sent
+                ..spec
             }
             .packet::<A>();
             packet.truncate(A::HEADER + cut.unwrap_or(packet.len()));
@@ -210,23 +214,22 @@ fn in_pieces<A: Modelled>() {
     );
 }
 
-/// How much of a packet lies at hand changes nothing.
 #[test]
-fn a_packet_may_be_in_pieces() {
-    in_pieces::<u32>();
-    in_pieces::<u128>();
+fn the_length_of_the_linear_area_does_not_matter() {
+    check_linear_area::<u32>();
+    check_linear_area::<u128>();
 }
 
-fn broken<A: Modelled>() {
+fn check_broken<A: Modelled>() {
     let arrival = (
-        sent(),
+        packet_spec(),
         any::<prop::sample::Index>(),
         select(vec![1, 2, 4, 0x10, 0x80]),
         0..60usize,
     );
     check(200, vec(arrival, 1..10), |packets| {
-        let arrivals = packets.into_iter().map(|(sent, place, change, padding)| {
-            let mut bytes = sent.packet::<A>();
+        let arrivals = packets.into_iter().map(|(spec, place, change, padding)| {
+            let mut bytes = spec.packet::<A>();
             let place = place.index(bytes.len());
             bytes[place] ^= change;
             bytes.resize(bytes.len() + padding, 0);
@@ -252,9 +255,9 @@ fn broken<A: Modelled>() {
     });
 }
 
-/// One bit is wrong, and there is padding: the model says what is left of it.
+/// One bit of each packet is flipped, and padding is added.
 #[test]
-fn broken_packets() {
-    broken::<u32>();
-    broken::<u128>();
+fn broken_packets_count_as_in_the_model() {
+    check_broken::<u32>();
+    check_broken::<u128>();
 }

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What must hold for any packets, any tables, any readers and any parameters.
+//! Property tests of the accounting: they hold for any packets, tables, readers and parameters.
 //!
-//! Each module has the properties of one part of the accounting. `comparison` plays packets to it and to the
-//! independent model of `vm-tests`; the coverage-guided fuzz target in `fuzz/` is built from the same source.
+//! Each module tests one part of the accounting. `comparison` sends the same packets to the
+//! accounting and to an independent model and compares their files. The coverage-guided fuzz target
+//! in `fuzz/` includes it too.
 
 mod comparison;
 mod connections;

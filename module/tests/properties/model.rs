@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The accounting against the independent model, with packets of every kind.
+//! Compares the accounting with the independent model, for packets of every kind.
 
 use crate::{
     comparison::bytes,
@@ -11,7 +11,7 @@ use proptest::{collection::vec, prelude::any};
 use std::{fs, path::Path};
 use vm_tests::frames::{Generator, DOT1AD, DOT1Q, IPV4, IPV6};
 
-/// The EtherType of a frame, and its packet.
+/// The EtherType and the payload of a frame, after its VLAN tags.
 fn packet(frame: &[u8]) -> (u16, &[u8]) {
     let mut at = 12;
     loop {
@@ -25,7 +25,7 @@ fn packet(frame: &[u8]) -> (u16, &[u8]) {
     }
 }
 
-/// An input with some generated packets of one family, sound and broken.
+/// An input for [`bytes::check`] with generated packets of one family, valid and broken ones.
 fn generated(seed: u64, six: bool) -> Vec<u8> {
     let four = (1..6).map(|n| IpAddr::from([10, 0, 0, n]));
     let all = four.chain((1..6).map(|n| Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, n).into()));
@@ -41,16 +41,16 @@ fn generated(seed: u64, six: bool) -> Vec<u8> {
 }
 
 #[test]
-fn generated_packets() {
+fn generated_packets_count_as_in_the_model() {
     for seed in 0..few_under_miri(300).into() {
         bytes::check(&generated(seed, false));
         bytes::check(&generated(seed, true));
     }
 }
 
-/// Everything about the rule and the times is different, and some of the packets.
+/// The rule, the times and the packets of a generated input are changed at random.
 #[test]
-fn damaged_inputs() {
+fn damaged_inputs_count_as_in_the_model() {
     let random = &mut fastrand::Rng::with_seed(7);
     for seed in 0..few_under_miri(600).into() {
         let mut input = generated(seed, random.bool());
@@ -64,14 +64,14 @@ fn damaged_inputs() {
 }
 
 #[test]
-fn any_bytes() {
+fn any_bytes_count_as_in_the_model() {
     check(512, vec(any::<u8>(), 0..400), |input| bytes::check(&input));
 }
 
-/// What the fuzzer has found to reach something new.
+/// The inputs with which the fuzzer reached new code.
 #[test]
 #[cfg_attr(miri, ignore = "reads files")]
-fn seeds_of_the_fuzzer() {
+fn seeds_of_the_fuzzer_count_as_in_the_model() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/seeds");
     let files = fs::read_dir(&folder)
         .unwrap()
@@ -79,7 +79,7 @@ fn seeds_of_the_fuzzer() {
     let inputs: Vec<_> = files.map(|file| fs::read(file).unwrap()).collect();
     assert!(
         inputs.len() > 10,
-        "there are only {} in {}",
+        "only {} inputs in {}",
         inputs.len(),
         folder.display()
     );

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Whatever user space sends is refused, or is a rule that prints as one.
+//! Properties of rule parameters: they are refused if invalid, and otherwise print as the options
+//! that they were made from.
 
 use crate::{comparison::Modelled, support::check};
 use proptest::{array::uniform32, prelude::*, sample::select};
@@ -12,12 +13,12 @@ use xt_traffic_accounting::{
     },
 };
 
-/// CPUs of the accounting: enough of them to bound the rows of each.
+/// The number of CPUs: so many that it bounds the rows on each of them.
 const CPUS: u32 = 100;
 
-/// A family with parameters.
+/// A family whose addresses can be parsed.
 trait Ruled: Modelled {
-    /// Reads what `Display` has written.
+    /// Parses an address in the form that `Display` writes.
     fn read(text: &str) -> Self;
 }
 
@@ -54,8 +55,8 @@ fn name() -> impl Strategy<Value = [u8; 32]> {
         .prop_map(|name| padded(core::str::from_utf8(&name).unwrap()))
 }
 
-/// A rule that is right in everything.
-fn good<A: Ruled>() -> impl Strategy<Value = XtTrafficMtinfo> {
+/// The parameters of a valid rule.
+fn valid<A: Ruled>() -> impl Strategy<Value = XtTrafficMtinfo> {
     let hash_size = prop_oneof![Just(0), Just(1), Just(MAX_HASH_SIZE), 0..=MAX_HASH_SIZE];
     let rest = (name(), 1..8u8, 0..3u8, 0..2u8, hash_size);
     (any::<[u8; 16]>(), 0..=A::BITS, rest).prop_map(
@@ -72,16 +73,16 @@ fn good<A: Ruled>() -> impl Strategy<Value = XtTrafficMtinfo> {
     )
 }
 
-/// A rule of which one part may be anything.
-fn perhaps_bad<A: Ruled>() -> impl Strategy<Value = XtTrafficMtinfo> {
-    (good::<A>(), 0..9u8, uniform32(any::<u8>()), any::<u32>()).prop_map(
+/// The parameters of a rule in which one field may be invalid.
+fn perhaps_invalid<A: Ruled>() -> impl Strategy<Value = XtTrafficMtinfo> {
+    (valid::<A>(), 0..9u8, uniform32(any::<u8>()), any::<u32>()).prop_map(
         |(mut info, part, bytes, number)| {
             let (byte, place) = (bytes[0], usize::from(bytes[1]) % 16);
             match part {
                 0 => info.netbase[place] ^= byte,
                 1 => info.netmask[place] ^= byte,
                 2 => info.name = bytes,
-                // The neighbours of what is allowed, and what a path or a line must not have.
+                // Characters next to the valid ones, and those that are special in paths and lines.
                 3 => info.name[place] = b"./:@[`{ ,^\n\0\xe9"[usize::from(byte) % 13],
                 4 => info.count = byte,
                 5 => info.internal = byte % 6,
@@ -94,14 +95,14 @@ fn perhaps_bad<A: Ruled>() -> impl Strategy<Value = XtTrafficMtinfo> {
     )
 }
 
-fn has_good_name(info: &XtTrafficMtinfo) -> bool {
+fn has_valid_name(info: &XtTrafficMtinfo) -> bool {
     let text = String::from_utf8_lossy(&info.name);
     let name = text.trim_end_matches('\0');
     let good = |c: char| matches!(c, 'A'..='Z' | 'a'..='z' | '0'..='9' | '_' | '-');
     (1..=31).contains(&name.len()) && name.chars().all(good)
 }
 
-fn has_good_network<A: Ruled>(info: &XtTrafficMtinfo) -> bool {
+fn has_valid_network<A: Ruled>(info: &XtTrafficMtinfo) -> bool {
     (0..=A::BITS).any(|length| {
         let mask = field(A::mask(length));
         let inside = info
@@ -113,11 +114,11 @@ fn has_good_network<A: Ruled>(info: &XtTrafficMtinfo) -> bool {
     })
 }
 
-/// The parts of a rule that are wrong, by the contract.
+/// The invalid fields of a rule, as they are documented.
 fn faults<A: Ruled>(info: &XtTrafficMtinfo) -> Vec<Refusal> {
     let checks = [
-        (has_good_name(info), Refusal::Name),
-        (has_good_network::<A>(info), Refusal::Network),
+        (has_valid_name(info), Refusal::Name),
+        (has_valid_network::<A>(info), Refusal::Network),
         ((1..8).contains(&info.count), Refusal::Count),
         (info.internal <= 2, Refusal::Internal),
         (info.clear_on_read <= 1, Refusal::ClearOnRead),
@@ -131,7 +132,7 @@ fn faults<A: Ruled>(info: &XtTrafficMtinfo) -> Vec<Refusal> {
         .collect()
 }
 
-/// Reads the options that a rule prints. Its name is not among them.
+/// Parses the options that [`Params`] prints. They do not include the name.
 fn parse<A: Ruled>(text: &str, name: [u8; 32]) -> XtTrafficMtinfo {
     let mut info = XtTrafficMtinfo {
         netbase: [0; 16],
@@ -158,17 +159,22 @@ fn parse<A: Ruled>(text: &str, name: [u8; 32]) -> XtTrafficMtinfo {
             "--clearonread" => info.clear_on_read = 1,
             "!" => inverted = true,
             "--nointernal" => info.internal = if inverted { 2 } else { 1 },
-            word => panic!("what is {word:?} in {text:?}?"),
+            word => panic!("unknown option {word:?} in {text:?}"),
         }
     }
     info
 }
 
-fn checked<A: Ruled>(info: XtTrafficMtinfo) {
+fn check_params<A: Ruled>(info: XtTrafficMtinfo) {
     let faults = faults::<A>(&info);
     let params = match Params::<A>::from_info(&info, CPUS) {
         Ok(params) => params,
-        Err(refusal) => return assert!(faults.contains(&refusal), "{refusal:?}, but {faults:?}"),
+        Err(refusal) => {
+            return assert!(
+                faults.contains(&refusal),
+                "{refusal:?} is not one of {faults:?}"
+            )
+        }
     };
     assert_eq!(faults, []);
     assert_eq!(padded(params.name.as_str()), info.name);
@@ -187,11 +193,11 @@ fn checked<A: Ruled>(info: XtTrafficMtinfo) {
         [info.count & 1, info.count >> 1 & 1, info.count >> 2]
     );
     assert_eq!((again.netbase, again.netmask), (info.netbase, info.netmask));
-    sizes(&info, &params);
+    check_sizes(&info, &params);
 }
 
-/// A table has a bound, and never more rows than there are addresses.
-fn sizes<A: Ruled>(info: &XtTrafficMtinfo, params: &Params<A>) {
+/// The number of rows is bounded, and never above the number of addresses.
+fn check_sizes<A: Ruled>(info: &XtTrafficMtinfo, params: &Params<A>) {
     let size = params.sizes.addresses;
     let all = u128::from(size.rows * CPUS);
     assert!(all <= 1 << 25);
@@ -212,19 +218,18 @@ fn sizes<A: Ruled>(info: &XtTrafficMtinfo, params: &Params<A>) {
     }
 }
 
-/// Nothing but what is wrong is refused, and what is taken restores to itself.
+/// A refusal names an invalid field. Valid parameters survive printing and parsing.
 #[test]
-fn rules_are_refused_or_print() {
-    check(1500, perhaps_bad::<u32>(), checked::<u32>);
-    check(1500, perhaps_bad::<u128>(), checked::<u128>);
-    check(400, good::<u32>(), |info| {
+fn rules_are_refused_if_and_only_if_invalid() {
+    check(1500, perhaps_invalid::<u32>(), check_params::<u32>);
+    check(1500, perhaps_invalid::<u128>(), check_params::<u128>);
+    check(400, valid::<u32>(), |info| {
         assert_eq!(faults::<u32>(&info), [])
     });
 }
 
-/// No bytes at all make it panic.
 #[test]
-fn any_bytes_are_refused_or_print() {
+fn any_bytes_are_refused_if_and_only_if_invalid() {
     let bytes = (
         any::<[u8; 16]>(),
         any::<[u8; 16]>(),
@@ -246,8 +251,8 @@ fn any_bytes_are_refused_or_print() {
                 reserved,
                 hash_size,
             };
-            checked::<u32>(info);
-            checked::<u128>(info);
+            check_params::<u32>(info);
+            check_params::<u128>(info);
         },
     );
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The text of rows and of `.stats`.
+//! Properties of the text of rows and of `.stats`.
 
 use crate::{comparison::Modelled, support::check};
 use proptest::{array::uniform8, collection::vec, option, prelude::*, sample::select};
@@ -42,7 +42,7 @@ fn line<K: Key, const PAIRS: usize>(owner: Owner<K>, numbers: &[(u64, u64)]) -> 
     line
 }
 
-fn rows<K: Key, const PAIRS: usize>(owner: Owner<K>, label: &str, numbers: &[(u64, u64)]) {
+fn check_row<K: Key, const PAIRS: usize>(owner: Owner<K>, label: &str, numbers: &[(u64, u64)]) {
     let line = line::<K, PAIRS>(owner, numbers);
     if numbers.iter().all(|pair| *pair == (0, 0)) {
         assert_eq!(line, "");
@@ -63,29 +63,31 @@ fn rows<K: Key, const PAIRS: usize>(owner: Owner<K>, label: &str, numbers: &[(u6
     assert!(line.len() <= LONGEST_LINE);
 }
 
-fn both<K: Key>(owner: Owner<K>, label: &str, numbers: &[(u64, u64)]) {
-    rows::<K, 3>(owner, label, &numbers[..3]);
-    rows::<K, 4>(owner, label, numbers);
+/// Checks a row of a file of bytes and a row of a file of connections.
+fn check_rows<K: Key>(owner: Owner<K>, label: &str, numbers: &[(u64, u64)]) {
+    check_row::<K, 3>(owner, label, &numbers[..3]);
+    check_row::<K, 4>(owner, label, numbers);
 }
 
-/// The owner, TOTAL, and the pairs, out and in; nothing if all is zero.
+/// A row without counts has no text.
 #[test]
-fn a_row_has_its_cells() {
+fn a_row_has_the_label_the_total_and_the_pairs() {
     let pair = prop_oneof![1 => Just((0, 0)), 2 => (number(), number())];
     check(
         300,
         (any::<(u16, u32)>(), vec(pair, 4)),
         |((port, address), numbers)| {
-            both(Owner::One(port), &port.to_string(), &numbers);
+            check_rows(Owner::One(port), &port.to_string(), &numbers);
             let [a, b, c, d] = address.to_be_bytes();
-            both(Owner::One(address), &format!("{a}.{b}.{c}.{d}"), &numbers);
-            both(Owner::<u128>::Others, "*", &numbers);
+            check_rows(Owner::One(address), &format!("{a}.{b}.{c}.{d}"), &numbers);
+            check_rows(Owner::<u128>::Others, "*", &numbers);
         },
     );
 }
 
-/// Sections 4 and 5 of RFC 5952: no leading zeros, lower case, the first of the longest runs of two zeros or more
-/// is `::`, and a mapped IPv4 address has its dots.
+/// The canonical text of an IPv6 address: lower case without leading zeros, `::` for the first of the
+/// longest runs of two or more zero groups, and dotted decimals for a mapped IPv4 address. See
+/// <https://www.rfc-editor.org/rfc/rfc5952#section-4> and section 5.
 fn canonical(groups: [u16; 8]) -> String {
     if let [0, 0, 0, 0, 0, 0xffff, high, low] = groups {
         let [[a, b], [c, d]] = [high, low].map(u16::to_be_bytes);
@@ -123,7 +125,7 @@ fn ipv6_addresses_are_canonical() {
             .iter_mut()
             .zip(all)
             .for_each(|(byte, from)| *byte = from);
-        both(
+        check_rows(
             Owner::One(u128::address(bytes)),
             &canonical(groups),
             &[(1, 0); 4],
@@ -144,7 +146,7 @@ fn table_stats() -> impl Strategy<Value = [Option<RowStats>; 3]> {
     [row_stats(), row_stats(), row_stats()]
 }
 
-/// The sum of the values of a text of which the keys end with this.
+/// The sum of the values in the lines of single tables whose keys end with `ending`.
 fn sum_of(text: &str, ending: &str) -> u64 {
     let lines = text
         .lines()
@@ -154,9 +156,9 @@ fn sum_of(text: &str, ending: &str) -> u64 {
     ours.map(|(_, value)| value.parse::<u64>().unwrap()).sum()
 }
 
-/// The first lines are the sums of those that come after them.
+/// The first five lines are sums over the lines after them.
 #[test]
-fn stats_add_up() {
+fn the_first_stats_are_the_sums_of_the_others() {
     let flows = || option::of((0..1usize << 40, 0..1u64 << 40));
     check(200, vec((table_stats(), flows()), 0..6), |tables| {
         let tables = tables

@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How properties are checked.
+//! Runs property tests.
 
 use proptest::{
     strategy::Strategy,
     test_runner::{Config, RngSeed, TestRunner},
 };
 
-/// Tries so many values, or fails with the simplest one for which `test` panics.
+/// Calls `test` with `cases` values of `strategy`. Panics with the simplest value for which `test`
+/// panics.
 ///
-/// The values are the same in every run: a run that fails can be repeated, and no file has to remember it.
-/// `PROPTEST_RNG_SEED` gives others, `PROPTEST_CASES` more of them.
+/// The random seed is fixed, so a failure can be repeated without a file of failed cases. Set
+/// `PROPTEST_RNG_SEED` for other values and `PROPTEST_CASES` for another number of them.
 pub fn check<S: Strategy>(cases: u32, strategy: S, test: impl Fn(S::Value)) {
     let outcome = TestRunner::new(config(cases)).run(&strategy, |value| {
         test(value);
@@ -35,7 +36,7 @@ fn config(cases: u32) -> Config {
     config
 }
 
-/// Miri interprets, some hundred times slower, and looks at each step anyway.
+/// Reduces the number of cases under Miri, which is several hundred times slower.
 pub const fn few_under_miri(cases: u32) -> u32 {
     if cfg!(miri) {
         cases.div_ceil(64)

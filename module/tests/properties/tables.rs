@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Rows: for any keys in any order, with any sizes, on any CPUs, and when there is no room for more.
+//! Properties of tables: any keys in any order, any sizes, any number of CPUs, and lack of memory.
 
 use crate::{
     comparison::{
@@ -28,10 +28,10 @@ use xt_traffic_accounting::{
     host::{Heap, HeapSlots},
 };
 
-/// Something to count.
+/// An amount to count: the key, the column, whether it is incoming, and the amount.
 type Item<K> = (K, usize, bool, u32);
 
-/// The pairs of a row.
+/// The pairs (outgoing, incoming) of a row.
 type Pairs = [[u64; 2]; 3];
 
 fn direction(into: bool) -> Direction {
@@ -42,7 +42,7 @@ fn direction(into: bool) -> Direction {
     }
 }
 
-/// Items for keys that often come again.
+/// Up to `most` items. Keys are likely to repeat.
 fn items<K: Key + Debug>(
     keys: impl Strategy<Value = K>,
     most: usize,
@@ -63,7 +63,7 @@ fn add_all<K: Key, M: Memory>(table: &Table<K, 3, M>, items: &[Item<K>]) {
     });
 }
 
-/// What every key has.
+/// The sums of the items by key.
 fn by_key<K: Key>(items: &[Item<K>]) -> BTreeMap<K, Pairs> {
     let mut rows = BTreeMap::<K, Pairs>::new();
     for (key, column, into, amount) in items {
@@ -75,7 +75,11 @@ fn by_key<K: Key>(items: &[Item<K>]) -> BTreeMap<K, Pairs> {
 fn rows<K: Key, M: Memory>(table: &Table<K, 3, M>) -> BTreeMap<K, Pairs> {
     let row = |number| Some((table.key(number)?, pairs(table.totals(number).pairs())));
     let rows: BTreeMap<_, _> = (0..table.end()).filter_map(row).collect();
-    assert_eq!(rows.len(), table.rows() as usize, "a key has two rows");
+    assert_eq!(
+        rows.len(),
+        table.rows() as usize,
+        "two rows have the same key"
+    );
     rows
 }
 
@@ -89,8 +93,8 @@ fn sum<'a>(rows: impl IntoIterator<Item = &'a Pairs>) -> Pairs {
     })
 }
 
-/// Adds to an empty table, which must have all of it then, and each key's in a row of its own.
-fn holds_all<K: Key + Debug>(table: &Table<K, 3, Heap>, items: &[Item<K>]) {
+/// Adds items to an empty table. Panics if the table does not have a row with the sum for each key.
+fn check_rows<K: Key + Debug>(table: &Table<K, 3, Heap>, items: &[Item<K>]) {
     add_all(table, items);
     let expected = by_key(items);
     assert_eq!(rows(table), expected);
@@ -100,19 +104,19 @@ fn holds_all<K: Key + Debug>(table: &Table<K, 3, Heap>, items: &[Item<K>]) {
     assert!(table.others().is_zero() && table.overflows() == 0);
 }
 
-fn like_a_map<K: Key + Debug>(keys: impl Strategy<Value = K>) {
+fn check_hashed<K: Key + Debug>(keys: impl Strategy<Value = K>) {
     check(
         150,
         (items(keys, 400), sizes()),
         |(items, (seed, buckets))| {
             let Ok(table) = Table::new(Seed::new(seed), Size::hashed(400, buckets), &Heap::ENDLESS);
-            holds_all(&table, &items);
+            check_rows(&table, &items);
         },
     );
 }
 
-/// Each key of a range has its place: the range begins anywhere.
-fn like_a_map_in_a_range<K: Key + Debug>(ranges: impl Strategy<Value = K>, key: fn(K, u8) -> K) {
+/// `ranges` are the first keys of ranges, and `key` returns a key of a range.
+fn check_direct<K: Key + Debug>(ranges: impl Strategy<Value = K>, key: fn(K, u8) -> K) {
     check(
         150,
         (
@@ -135,31 +139,31 @@ fn like_a_map_in_a_range<K: Key + Debug>(ranges: impl Strategy<Value = K>, key: 
                 },
             };
             let Ok(table) = Table::new(Seed::new(1), size, &Heap::ENDLESS);
-            holds_all(&table, &items);
+            check_rows(&table, &items);
         },
     );
 }
 
 #[test]
-fn a_table_of_a_small_network_is_a_map() {
-    like_a_map_in_a_range(any::<u32>().prop_map(|base| base & !0xff), |base, n| {
+fn a_direct_table_has_a_row_with_the_sum_for_each_key() {
+    check_direct(any::<u32>().prop_map(|base| base & !0xff), |base, n| {
         base | u32::from(n)
     });
-    like_a_map_in_a_range(any::<u128>().prop_map(|base| base & !0xff), |base, n| {
+    check_direct(any::<u128>().prop_map(|base| base & !0xff), |base, n| {
         base | u128::from(n)
     });
 }
 
-/// Addresses next to each other and anywhere, ports, and IPv6 addresses that differ in one half.
+/// The keys are adjacent and random addresses, ports, and IPv6 addresses that differ in one half.
 #[test]
-fn a_table_is_a_map() {
-    like_a_map(prop_oneof![
+fn a_hashed_table_has_a_row_with_the_sum_for_each_key() {
+    check_hashed(prop_oneof![
         0..200u32,
         any::<u32>(),
         (0..200u32).prop_map(|n| n << 24)
     ]);
-    like_a_map(any::<u16>());
-    like_a_map(prop_oneof![
+    check_hashed(any::<u16>());
+    check_hashed(prop_oneof![
         any::<u128>(),
         (0..100u128).prop_map(|n| n << 64),
         0..100u128
@@ -185,9 +189,9 @@ fn the_order_does_not_matter() {
     );
 }
 
-/// The first keys have rows with all that is theirs, the others are counted together, each time.
+/// The first keys have rows. All other keys are counted together.
 #[test]
-fn a_full_table_loses_nothing() {
+fn a_full_table_loses_no_count() {
     check(
         150,
         (items(0..100u32, 300), 0..80u32, sizes()),
@@ -213,11 +217,11 @@ fn a_full_table_loses_nothing() {
     );
 }
 
-/// Memory of which there is only so much, and more some other time.
+/// Memory with a number of pages that is left. The test can change the number at any time.
 #[derive(Clone)]
 struct Scarce(Rc<Cell<u32>>);
 
-/// An array in it: each new page takes one of what is left.
+/// An array in [`Scarce`] memory. Each new page takes one of the pages that are left.
 struct ScarceSlots<T>(HeapSlots<T>, Scarce);
 
 impl Memory for Scarce {
@@ -251,10 +255,10 @@ impl<T: Slot> Slots<T> for ScarceSlots<T> {
     }
 }
 
-/// Memory can be short at any moment, for any part of the table, and come back. A key that goes without a row for a
-/// while may get one later.
+/// An allocation can fail at any time, for any part of the table, and succeed later. A key without a
+/// row may get one later.
 #[test]
-fn a_table_without_memory_loses_nothing() {
+fn a_table_without_memory_loses_no_count() {
     let part = || (items(0..2000u32, 900), 0..12u32);
     let sizes = prop_oneof![
         (1..4000u32).prop_map(|buckets| Size::hashed(2000, buckets)),
@@ -275,7 +279,7 @@ fn a_table_without_memory_loses_nothing() {
                 memory.0.set(pages);
                 add_all(&table, &items);
                 all.extend(items);
-                assert!(table.rows() >= known, "rows stay");
+                assert!(table.rows() >= known, "a row was removed");
                 known = table.rows();
             }
             let (rows, others) = (rows(&table), pairs(table.others().pairs()));
@@ -296,7 +300,7 @@ fn a_table_without_memory_loses_nothing() {
     );
 }
 
-fn cpus<A: Modelled>() {
+fn check_cpus<A: Modelled>() {
     check(
         60,
         (scenario::<A>(60), 1..5usize, 0..10u32),
@@ -316,14 +320,13 @@ fn cpus<A: Modelled>() {
     );
 }
 
-/// It does not matter which CPU handles a packet, nor how large the hash is.
 #[test]
-fn some_cpus_count_like_one() {
-    cpus::<u32>();
-    cpus::<u128>();
+fn the_number_of_cpus_and_the_hash_size_do_not_matter() {
+    check_cpus::<u32>();
+    check_cpus::<u128>();
 }
 
-fn crowded<A: Modelled>() {
+fn check_few_rows<A: Modelled>() {
     check(60, (scenario::<A>(60), 0..5u32), |(scenario, rows)| {
         let (all, limited) = (scenario.run(&Heap::ENDLESS), {
             let sizes = Sizes {
@@ -342,7 +345,7 @@ fn crowded<A: Modelled>() {
             let labels: Vec<_> = cells(limited).into_iter().map(|(label, _)| label).collect();
             assert!(
                 !labels.iter().rev().skip(1).any(|label| *label == "*"),
-                "it is the last row"
+                "the row * is not the last one"
             );
         }
         assert_eq!(scenario.counts, ALL);
@@ -350,9 +353,9 @@ fn crowded<A: Modelled>() {
     });
 }
 
-/// All rows and the row `*` together are everything that was counted, in each column.
+/// The sum of each column is the same as with room for all rows.
 #[test]
-fn what_has_no_row_is_in_the_last_one() {
-    crowded::<u32>();
-    crowded::<u128>();
+fn addresses_without_a_row_count_in_the_row_of_the_others() {
+    check_few_rows::<u32>();
+    check_few_rows::<u128>();
 }

@@ -1,16 +1,23 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Traffic between a few hosts, at times at which flows end or just do not.
+//! Random traffic between a few hosts, at times shortly before and after flows expire.
 
 use crate::comparison::{
-    accounting::{ALL, CLOCK},
+    accounting::{Accounting, ALL, CLOCK},
     Arrival, Modelled, Scenario,
 };
 use proptest::{collection::vec, prelude::*, sample::select};
 use vm_tests::frames::{Ip, ACK, FIN, GRE, RST, SYN};
-use xt_traffic_accounting::accounting::{flows::Ticks, network::Internal};
+use xt_traffic_accounting::{
+    accounting::{
+        flows::Ticks,
+        network::{Internal, Network},
+        params::{Counts, Sizes},
+    },
+    host::Heap,
+};
 
-/// A host of a family: 0 to 3 are inside of [`network`], the others outside.
+/// The address of a host. Hosts 0 to 3 are inside the network that [`prefix_length`] describes.
 pub fn host<A: Modelled>(number: u8) -> A {
     let mut bytes = [0; 16];
     bytes[0] = 10;
@@ -18,44 +25,54 @@ pub fn host<A: Modelled>(number: u8) -> A {
     A::address(bytes)
 }
 
-/// How many ones the mask of the network has that begins with host 0.
-pub const fn network<A: Modelled>() -> u32 {
+/// The prefix length of the network that starts with host 0.
+pub const fn prefix_length<A: Modelled>() -> u32 {
     A::BITS - 2
 }
 
-/// What a packet carries.
+/// An accounting on one CPU for the network of the hosts inside.
+pub fn accounting<A: Modelled>(
+    internal: Internal,
+    counts: Counts,
+    sizes: Sizes,
+) -> Accounting<A, Heap> {
+    let network = Network::new(host(0), A::mask(prefix_length::<A>()), internal).unwrap();
+    Accounting::new(network, counts, sizes, 1, &Heap::ENDLESS)
+}
+
+/// The payload of an IP packet.
 #[derive(Clone, Debug)]
-pub enum What {
+pub enum Payload {
     Tcp { sequence: u32, flags: u8 },
     Udp,
     Icmp { kind: u8 },
     Other { protocol: u8 },
 }
 
-/// A packet.
+/// The description of a packet.
 #[derive(Clone, Debug)]
-pub struct Sent {
+pub struct PacketSpec {
     pub from: u8,
     pub to: u8,
     pub ports: (u16, u16),
-    pub what: What,
+    pub payload: Payload,
     pub size: usize,
 }
 
-impl Sent {
-    /// Its bytes.
+impl PacketSpec {
+    /// The bytes of the packet.
     pub fn packet<A: Modelled>(&self) -> Vec<u8> {
         let ip = Ip::new(host::<A>(self.from).ip(), host::<A>(self.to).ip());
         let data = vec![0xa5; self.size];
-        match self.what {
-            What::Tcp { sequence, flags } => ip.tcp(self.ports, sequence, flags, &data),
-            What::Udp => ip.udp(self.ports, &data),
-            What::Icmp { kind } => ip.icmp(kind, [0; 4], &data),
-            What::Other { protocol } => ip.packet(protocol, &data),
+        match self.payload {
+            Payload::Tcp { sequence, flags } => ip.tcp(self.ports, sequence, flags, &data),
+            Payload::Udp => ip.udp(self.ports, &data),
+            Payload::Icmp { kind } => ip.icmp(kind, [0; 4], &data),
+            Payload::Other { protocol } => ip.packet(protocol, &data),
         }
     }
 
-    /// An answer from the other end.
+    /// A packet of the same flow in the other direction.
     pub fn reversed(&self) -> Self {
         Self {
             from: self.to,
@@ -66,69 +83,73 @@ impl Sent {
     }
 }
 
-/// What starts a connection in any case: nothing like it was before.
-pub fn opening() -> impl Strategy<Value = What> {
+/// The payload of a packet that starts a connection, unless it belongs to a known flow.
+pub fn opening() -> impl Strategy<Value = Payload> {
     prop_oneof![
-        any::<u32>().prop_map(|sequence| What::Tcp {
+        any::<u32>().prop_map(|sequence| Payload::Tcp {
             sequence,
             flags: SYN
         }),
-        Just(What::Udp),
-        Just(What::Other { protocol: GRE }),
+        Just(Payload::Udp),
+        Just(Payload::Other { protocol: GRE }),
     ]
 }
 
-fn what() -> impl Strategy<Value = What> {
+fn payload() -> impl Strategy<Value = Payload> {
     let flags = select(vec![SYN, SYN, SYN | ACK, ACK, FIN | ACK, RST, SYN | 0xe8]);
     prop_oneof![
-        (0..2u32, flags).prop_map(|(sequence, flags)| What::Tcp { sequence, flags }),
-        Just(What::Udp),
-        select(vec![8, 13, 15, 17, 0, 3, 128, 129]).prop_map(|kind| What::Icmp { kind }),
-        select(vec![GRE, 1, 2, 50, 58, 132]).prop_map(|protocol| What::Other { protocol }),
+        (0..2u32, flags).prop_map(|(sequence, flags)| Payload::Tcp { sequence, flags }),
+        Just(Payload::Udp),
+        select(vec![8, 13, 15, 17, 0, 3, 128, 129]).prop_map(|kind| Payload::Icmp { kind }),
+        select(vec![GRE, 1, 2, 50, 58, 132]).prop_map(|protocol| Payload::Other { protocol }),
     ]
 }
 
-/// Packets of few hosts and ports, so that flows meet again.
-pub fn sent() -> impl Strategy<Value = Sent> {
+/// Packets between few hosts and ports, so that many belong to the same flows.
+pub fn packet_spec() -> impl Strategy<Value = PacketSpec> {
     let ports = (select(vec![0, 53, 1024]), select(vec![0, 53, 1024]));
-    (0..6u8, 0..6u8, ports, what(), 0..40usize).prop_map(|(from, to, ports, what, size)| Sent {
-        from,
-        to,
-        ports,
-        what,
-        size,
+    (0..6u8, 0..6u8, ports, payload(), 0..40usize).prop_map(|(from, to, ports, payload, size)| {
+        PacketSpec {
+            from,
+            to,
+            ports,
+            payload,
+            size,
+        }
     })
 }
 
-/// Times about the end of a flow.
+/// Times between two packets: short ones, and those around the lifetimes of flows.
 pub fn gap() -> impl Strategy<Value = Ticks> {
     let second = CLOCK.ticks_per_second;
     let ends = select(vec![30 * second, 60 * second, 120 * second, 600 * second]);
     prop_oneof![4 => 0..3 * second, 1 => (ends, 0..3u64).prop_map(|(end, more)| end - 1 + more)]
 }
 
-/// Arrivals of such packets at any CPU.
+/// Arrivals of up to `most` packets at any CPU.
 pub fn arrivals<A: Modelled>(most: usize) -> impl Strategy<Value = Vec<Arrival>> {
     let arrival =
-        (gap(), 0..4usize, 0..40usize, sent()).prop_map(|(gap, cpu, linear, sent)| Arrival {
-            gap,
-            cpu,
-            linear,
-            bytes: sent.packet::<A>(),
+        (gap(), 0..4usize, 0..40usize, packet_spec()).prop_map(|(gap, cpu, linear, spec)| {
+            Arrival {
+                gap,
+                cpu,
+                linear,
+                bytes: spec.packet::<A>(),
+            }
         });
     vec(arrival, 0..most)
 }
 
-/// What happens to internal traffic.
+/// What to do with internal packets.
 pub fn internal() -> impl Strategy<Value = Internal> {
     select(vec![Internal::Any, Internal::Exclude, Internal::Only])
 }
 
-/// A rule for everything between and at the hosts inside, and what comes its way.
+/// A rule that counts everything of the hosts inside, with up to `most` packets.
 pub fn scenario<A: Modelled>(most: usize) -> impl Strategy<Value = Scenario<A>> {
     (internal(), 0..5u32, arrivals::<A>(most)).prop_map(|(internal, size, arrivals)| Scenario {
         base: host(0),
-        length: network::<A>(),
+        length: prefix_length::<A>(),
         internal,
         counts: ALL,
         buckets: 1 << size,
@@ -137,7 +158,7 @@ pub fn scenario<A: Modelled>(most: usize) -> impl Strategy<Value = Scenario<A>> 
     })
 }
 
-/// The rows of a text without its header: their first cells, and their numbers.
+/// The rows of a text without its header: the first column of each, and its numbers.
 pub fn cells(text: &str) -> Vec<(&str, Vec<u64>)> {
     let row = |line: &'_ str| -> Vec<u64> {
         line.split('\t')
@@ -151,7 +172,9 @@ pub fn cells(text: &str) -> Vec<(&str, Vec<u64>)> {
         .collect()
 }
 
-/// The sums over all rows, and the check that each TOTAL is the sum of its parts.
+/// The sum of each column over all rows.
+///
+/// Panics if a TOTAL is not the sum of its columns, or if a row has only zeros.
 pub fn sums(text: &str) -> Vec<u64> {
     let mut sums = vec![0; text.lines().next().unwrap_or_default().split('\t').count()];
     for (label, numbers) in cells(text) {

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A accounting with some CPUs that count for one table, as the module does it in the kernel.
+//! The accounting of several CPUs for one table, set up as the module does it in the kernel.
 
 use core::fmt::Debug;
 use xt_traffic_accounting::{
     accounting::{
         cpu_tables::{self, AllCpus, CpuTables},
-        flows::{Clock, Flows, Ticks},
+        flows::{Clock, Flows, RecentFlows, Ticks},
         hash::Seed,
         key::Key,
         network::Network,
@@ -19,28 +19,28 @@ use xt_traffic_accounting::{
     host::HostText,
 };
 
-/// The clock of the accounting.
+/// The clock of all tests.
 pub const CLOCK: Clock = Clock {
     ticks_per_second: 250,
 };
 
-/// When it is switched on.
+/// The time at which all tests start.
 pub const START: Ticks = 1;
 
-/// What to count: all there is.
+/// Count everything.
 pub const ALL: Counts = Counts {
     traffic: true,
     ipconn: true,
     portconn: true,
 };
 
-/// Room for all that a test has.
+/// Sizes with room for all rows and flows of a test.
 pub const ROOMY: Sizes = Sizes {
     addresses: Size::hashed(1 << 12, 16),
     flow_sets: 1 << 13,
 };
 
-/// The cpus of its CPUs.
+/// The tables of all CPUs for one table.
 pub struct Accounting<A, M: Memory> {
     network: Network<A>,
     flows: Flows,
@@ -51,7 +51,7 @@ impl<A: Family, M: Memory> Accounting<A, M>
 where
     M::Error: Debug,
 {
-    /// One that has seen nothing.
+    /// Empty tables on `cpus` CPUs.
     pub fn new(network: Network<A>, counts: Counts, sizes: Sizes, cpus: usize, memory: &M) -> Self {
         let seed = Seed::new(0x5eed);
         let flows = Flows::new(seed, CLOCK, sizes.flow_sets);
@@ -63,7 +63,7 @@ where
         }
     }
 
-    /// A packet arrives at a CPU. Was there anything to count?
+    /// Counts a packet that arrives at a CPU. Returns whether anything was counted.
     pub fn count(&self, cpu: usize, now: Ticks, packet: impl Packet) -> bool {
         cpu_tables::count(
             &AtTime {
@@ -75,22 +75,18 @@ where
         )
     }
 
-    /// How often a CPU has forgotten a flow too early.
+    /// How often a flow was forgotten before it expired, on all CPUs.
     pub fn forgotten(&self) -> u64 {
-        self.cpus
-            .iter()
-            .filter_map(CpuTables::recent)
-            .map(|recent| recent.forgotten())
-            .sum()
+        self.recent().map(RecentFlows::forgotten).sum()
     }
 
-    /// Bytes of memory for flows.
-    pub fn remembered(&self) -> usize {
-        self.cpus
-            .iter()
-            .filter_map(CpuTables::recent)
-            .map(|recent| recent.memory())
-            .sum()
+    /// The bytes of memory for recent flows, on all CPUs.
+    pub fn flow_memory(&self) -> usize {
+        self.recent().map(RecentFlows::memory).sum()
+    }
+
+    fn recent(&self) -> impl Iterator<Item = &RecentFlows<M>> {
+        self.cpus.iter().filter_map(CpuTables::recent)
     }
 
     /// The texts of the files: traffic, ipconn, portconn.
@@ -112,7 +108,7 @@ where
     }
 }
 
-/// A accounting when a packet arrives.
+/// The accounting at the time when a packet arrives.
 struct AtTime<'m, A, M: Memory> {
     accounting: &'m Accounting<A, M>,
     now: Ticks,
@@ -140,12 +136,12 @@ impl<A, M: Memory> AllCpus<A, M> for AtTime<'_, A, M> {
     }
 }
 
-/// A packet of which only so many bytes lie at hand.
+/// A packet of which only the first bytes are in the linear area.
 #[derive(Clone, Copy, Debug)]
 pub struct Nonlinear<'a> {
-    /// All of it.
+    /// The whole packet.
     pub bytes: &'a [u8],
-    /// What lies at hand: at least the IP header without options and extensions.
+    /// The bytes in the linear area: at least the IP header without options and extension headers.
     pub linear: usize,
 }
 
@@ -162,7 +158,8 @@ impl Packet for Nonlinear<'_> {
         self.bytes.get(offset..)?.first_chunk().copied()
     }
 
-    /// None is one, but every other is to take the same way, whatever lies at hand.
+    /// Claims to be an aggregate if the linear area has an odd length, so that the tests also cover
+    /// the function for aggregates. The result must be the same.
     fn is_aggregate(&self) -> bool {
         self.linear % 2 == 1
     }

@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Scenarios from any bytes, for those who have nothing but bytes.
+//! Decodes scenarios from any bytes, for the fuzzer.
 //!
-//! First comes the rule: three bytes (see [`Rule::of`]) and an address. Then comes packet after packet, each behind
-//! a byte that says how it comes. It can be new, or an earlier one with one byte changed, there or back. Bytes that
-//! are missing at the end are zero, so every input is a scenario.
+//! The first byte selects the family. The rule follows: three bytes and an address (see
+//! [`scenario`]). The rest are packets, each after two bytes that say how it arrives (see
+//! [`arrival`]). A packet is either new, or an earlier one with one byte changed, in either
+//! direction. Missing bytes at the end are zero, so every input is a scenario.
 
 use super::{accounting::CLOCK, receive::repair, Arrival, Modelled, Scenario};
 use xt_traffic_accounting::accounting::{flows::Ticks, network::Internal, params::Counts};
 
-/// Times between packets: those at which flows end, and their neighbours.
+/// Times between packets: the lifetimes of flows, and those times plus or minus one tick.
 const GAPS: [Ticks; 8] = {
     let second = CLOCK.ticks_per_second;
     [
@@ -24,19 +25,21 @@ const GAPS: [Ticks; 8] = {
     ]
 };
 
-/// Packets at most: what comes after them says nothing new.
-const MOST: usize = 64;
+/// The largest number of packets. More of them do not reach other code.
+const MAX_PACKETS: usize = 64;
 
-/// Bits of the byte before a packet, above the three of the gap. Without `AGAIN` it is new.
+/// The bits of the first byte of an arrival: the lowest three are the index of the gap.
+///
+/// The packet is an earlier one with one byte changed.
 const AGAIN: u8 = 1 << 3;
-/// An earlier packet the other way.
+/// The earlier packet is sent in the other direction.
 const BACK: u8 = 1 << 4;
-/// Two bits.
+/// The first of two bits that are the number of the CPU.
 const CPU: u32 = 5;
-/// The lengths and checksums are left as they are.
+/// The lengths and checksums of the packet are not corrected.
 const RAW: u8 = 1 << 7;
 
-/// Checks the scenario that an input is.
+/// Decodes an input and checks its scenario.
 pub fn check(input: &[u8]) {
     let mut input = Input(input);
     if input.byte() & 1 == 0 {
@@ -46,7 +49,8 @@ pub fn check(input: &[u8]) {
     }
 }
 
-/// An input with packets that come at once, one CPU after the other, to a rule for everything.
+/// Encodes packets as an input. They arrive at the same time at one CPU after the other, and the rule
+/// counts everything.
 pub fn input_of<'a>(six: bool, packets: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
     let mut input = vec![u8::from(six), 7 << 2, 0, 0];
     input.extend(if six { &[0; 16][..] } else { &[0; 4] });
@@ -102,7 +106,7 @@ fn scenario<A: Modelled>(input: &mut Input<'_>) -> Scenario<A> {
         cpus: usize::from(size >> 6) + 1,
         arrivals: vec![],
     };
-    while !input.0.is_empty() && scenario.arrivals.len() < MOST {
+    while !input.0.is_empty() && scenario.arrivals.len() < MAX_PACKETS {
         let next = arrival::<A>(input, &scenario.arrivals);
         scenario.arrivals.push(next);
     }
@@ -115,7 +119,7 @@ fn widened([a, b, c, d]: [u8; 4]) -> [u8; 16] {
     wide
 }
 
-/// At least one thing.
+/// Decodes what to count: at least bytes.
 fn counts(bits: u8) -> Counts {
     let any = bits & 7 != 0;
     Counts {
@@ -166,7 +170,7 @@ fn new(input: &mut Input<'_>) -> Vec<u8> {
     input.take(length)
 }
 
-/// With other bits at one place.
+/// A packet with some bits of one byte changed.
 fn changed(mut bytes: Vec<u8>, place: usize, change: u8) -> Vec<u8> {
     if let Some(byte) = bytes.get_mut(place) {
         *byte ^= change;
@@ -174,7 +178,8 @@ fn changed(mut bytes: Vec<u8>, place: usize, change: u8) -> Vec<u8> {
     bytes
 }
 
-/// With source and destination swapped, and what would be the ports if there are no options and extensions.
+/// A packet with source and destination swapped. The first four bytes after the fixed header are
+/// swapped too, which are the ports if there are no options and extension headers.
 fn reversed<A: Modelled>(bytes: &[u8]) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     let address = A::BITS as usize / 8;

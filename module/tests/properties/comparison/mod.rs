@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The accounting and the independent model, side by side.
+//! Sends the same packets to the accounting and to the independent model, and compares the results.
 
-// The tests and the fuzz target use different parts of it.
+// The tests and the fuzz target use different parts of this module.
 #![allow(dead_code)]
 
 pub mod accounting;
@@ -26,26 +26,26 @@ use xt_traffic_accounting::{
     host::Heap,
 };
 
-/// The port of the box that looks on.
+/// The MAC address of the mirror port.
 const MIRROR_MAC: Mac = [2, 0, 0, 0, 0, 9];
 
-/// A family that the model knows, too.
+/// A family of the accounting that can be compared with the model.
 pub trait Modelled: Family + fmt::Debug {
-    /// The size of its header, which lies at hand in every packet.
+    /// The size of the IP header in bytes. The linear area of every packet contains it.
     const HEADER: usize;
-    /// What Ethernet calls it.
+    /// The EtherType.
     const ETHERTYPE: u16;
 
-    /// The address with the first bytes of these.
+    /// The address in the first bytes of `bytes`, in network byte order.
     fn address(bytes: [u8; 16]) -> Self;
 
-    /// A mask of so many ones.
+    /// A mask with `length` leading ones.
     fn mask(length: u32) -> Self;
 
-    /// The address as the model wants it.
+    /// The address in the form that the model takes.
     fn ip(self) -> IpAddr;
 
-    /// What IP receive leaves of these bytes, if it takes them for a packet.
+    /// The packet in `bytes` without padding. `None` if the IP receive path would drop it.
     fn received(bytes: &[u8]) -> Option<&[u8]>;
 }
 
@@ -91,16 +91,16 @@ impl Modelled for u128 {
     }
 }
 
-/// A packet on its way.
+/// The arrival of a packet at a CPU.
 #[derive(Clone)]
 pub struct Arrival {
-    /// How long after the one before.
+    /// The time since the arrival before.
     pub gap: Ticks,
-    /// Which CPU handles it.
+    /// The CPU.
     pub cpu: usize,
-    /// How many bytes behind the IP header lie at hand.
+    /// The number of bytes in the linear area after the IP header.
     pub linear: usize,
-    /// The packet, sound or not, perhaps with padding.
+    /// The packet, valid or broken, perhaps with padding.
     pub bytes: Vec<u8>,
 }
 
@@ -113,7 +113,7 @@ impl fmt::Debug for Arrival {
     }
 }
 
-/// A rule and what comes its way.
+/// A rule, and the packets that reach it.
 #[derive(Clone, Debug)]
 pub struct Scenario<A> {
     pub base: A,
@@ -125,22 +125,23 @@ pub struct Scenario<A> {
     pub arrivals: Vec<Arrival>,
 }
 
-/// What the accounting has after a scenario.
+/// The results of the accounting after a scenario.
 pub struct Outcome {
     /// The texts of the files: traffic, ipconn, portconn.
     pub texts: [Option<String>; 3],
-    /// The numbers of the packets that matched, and the bytes of all of them.
+    /// The indexes of the packets that matched.
     pub matched: Vec<usize>,
+    /// The bytes of all packets that matched.
     pub bytes: u64,
-    /// Flows that were forgotten too early.
+    /// How often a flow was forgotten before it expired.
     pub forgotten: u64,
 }
 
 impl<A: Modelled> Scenario<A> {
-    /// Fails if the accounting and the model differ in anything.
+    /// Panics if the results of the accounting and of the model differ.
     pub fn check(&self) {
         let (outcome, expected) = (self.run(&Heap::ENDLESS), self.expected());
-        assert_eq!(outcome.forgotten, 0, "that is a matter of chance");
+        assert_eq!(outcome.forgotten, 0, "the model forgets no flow");
         for (file, text) in files().zip(&outcome.texts) {
             if let Some(text) = text {
                 model::same_table(&file.name("table"), text, &expected.text_of(file)).unwrap();
@@ -155,7 +156,7 @@ impl<A: Modelled> Scenario<A> {
         }
     }
 
-    /// What the accounting says.
+    /// The results of the accounting.
     pub fn run(&self, memory: &Heap) -> Outcome {
         let network = self.network();
         let rows = network.size().min(ROOMY.addresses.rows.into()) as u32;
@@ -170,7 +171,7 @@ impl<A: Modelled> Scenario<A> {
         Network::new(self.base, A::mask(self.length), self.internal).unwrap()
     }
 
-    /// What it says when its tables have these sizes.
+    /// The results of the accounting with tables of these sizes.
     pub fn run_with(&self, sizes: Sizes, memory: &Heap) -> Outcome {
         let accounting = Accounting::new(self.network(), self.counts, sizes, self.cpus, memory);
         let (mut now, mut matched, mut bytes) = (START, vec![], 0);
@@ -196,7 +197,7 @@ impl<A: Modelled> Scenario<A> {
         }
     }
 
-    /// What the model says.
+    /// The results of the model.
     pub fn expected(&self) -> Expected {
         let mut now = 0;
         let frames = self.arrivals.iter().map(|arrival| {
@@ -233,7 +234,7 @@ impl<A: Modelled> Scenario<A> {
     }
 }
 
-/// In the order of [`Outcome::texts`].
+/// The files in the order of [`Outcome::texts`].
 fn files() -> impl Iterator<Item = File> {
     [File::Traffic, File::Ipconn, File::Portconn].into_iter()
 }

@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What IP receive lets through to the hook, and how it trims it: `ip_rcv_core` and `ip6_rcv_core` of the kernel.
+//! The checks of the IP receive path before the hook, and how it trims packets: `ip_rcv_core()` and
+//! `ip6_rcv_core()` of the kernel
+//! (<https://elixir.bootlin.com/linux/v6.18/source/net/ipv4/ip_input.c> and
+//! <https://elixir.bootlin.com/linux/v6.18/source/net/ipv6/ip6_input.c>).
 
-/// The packet without padding, unless its version, header length, checksum or total length is wrong.
+/// The IPv4 packet without padding. `None` if the version, the header length, the checksum or the
+/// total length is wrong.
 pub fn version4(bytes: &[u8]) -> Option<&[u8]> {
     let head: &[u8; 20] = bytes.first_chunk()?;
     let header_len = usize::from(head[0] & 0xf) * 4;
@@ -13,8 +17,9 @@ pub fn version4(bytes: &[u8]) -> Option<&[u8]> {
     bytes.get(..total).filter(|_| sound)
 }
 
-/// The packet without padding, unless its version or payload length is wrong. Without a payload length but with
-/// hop-by-hop options it may be a jumbogram: then it stays as long as it is.
+/// The IPv6 packet without padding. `None` if the version or the payload length is wrong. A packet
+/// with payload length 0 and a Hop-by-Hop Options header may be a jumbogram, so it is not trimmed:
+/// <https://www.rfc-editor.org/rfc/rfc2675>.
 pub fn version6(bytes: &[u8]) -> Option<&[u8]> {
     let head: &[u8; 40] = bytes.first_chunk()?;
     let packet = match (u16::from_be_bytes([head[4], head[5]]), head[6]) {
@@ -24,7 +29,8 @@ pub fn version6(bytes: &[u8]) -> Option<&[u8]> {
     (head[0] >> 4 == 6).then_some(packet)
 }
 
-/// Makes a packet that IP receive takes out of one that has at least a header of that family.
+/// Corrects the lengths and the checksum in the header of a packet. Does nothing if the packet is
+/// shorter than an IP header.
 pub fn repair(bytes: &mut [u8]) {
     let length = bytes.len() as u16;
     match bytes.first().map(|byte| byte >> 4) {
@@ -41,7 +47,7 @@ pub fn repair(bytes: &mut [u8]) {
     }
 }
 
-/// The one's complement sum of an even number of bytes.
+/// The one's complement sum of an even number of bytes: <https://www.rfc-editor.org/rfc/rfc1071>.
 fn sum(header: &[u8]) -> u16 {
     let words = header
         .chunks_exact(2)
