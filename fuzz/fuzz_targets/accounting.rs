@@ -1,6 +1,7 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
-//! Any packets at any times under any rule: the texts of the accounting and of the model are the same.
+//! Sends any packets at any times to the accounting and to the model, with any rule. Panics if their
+//! files differ. `docs/testing.md` has the command to run it.
 
 #![no_main]
 

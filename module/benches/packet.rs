@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What it costs to parse and count a packet, without the kernel around it.
+//! Benchmarks of parsing and counting a packet on the host, without the kernel.
 //!
-//! A packet is a UDP datagram from an address that is drawn at random to its counterpart: there are as many
-//! flows as addresses, and both ends are counted. It is written into one buffer, as the addresses are all that
-//! tells packets apart, so it is the rows that miss the cache, not the packets. Drawing the addresses is part of every
-//! figure; `draw` is that alone for `hot` and `threads`, and nearly so for the others.
+//! A packet is a UDP datagram from a random address to the address that is half of all addresses
+//! away. So there are as many flows as addresses, and both ends are counted. Only the addresses
+//! differ, so all packets are written into the same buffer: the rows miss the cache, the packets do
+//! not. Every figure includes the generation of the packet. `draw` measures that alone, with the
+//! generator of `hot` and `threads`. Those of the others take nearly the same time.
 //!
-//! A CPU learns soon that all packets are alike. `mixed` is what it costs when one end is inside and nobody can tell which,
-//! nor the protocol.
+//! The CPU's branch predictor learns that all packets of `hot` take the same path. In `mixed` one end
+//! is inside, and neither this end nor the protocol can be predicted.
 
 use std::{
     fs,
@@ -37,24 +38,27 @@ use xt_traffic_accounting::{
     host::{Bytes, Heap},
 };
 
-/// Addresses that packets are drawn from.
+/// The numbers of addresses that packets are drawn from.
 const ADDRESSES: [u32; 4] = [1, 1 << 8, 1 << 16, 1_000_000];
-/// The networks that rules are for: the first has direct rows, the second hashed ones.
+/// The prefix length of a network with direct rows.
 const SMALL: u8 = 16;
+/// The prefix length of a network with hashed rows.
 const LARGE: u8 = 8;
-/// 10.0.0.0, where they begin, and 11.0.0.0, which is in neither of them.
+/// 10.0.0.0, the first address of both networks.
 const INSIDE: u32 = 0x0a00_0000;
+/// 11.0.0.0, which is outside of both networks.
 const OUTSIDE: u32 = 0x0b00_0000;
 
 const TRAFFIC: u8 = abi::COUNT_TRAFFIC;
 const ALL: u8 = abi::COUNT_TRAFFIC | abi::COUNT_IPCONN | abi::COUNT_PORTCONN;
 
-/// Bytes that push everything else out of the caches of most machines.
+/// The bytes to write so that everything else is evicted from the caches of most CPUs.
 const EVICTION: usize = 256 << 20;
-/// Packets after each eviction, at most: fewer where there are not so many addresses, as no row is to be met twice.
+/// The largest number of packets after an eviction. With few addresses there are fewer packets, so
+/// that no row is used twice.
 const COLD: u32 = 256;
 
-/// What CPUs count for one rule.
+/// The tables of all CPUs for one rule.
 struct Rule {
     network: Network<u32>,
     flows: Flows,
@@ -84,14 +88,14 @@ impl Rule {
         }
     }
 
-    /// Counts a packet, as the match does in the kernel.
+    /// Counts a packet as the match does in the kernel.
     fn count(&self, cpu: usize, packet: &[u8]) -> bool {
         self.cpus
             .get(cpu)
             .is_some_and(|own| cpu_tables::count(self, own, Bytes(packet)))
     }
 
-    /// Bytes of memory on a CPU for each of so many addresses: rows of bytes and of connections, and what finds them.
+    /// The bytes of memory per address on one CPU: rows of bytes and of connections, and their index.
     fn memory(&self, addresses: u32) -> f64 {
         let traffic = self
             .cpus
@@ -146,10 +150,10 @@ fn params(count: u8, prefix: u8, cpus: u32) -> Params<u32> {
         reserved: 0,
         hash_size: 0,
     };
-    Params::from_info(&info, cpus).expect("the parameters are good")
+    Params::from_info(&info, cpus).expect("the parameters are valid")
 }
 
-/// Draws packets.
+/// A generator of packets.
 struct PacketSource {
     state: u64,
     addresses: u32,
@@ -169,13 +173,13 @@ impl PacketSource {
         }
     }
 
-    /// Both ends inside.
+    /// A packet with both ends inside.
     fn next(&mut self) -> &[u8; 28] {
         let one = self.draw();
         self.write(one, INSIDE, INSIDE)
     }
 
-    /// TCP or UDP, between the network and the world, in either direction.
+    /// A TCP or UDP packet with one end inside, in either direction.
     fn next_mixed(&mut self) -> &[u8; 28] {
         let one = self.draw();
         let drawn = (self.state >> 29) as u8;
@@ -188,30 +192,33 @@ impl PacketSource {
         )
     }
 
-    /// From an address that has not been an end since all the others have, as far as two ends allow it, and far from
-    /// the one before. There must be two addresses at least.
+    /// A packet from an address that is far from the one before. Source addresses repeat only after
+    /// half of all addresses were used, and the destinations are from the other half. There must be
+    /// at least two addresses.
     fn next_other(&mut self) -> &[u8; 28] {
         self.state = self.state.wrapping_add(1);
         let half = u64::from(self.addresses / 2);
-        // An odd number has no factor in common with a power of two, nor a prime with anything smaller.
+        // The factor is coprime to `half`, so all addresses of the half occur before one repeats.
         let one = self.state.wrapping_mul(0x9e37_79b1) % half;
         self.write(one as u32, INSIDE, INSIDE)
     }
 
-    /// One of the addresses.
+    /// The number of a random address.
     fn draw(&mut self) -> u32 {
         self.state = self
             .state
             .wrapping_mul(0x5851_f42d_4c95_7f2d)
             .wrapping_add(0x1405_7b7e_f767_814f);
-        // From the upper half of a product: that costs little, and no address is much more likely than another.
+        // The upper half of a product is cheap, and nearly uniform:
+        // https://lemire.me/blog/2016/06/27/a-fast-alternative-to-the-modulo-reduction/
         (((self.state >> 32) * u64::from(self.addresses)) >> 32) as u32
     }
 
-    /// Writes the packet from one of the addresses to its counterpart, half of all addresses away, each above a base.
+    /// Writes the addresses of a packet: `source` plus the number `one`, and `destination` plus the
+    /// number that is half of all addresses away.
     ///
-    /// Each is written at once: a CPU that finds the pieces of what it reads in several stores waits for them, and for
-    /// all that was stored before.
+    /// Each address is written with one store. If a load spans several pending stores, the CPU cannot
+    /// forward their data and must wait until all stores before are complete.
     fn write(&mut self, one: u32, source: u32, destination: u32) -> &[u8; 28] {
         let other = one + self.addresses / 2;
         let other = if other < self.addresses {
@@ -237,9 +244,9 @@ fn timed<T>(times: u64, mut what: impl FnMut() -> T) -> Duration {
     begun.elapsed()
 }
 
-/// The CPUs that a thread may use, one of each core.
+/// The CPUs that this thread may use: one for each core.
 fn cores() -> Vec<usize> {
-    let all = sched_getaffinity(None).expect("a thread runs somewhere");
+    let all = sched_getaffinity(None).expect("cannot read the affinity of this thread");
     let is_first = |cpu: &usize| {
         let file = format!("/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list");
         let siblings = fs::read_to_string(file).unwrap_or_default();
@@ -247,7 +254,7 @@ fn cores() -> Vec<usize> {
             .split(|c: char| !c.is_ascii_digit())
             .next()
             .and_then(|first| first.parse().ok());
-        // Who says nothing of siblings has none.
+        // A CPU without this file has no siblings.
         first.is_none_or(|first: usize| first == *cpu || !all.is_set(first))
     };
     (0..CpuSet::MAX_CPU)
@@ -256,38 +263,39 @@ fn cores() -> Vec<usize> {
         .collect()
 }
 
-/// Keeps this thread on one core: two threads that wait for each other soon share one else.
-fn stay_on(cpu: usize) {
+/// Pins this thread to a CPU. The scheduler tends to move two threads that wait for each other to the
+/// same core.
+fn pin_to(cpu: usize) {
     let mut one = CpuSet::new();
     one.set(cpu);
-    sched_setaffinity(None, &one).expect("it was one of them");
+    sched_setaffinity(None, &one).expect("cannot set the affinity of this thread");
 }
 
-/// Does something on so many CPUs at once, and gives the times that it took.
-fn on_all(cpus: u32, what: impl Fn(usize) -> Duration + Sync) -> Vec<Duration> {
+/// Runs `task` on several CPUs at the same time and returns the time that each run took.
+fn on_all(cpus: u32, task: impl Fn(usize) -> Duration + Sync) -> Vec<Duration> {
     let (barrier, cores) = (Barrier::new(cpus as usize), cores());
     thread::scope(|scope| {
-        let (what, barrier, cores) = (&what, &barrier, &cores);
+        let (task, barrier, cores) = (&task, &barrier, &cores);
         let start = |cpu: usize| {
             scope.spawn(move || {
-                stay_on(cores[cpu]);
+                pin_to(cores[cpu]);
                 barrier.wait();
-                what(cpu)
+                task(cpu)
             })
         };
         let all: Vec<_> = (0..cpus as usize).map(start).collect();
         all.into_iter()
-            .map(|thread| thread.join().expect("nothing panics"))
+            .map(|thread| thread.join().expect("a thread panicked"))
             .collect()
     })
 }
 
-/// The time of the slowest.
+/// The time of the slowest CPU.
 fn longest(times: &[Duration]) -> Duration {
     times.iter().max().copied().unwrap_or_default()
 }
 
-/// A rule of which each CPU knows all addresses.
+/// A rule for which every CPU has a row for every address.
 fn warm(count: u8, prefix: u8, cpus: u32, addresses: u32) -> Rule {
     let rule = Rule::new(count, prefix, cpus);
     let mut source = PacketSource::new(addresses);
@@ -299,7 +307,8 @@ fn warm(count: u8, prefix: u8, cpus: u32, addresses: u32) -> Rule {
     rule
 }
 
-/// All numbers of addresses, in networks with direct rows, where they have room, and in those with hashed ones.
+/// All numbers of addresses and the prefix length of a network: the small network for those numbers
+/// that fit, then the large one for all of them.
 fn networks() -> impl Iterator<Item = (u32, u8)> {
     let direct = ADDRESSES
         .into_iter()
@@ -309,7 +318,7 @@ fn networks() -> impl Iterator<Item = (u32, u8)> {
         .chain(ADDRESSES.map(|addresses| (addresses, LARGE)))
 }
 
-/// Numbers of CPUs: 1, 2, 4 and so on, as many as there are cores.
+/// The numbers of CPUs to use: 1, 2, 4 and so on, up to the number of cores.
 fn cpus() -> impl Iterator<Item = u32> {
     let most = cores().len();
     (0..u32::BITS)
@@ -324,7 +333,7 @@ fn draw(criterion: &mut Criterion) {
             bencher.iter_custom(|n| {
                 longest(&on_all(cpus, |_| {
                     let mut source = PacketSource::new(1 << 16);
-                    // Not the packet itself, which nobody copies when it is counted.
+                    // The result is a reference: counting does not copy the packet either.
                     timed(n, || {
                         black_box(source.next());
                     })
@@ -344,7 +353,7 @@ fn hot(criterion: &mut Criterion) {
             group.bench_function(id, |bencher| {
                 bencher.iter_custom(|n| count_on(&rule, 0, &mut source, n))
             });
-            // For `cargo xtask bench`: criterion has no figures but times.
+            // `cargo xtask bench` reads this line, because criterion reports nothing but times.
             println!(
                 "memory {name}/{prefix} {addresses} {:.1}",
                 rule.memory(addresses)
@@ -368,12 +377,13 @@ fn cold(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("cold");
     group.sample_size(10);
     let mut ballast = vec![0u8; EVICTION];
-    // With one address there would be one packet after each eviction: mostly the time of looking at the clock.
+    // One address would allow one packet per eviction, and reading the clock would take most of the
+    // time.
     for (addresses, prefix) in networks().filter(|(addresses, _)| *addresses > 1) {
         for (name, count) in [("traffic", TRAFFIC), ("all", ALL)] {
             let rule = warm(count, prefix, 1, addresses);
             let mut source = PacketSource::new(addresses);
-            // Each has two ends.
+            // Each packet uses two rows.
             let batch = u64::from((addresses / 2).min(COLD));
             let id = BenchmarkId::new(format!("{name}/{prefix}"), addresses);
             group.bench_function(id, |bencher| {
@@ -394,8 +404,8 @@ fn cold(criterion: &mut Criterion) {
     }
 }
 
-/// The time of a packet on the slowest of 1, 2, 4 and more CPUs that count for one rule at the same time: with few
-/// addresses nothing but their own caches is in use, with many a cache that they share.
+/// The time per packet on the slowest of several CPUs that count for one rule at the same time. Few
+/// addresses fit in the caches of each core, many need the cache that the cores share.
 fn threads(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("threads");
     for (addresses, prefix) in networks() {
@@ -412,7 +422,7 @@ fn threads(criterion: &mut Criterion) {
     }
 }
 
-/// The time of a packet while another CPU, if there is one, reads the table, again and again.
+/// The time per packet while another CPU reads the table in a loop. Skipped on a single CPU.
 fn read_meanwhile(criterion: &mut Criterion) {
     if cpus().max() < Some(2) {
         return;
@@ -423,10 +433,10 @@ fn read_meanwhile(criterion: &mut Criterion) {
         let mut line = String::new();
         for table in rule.cpus.iter().filter_map(CpuTables::traffic) {
             for number in 0..table.end() {
-                let owner = Owner::One(table.key(number).expect("all addresses are known"));
+                let owner = Owner::One(table.key(number).expect("every address has a row"));
                 line.clear();
                 report::write_row(&mut line, owner, &table.totals(number))
-                    .expect("a string takes it all");
+                    .expect("writing to a string cannot fail");
                 black_box(&line);
             }
         }
@@ -454,7 +464,8 @@ fn read_meanwhile(criterion: &mut Criterion) {
     );
 }
 
-/// There are many figures, and none of them needs criterion's eight seconds.
+/// Shorter runs than criterion's default of eight seconds: there are many benchmarks, and all of them
+/// are stable enough.
 fn criterion() -> Criterion {
     Criterion::default()
         .warm_up_time(Duration::from_secs(1))
