@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Sends any packets at any times to the accounting and to the model, with any rule. Panics if their
-//! files differ. `docs/testing.md` has the command to run it.
+//! Sends any packets at any times to the accounting and to the model, with any rule. Panics if
+//! their files differ. `docs/testing.md` has the command to run it.
 
 #![no_main]
 

@@ -24,8 +24,8 @@ pub type Connections<K, M> = Table<K, CONNECTION_COLUMNS, M>;
 /// The size of a table of ports: a row for each of the 2^16 ports.
 pub const PORTS: Size = Size::hashed(1 << 16, 1 << 8);
 
-/// The tables of one CPU for one named table of the rules, and its recent flows. `None` for what is
-/// not counted.
+/// The part of a named table that one CPU keeps: its rows and its recent flows. What is not counted
+/// is `None`.
 pub struct CpuTables<A, M: Memory> {
     traffic: Option<Traffic<A, M>>,
     ipconn: Option<Connections<A, M>>,
@@ -63,8 +63,8 @@ impl<A: Family, M: Memory> CpuTables<A, M> {
         Ok(tables)
     }
 
-    /// Adds empty tables for what `counts` asks for. Each table is built in its final place in turn,
-    /// because all of them together take too much of a kernel stack.
+    /// Adds empty tables for what `counts` asks for. Each table is built in its final place in
+    /// turn, because all of them together take too much of a kernel stack.
     ///
     /// # Errors
     ///
@@ -132,9 +132,9 @@ fn open_table<K: Key, const PAIRS: usize, M: Memory>(
     Ok(())
 }
 
-/// The tables of all CPUs for one named table of the rules, and what the CPUs share.
+/// The parts of a named table that all CPUs keep, and what they share.
 pub trait AllCpus<A, M: Memory> {
-    /// The tables of each CPU.
+    /// The part of each CPU.
     fn all<'a>(&'a self) -> impl Iterator<Item = &'a CpuTables<A, M>>
     where
         A: 'a,
@@ -143,15 +143,15 @@ pub trait AllCpus<A, M: Memory> {
     /// The network whose addresses are counted.
     fn network(&self) -> &Network<A>;
 
-    /// What makes the flows of packets.
+    /// Makes the flows of packets.
     fn flows(&self) -> &Flows;
 
     /// The current time.
     fn now(&self) -> Ticks;
 }
 
-/// Counts a packet in `own`, which are the tables of this CPU among `cpus`, for those of its ends
-/// that are counted. Returns whether anything was counted.
+/// Counts a packet for those of its ends that are counted. `own` is the part of this CPU among
+/// `cpus`. Returns whether anything was counted.
 ///
 /// Must not be called by two contexts at the same time for the same `own`.
 #[inline]

@@ -22,7 +22,7 @@ pub trait Lines {
     ///
     /// # Errors
     ///
-    /// Fails if there is no snapshot to be had, for example for lack of memory.
+    /// Fails if the snapshot cannot be made, for example for lack of memory.
     fn snapshot(&self) -> Result<Self::Snapshot, Self::Error>;
 
     /// Writes the line at `position` to `out`: at most [`LONGEST_LINE`] bytes, or none. Positions
@@ -142,7 +142,8 @@ impl<L: Lines> Default for Reader<L> {
 }
 
 impl<L: Lines> Reader<L> {
-    /// Copies the bytes from `offset` on to `sink` and returns their number: 0 at the end of the text.
+    /// Copies the bytes from `offset` on to `sink` and returns their number: 0 at the end of the
+    /// text.
     ///
     /// A read at offset 0 makes a new snapshot, and so does a read that does not continue the one
     /// before. Such a read skips the lines before `offset`. The skipped lines, and the line that
@@ -150,8 +151,8 @@ impl<L: Lines> Reader<L> {
     ///
     /// # Errors
     ///
-    /// Returns [`ReadError::Fault`] if no byte can be copied, or the error of `lines` if there is no
-    /// byte to copy. After an error, a read at the same offset continues the text.
+    /// Returns [`ReadError::Fault`] if no byte can be copied, or the error of `lines` if there is
+    /// no byte to copy. After an error, a read at the same offset continues the text.
     pub fn read(
         &mut self,
         lines: &L,
@@ -213,7 +214,8 @@ impl<L: Lines> Reader<L> {
         Ok(())
     }
 
-    /// Makes the next lines until there is a byte to deliver. Returns `false` at the end of the text.
+    /// Makes the next lines until there is a byte to deliver. Returns `false` at the end of the
+    /// text.
     fn fill(&mut self, lines: &L) -> Result<bool, L::Error> {
         let Some(snapshot) = &self.snapshot else {
             return Ok(false);

@@ -37,8 +37,8 @@ impl Clock {
     /// The lifetime of a flow, in ticks: a packet that comes earlier than this after the last one
     /// belongs to the same flow.
     ///
-    /// A TCP SYN within 120 s, inclusive, is a retransmission. A UDP flow expires after 30 s without
-    /// a packet and other flows after 600 s: a packet at that moment starts a new flow.
+    /// A TCP SYN within 120 s, inclusive, is a retransmission. A UDP flow expires after 30 s
+    /// without a packet and other flows after 600 s: a packet at that moment starts a new flow.
     fn lifetime(self, kind: Kind) -> Ticks {
         match kind {
             Kind::Syn => 120 * self.ticks_per_second + 1,
@@ -57,8 +57,8 @@ enum Kind {
 
 /// The identity of a flow: a hash of its addresses, its ports, and its sequence or protocol number.
 ///
-/// Two flows with the same hash count as one. With a secret seed nobody can provoke that. The
-/// probability is about 2^-62 for each new flow.
+/// Two flows with the same hash count as one. A sender who does not know the seed cannot
+/// provoke that. The probability is about 2^-62 for each new flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flow {
     tag: u64,
@@ -67,8 +67,8 @@ pub struct Flow {
 }
 
 impl Flow {
-    /// The time at which the flow expires if its last packet comes at `now`. Ticks do not reach 2^64
-    /// in practice, so this does not wrap around.
+    /// The time at which the flow expires if its last packet comes at `now`. Ticks do not reach
+    /// 2^64 in practice, so this does not wrap around.
     #[inline]
     fn end(self, now: Ticks) -> Ticks {
         now.wrapping_add(self.lifetime)
@@ -97,7 +97,8 @@ impl Flows {
         }
     }
 
-    /// The flow that a packet belongs to. `None` for an ICMP request, each of which is a connection.
+    /// The flow that a packet belongs to. `None` for an ICMP request, each of which is a
+    /// connection.
     #[inline]
     pub fn flow<A: Key>(&self, header: &Header<A>, opening: &Opening) -> Option<Flow> {
         let ends = (header.source, header.destination);
@@ -179,8 +180,8 @@ pub struct RecentFlows<M: Memory> {
     cold: Cold,
 }
 
-/// Fields that change when a flow is replaced. They have a cache line that other CPUs do not read in
-/// the packet path.
+/// Fields that change when a flow is replaced. They have a cache line that other CPUs do not read
+/// in the packet path.
 #[repr(align(64))]
 struct Cold {
     backoff: Backoff,

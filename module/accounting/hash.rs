@@ -98,7 +98,8 @@ mod tests {
         );
     }
 
-    /// With any seed, buckets have as many keys as with random indexes, even if the keys share bits.
+    /// With any seed, buckets have as many keys as with random indexes, even if the keys share
+    /// bits.
     #[test]
     fn indexes_are_spread_evenly() {
         const KEYS: u64 = 1 << 12;

@@ -3,9 +3,9 @@
 //! Rows in the order in which their keys were first seen, and a hash index to find them.
 //!
 //! The index is a linear hash table (<https://en.wikipedia.org/wiki/Linear_hashing>) with at least
-//! [`BUCKETS`] buckets per row. When a new row needs more buckets, the next [`BUCKETS`] buckets in
-//! order are split. So the index is never rehashed as a whole, and it grows page by page with the
-//! number of rows.
+//! four buckets per row. When a new row needs more buckets, the next four buckets in order are
+//! split. So the index is never rehashed as a whole, and it grows page by page with the number of
+//! rows.
 
 use super::{
     counters::Counters,

@@ -7,8 +7,8 @@
 //!
 //! For each packet: [`packet`] and [`ipv6`] parse the IP header, [`network`] tells which ends of
 //! the packet are counted, [`transport`] and [`flows`] tell whether the packet starts a connection,
-//! and [`cpu_tables`] adds to the rows of a [`table`]. A [`row`] is found by the address itself in a
-//! small network ([`direct`]) and by a hash otherwise ([`hashed`]).
+//! and [`cpu_tables`] adds to the rows of a [`table`]. A [`row`] is found by the address itself in
+//! a small network ([`direct`]) and by a hash otherwise ([`hashed`]).
 //!
 //! For each read: [`table_text`] is the text of a file. [`rows`] lists the rows of all CPUs,
 //! [`sort`] sorts them, [`report`] formats a row, [`delivery`] hands the lines to the reader, and

@@ -45,7 +45,8 @@ pub struct Header<A> {
     pub protocol: u8,
     /// Whether the packet starts with a transport header after the IP header.
     pub part: Part,
-    /// The offset of the payload in bytes: at most 32 KiB, which the longest extension headers take.
+    /// The offset of the payload in bytes: at most 32 KiB, which the longest extension headers
+    /// take.
     pub payload: u16,
 }
 
@@ -72,7 +73,8 @@ pub trait Family: Address {
     }
 }
 
-/// The bytes of an IPv4 header without options: <https://www.rfc-editor.org/rfc/rfc791#section-3.1>.
+/// The bytes of an IPv4 header without options:
+/// <https://www.rfc-editor.org/rfc/rfc791#section-3.1>.
 const IPV4_SIZE: usize = 20;
 /// The bits of the fragment offset in the field that also has the flags.
 const OFFSET_MASK: u16 = 0x1fff;
@@ -80,8 +82,8 @@ const OFFSET_MASK: u16 = 0x1fff;
 impl Family for u32 {
     const ICMP: u8 = 1;
 
-    /// Echo, timestamp and information request (<https://www.rfc-editor.org/rfc/rfc792>), and address
-    /// mask request (<https://www.rfc-editor.org/rfc/rfc950>).
+    /// Echo, timestamp and information request (<https://www.rfc-editor.org/rfc/rfc792>), and
+    /// address mask request (<https://www.rfc-editor.org/rfc/rfc950>).
     #[inline]
     fn is_request(icmp_type: u8) -> bool {
         matches!(icmp_type, 8 | 13 | 15 | 17)

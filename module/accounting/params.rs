@@ -18,8 +18,8 @@ pub struct Name {
 }
 
 impl Name {
-    /// Reads a name that is padded with NUL bytes. `None` if it is empty, has no NUL byte, has other
-    /// characters, or has other bytes after the first NUL byte.
+    /// Reads a name that is padded with NUL bytes. `None` if it is empty, has no NUL byte, has
+    /// other characters, or has other bytes after the first NUL byte.
     pub fn from_padded(bytes: [u8; abi::NAME_SIZE]) -> Option<Self> {
         let length = bytes.iter().position(|byte| *byte == 0)?;
         let (name, padding) = bytes.split_at(length);
@@ -192,8 +192,8 @@ impl<A: Address> fmt::Display for Params<A> {
     }
 }
 
-/// Why parameters are refused. The reason goes to the kernel log. `libxt_traffic.so` checks the same
-/// in user space before.
+/// Why parameters are refused. The reason goes to the kernel log. `libxt_traffic.so` checks the
+/// same in user space before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// The name is not valid (see [`Name::from_padded`]).

@@ -80,8 +80,8 @@ impl<'a, K: Key> RowEntries<'a, K> {
     }
 }
 
-/// What is at a position of a file. The header is at position 0. Each entry takes one position after
-/// it. The last position is that of the row `*`.
+/// What is at a position of a file. The header is at position 0. Each entry takes one position
+/// after it. The last position is that of the row `*`.
 #[derive(Clone, Copy, Debug)]
 pub enum Place<'a, K> {
     /// The header.

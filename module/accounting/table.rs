@@ -266,16 +266,14 @@ pub mod tests {
         table
     }
 
-    /// A table for the 2^8 addresses from 10.0.0.0 on.
-    fn direct() -> Table<u32, 3, Heap> {
-        sized(Size {
-            rows: 1 << 8,
-            buckets: 1 << 8,
-            lookup: Lookup::Direct {
-                prefix: [0x0a00_0000, 0],
-            },
-        })
-    }
+    /// The size of a table for the 2^8 addresses from 10.0.0.0 on.
+    const DIRECT: Size = Size {
+        rows: 1 << 8,
+        buckets: 1 << 8,
+        lookup: Lookup::Direct {
+            prefix: [0x0a00_0000, 0],
+        },
+    };
 
     fn count(table: &Table<u32, 3, Heap>, address: u32, bytes: u64) {
         table.add(address, COLUMN, Direction::Out, bytes);
@@ -302,7 +300,7 @@ pub mod tests {
 
     #[test]
     fn direct_rows_are_found_by_the_lowest_bits() {
-        let table = direct();
+        let table = sized(DIRECT);
         assert_eq!((table.rows(), table.memory()), (0, 0));
         for address in [0x0a00_00ff, 0x0a00_0000, 0x0a00_00ff] {
             count(&table, address, 7);
@@ -320,14 +318,7 @@ pub mod tests {
     fn the_back_off_does_not_delay_direct_rows_in_allocated_pages() {
         // There is memory for one page of rows.
         let memory = Heap { most: 64 };
-        let size = Size {
-            rows: 1 << 8,
-            buckets: 1 << 8,
-            lookup: Lookup::Direct {
-                prefix: [0x0a00_0000, 0],
-            },
-        };
-        let Ok(table) = Table::<u32, 3, _>::new(Seed::new(1), size, &memory);
+        let Ok(table) = Table::<u32, 3, _>::new(Seed::new(1), DIRECT, &memory);
         count(&table, 0x0a00_0010, 1);
         count(&table, 0x0a00_0080, 2);
         assert!(table.backoff.is_active());

@@ -40,7 +40,7 @@ pub trait TablePerCpu<K, const PAIRS: usize> {
     /// The number of CPUs. CPU numbers are below it.
     fn cpus(&self) -> u32;
 
-    /// The table of a CPU, if it has one.
+    /// The table of a CPU. `None` if it has none.
     fn table(&self, cpu: u32) -> Option<&Table<K, PAIRS, Self::Memory>>;
 }
 
@@ -48,7 +48,7 @@ pub trait TablePerCpu<K, const PAIRS: usize> {
 pub struct TableText<T, K, const PAIRS: usize, P: Platform> {
     tables: T,
     header: &'static str,
-    /// What readers have got so far, if reading clears the file.
+    /// The delivered counts. `None` if reading does not clear the file.
     ///
     /// The counters of the CPUs are never reset, because only their own CPU may write them.
     delivered: Option<P::Lock<Table<K, PAIRS, P::Memory>>>,
@@ -60,7 +60,7 @@ where
     K: Key,
     P: Platform,
 {
-    /// The text of `tables`. Reading clears it if there is a table `delivered`, which is empty.
+    /// The text of `tables`. If there is an empty table `delivered`, reading clears the text.
     pub fn new(
         tables: T,
         header: &'static str,
@@ -73,7 +73,7 @@ where
         }
     }
 
-    /// The size of all tables.
+    /// The statistics of the tables of all CPUs. The memory includes that of the delivered counts.
     pub fn stats(&self) -> RowStats {
         let mut stats = RowStats::default();
         self.tables().for_each(|(_, table)| stats.add(table));
@@ -100,8 +100,8 @@ where
         }
     }
 
-    /// Sums up a row. If reading clears the file, the result is what nobody has read yet, and it
-    /// counts as read from now on.
+    /// Sums up a row. If reading clears the file, the result is the part that was not delivered
+    /// yet, and it is delivered from now on.
     fn take(
         &self,
         owner: Owner<K>,

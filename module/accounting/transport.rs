@@ -54,8 +54,8 @@ const ACK: u8 = 0x10;
 
 impl Opening {
     /// Parses the transport header. `None` if the packet neither starts a connection nor belongs to
-    /// a flow: a TCP segment that is not a plain SYN, an ICMP message that is not a request, a later
-    /// fragment, or a truncated header.
+    /// a flow: a TCP segment that is not a plain SYN, an ICMP message that is not a request, a
+    /// later fragment, or a truncated header.
     #[inline]
     pub fn parse<A: Family>(packet: impl Packet, header: &Header<A>) -> Option<Self> {
         let protocol = A::protocol(header.protocol);

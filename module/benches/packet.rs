@@ -8,8 +8,8 @@
 //! not. Every figure includes the generation of the packet. `draw` measures that alone, with the
 //! generator of `hot` and `threads`. Those of the others take nearly the same time.
 //!
-//! The CPU's branch predictor learns that all packets of `hot` take the same path. In `mixed` one end
-//! is inside, and neither this end nor the protocol can be predicted.
+//! The CPU's branch predictor learns that all packets of `hot` take the same path. In `mixed` one
+//! end is inside, and neither this end nor the protocol can be predicted.
 
 use std::{
     fs,
@@ -95,7 +95,8 @@ impl Rule {
             .is_some_and(|own| cpu_tables::count(self, own, Bytes(packet)))
     }
 
-    /// The bytes of memory per address on one CPU: rows of bytes and of connections, and their index.
+    /// The bytes of memory per address on one CPU: rows of bytes and of connections, and their
+    /// index.
     fn memory(&self, addresses: u32) -> f64 {
         let traffic = self
             .cpus
@@ -217,8 +218,8 @@ impl PacketSource {
     /// Writes the addresses of a packet: `source` plus the number `one`, and `destination` plus the
     /// number that is half of all addresses away.
     ///
-    /// Each address is written with one store. If a load spans several pending stores, the CPU cannot
-    /// forward their data and must wait until all stores before are complete.
+    /// Each address is written with one store. If a load spans several pending stores, the CPU
+    /// cannot forward their data and must wait until all stores before are complete.
     fn write(&mut self, one: u32, source: u32, destination: u32) -> &[u8; 28] {
         let other = one + self.addresses / 2;
         let other = if other < self.addresses {
@@ -263,8 +264,8 @@ fn cores() -> Vec<usize> {
         .collect()
 }
 
-/// Pins this thread to a CPU. The scheduler tends to move two threads that wait for each other to the
-/// same core.
+/// Pins this thread to a CPU. The scheduler tends to move two threads that wait for each other to
+/// the same core.
 fn pin_to(cpu: usize) {
     let mut one = CpuSet::new();
     one.set(cpu);
@@ -464,8 +465,8 @@ fn read_meanwhile(criterion: &mut Criterion) {
     );
 }
 
-/// Shorter runs than criterion's default of eight seconds: there are many benchmarks, and all of them
-/// are stable enough.
+/// Shorter runs than criterion's default of eight seconds: there are many benchmarks, and all of
+/// them are stable enough.
 fn criterion() -> Criterion {
     Criterion::default()
         .warm_up_time(Duration::from_secs(1))

@@ -240,16 +240,16 @@ fn check_rows<A: Modelled>() {
     );
 }
 
-/// It is outgoing for the source and incoming for the destination, each if it is inside. Its port is
-/// the destination port.
+/// It is outgoing for the source and incoming for the destination, each if it is inside. Its port
+/// is the destination port.
 #[test]
 fn a_connection_counts_for_its_ends_inside_and_the_destination_port() {
     check_rows::<u32>();
     check_rows::<u128>();
 }
 
-/// With few sets, flows are forgotten before they expire. The number of connections that are counted
-/// twice is at most the number of forgotten flows.
+/// With few sets, flows are forgotten before they expire. The number of connections that are
+/// counted twice is at most the number of forgotten flows.
 #[test]
 fn forgotten_flows_are_counted() {
     check(60, (vec(0..40u16, 1..200), 0..3u32), |(ports, sets)| {

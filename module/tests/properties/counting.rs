@@ -35,7 +35,8 @@ fn row_of(text: &str, address: &str) -> Vec<u64> {
         .map_or(vec![0; columns], |(_, numbers)| numbers)
 }
 
-/// An address at or next to the first or the last one of a network, inside the network, or anywhere.
+/// An address at or next to the first or the last one of a network, inside the network, or
+/// anywhere.
 fn address(kind: u8, any: u128, first: u128, last: u128) -> u128 {
     match kind {
         0 => first,

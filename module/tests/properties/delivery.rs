@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Properties of reads: any number of readers, with buffers of any size, at any offset, at any time.
+//! Properties of reads: any number of readers, with buffers of any size, at any offset, at any
+//! time.
 
 use crate::support::check;
 use proptest::{collection::vec, prelude::*};
@@ -16,8 +17,8 @@ use xt_traffic_accounting::{
     host::{Buffer, Heap, HostText},
 };
 
-/// A table of ports. All ports have five digits, so that a row without its start is not mistaken for
-/// a whole row.
+/// A table of ports. All ports have five digits, so that a row without its start is not mistaken
+/// for a whole row.
 type Ports = Table<u16, 4, Heap>;
 
 const FIRST: u16 = 10_000;

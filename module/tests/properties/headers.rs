@@ -15,8 +15,8 @@ use proptest::{collection::vec, option, prelude::*, sample::select};
 use vm_tests::frames::{Extension, Ip, Ipv4, ICMP, ICMPV6, MORE_FRAGMENTS, SYN, TCP, UDP};
 use xt_traffic_accounting::accounting::network::Internal;
 
-/// The sums of bytes and connections after one packet. `linear` bytes after its IP header are in the
-/// linear area.
+/// The sums of bytes and connections after one packet. `linear` bytes after its IP header are in
+/// the linear area.
 fn outcome<A: Modelled>(packet: &[u8], linear: usize) -> [Vec<u64>; 2] {
     let accounting = accounting::<A>(Internal::Any, ALL, ROOMY);
     assert!(accounting.count(
@@ -31,8 +31,8 @@ fn outcome<A: Modelled>(packet: &[u8], linear: usize) -> [Vec<u64>; 2] {
     [sums(&traffic), sums(&ipconn)]
 }
 
-/// The column of a packet's bytes, and the column of the connection if it started one. Both ends are
-/// inside.
+/// The column of a packet's bytes, and the column of the connection if it started one. Both ends
+/// are inside.
 fn columns<A: Modelled>(packet: &[u8], linear: usize) -> (usize, Option<usize>) {
     let [traffic, ipconn] = outcome::<A>(packet, linear);
     let bytes = packet.len() as u64;
@@ -114,8 +114,8 @@ fn check_fragments<A: Modelled>() {
     );
 }
 
-/// Its bytes count under the protocol in its header. A later fragment of an OTHER protocol can start
-/// a connection like any packet of that protocol.
+/// Its bytes count under the protocol in its header. A later fragment of an OTHER protocol can
+/// start a connection like any packet of that protocol.
 #[test]
 fn a_later_fragment_starts_no_connection() {
     check_fragments::<u32>();

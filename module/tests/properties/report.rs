@@ -85,8 +85,8 @@ fn a_row_has_the_label_the_total_and_the_pairs() {
     );
 }
 
-/// The canonical text of an IPv6 address: lower case without leading zeros, `::` for the first of the
-/// longest runs of two or more zero groups, and dotted decimals for a mapped IPv4 address. See
+/// The canonical text of an IPv6 address: lower case without leading zeros, `::` for the first of
+/// the longest runs of two or more zero groups, and dotted decimals for a mapped IPv4 address. See
 /// <https://www.rfc-editor.org/rfc/rfc5952#section-4> and section 5.
 fn canonical(groups: [u16; 8]) -> String {
     if let [0, 0, 0, 0, 0, 0xffff, high, low] = groups {

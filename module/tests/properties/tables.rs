@@ -255,8 +255,8 @@ impl<T: Slot> Slots<T> for ScarceSlots<T> {
     }
 }
 
-/// An allocation can fail at any time, for any part of the table, and succeed later. A key without a
-/// row may get one later.
+/// An allocation can fail at any time, for any part of the table, and succeed later. A key without
+/// a row may get one later.
 #[test]
 fn a_table_without_memory_loses_no_count() {
     let part = || (items(0..2000u32, 900), 0..12u32);

@@ -49,8 +49,8 @@ pub fn check(input: &[u8]) {
     }
 }
 
-/// Encodes packets as an input. They arrive at the same time at one CPU after the other, and the rule
-/// counts everything.
+/// Encodes packets as an input. They arrive at the same time at one CPU after the other, and the
+/// rule counts everything.
 pub fn input_of<'a>(six: bool, packets: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
     let mut input = vec![u8::from(six), 7 << 2, 0, 0];
     input.extend(if six { &[0; 16][..] } else { &[0; 4] });
