@@ -4,9 +4,9 @@
 
 use crate::{
     accounting::{
+        cpu_tables::{self, AllCpus, CpuTables},
         flows::{Flows, Ticks},
         hash::Seed,
-        cpu_tables::{self, AllCpus, CpuTables},
         network::Network,
         packet::Family,
         params::Params,

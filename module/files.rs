@@ -5,10 +5,10 @@
 use crate::{
     accounting::{
         counters::{Totals, BYTE_COLUMNS, CONNECTION_COLUMNS},
+        cpu_tables::{CpuTables, PORTS},
         delivery::{Line, Lines, Step},
         hash::Seed,
         key::{Key, Owner},
-        cpu_tables::{CpuTables, PORTS},
         packet::Family,
         params::Params,
         report::{self, IPCONN_HEADER, PORTCONN_HEADER, TRAFFIC_HEADER},
@@ -79,11 +79,21 @@ impl<A: Family> Files<A> {
             files.traffic = Some(new_file(dir, fmt!("{name}"), rows)?);
         }
         if counts.ipconn {
-            let rows = Rows::new(counted, IPCONN_HEADER, CpuTables::ipconn, delivered(addresses))?;
+            let rows = Rows::new(
+                counted,
+                IPCONN_HEADER,
+                CpuTables::ipconn,
+                delivered(addresses),
+            )?;
             files.ipconn = Some(new_file(dir, fmt!("{name}.ipconn"), rows)?);
         }
         if counts.portconn {
-            let rows = Rows::new(counted, PORTCONN_HEADER, CpuTables::portconn, delivered(PORTS))?;
+            let rows = Rows::new(
+                counted,
+                PORTCONN_HEADER,
+                CpuTables::portconn,
+                delivered(PORTS),
+            )?;
             files.portconn = Some(new_file(dir, fmt!("{name}.portconn"), rows)?);
         }
         Ok(files)
