@@ -190,21 +190,13 @@ mod tests {
 
     #[test]
     fn a_fragment_with_an_offset_is_a_later_part() {
-        assert_eq!(
-            read(&packet(&[fragment(0, false)], UDP)),
-            (UDP, Part::First, 48),
-            "atomic"
-        );
-        assert_eq!(
-            read(&packet(&[fragment(0, true)], UDP)),
-            (UDP, Part::First, 48),
-            "first"
-        );
-        assert_eq!(
-            read(&packet(&[fragment(1, false)], UDP)),
-            (UDP, Part::Later, 48),
-            "last"
-        );
+        for (name, fragment, part) in [
+            ("atomic", fragment(0, false), Part::First),
+            ("first", fragment(0, true), Part::First),
+            ("last", fragment(1, false), Part::Later),
+        ] {
+            assert_eq!(read(&packet(&[fragment], UDP)), (UDP, part, 48), "{name}");
+        }
         // The bytes after the header of a later fragment are data, not extension headers.
         let chain = [fragment(185, true), options(DESTINATION_OPTIONS, 1)];
         assert_eq!(

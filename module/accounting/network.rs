@@ -138,27 +138,17 @@ mod tests {
     #[test]
     fn ends_inside_are_counted_as_internal_asks() {
         use Internal::*;
-        for (internal, inside, out, into, outside) in [
-            (
-                Any,
-                Some((true, true)),
-                Some((true, false)),
-                Some((false, true)),
-                None,
-            ),
-            (
-                Exclude,
-                None,
-                Some((true, false)),
-                Some((false, true)),
-                None,
-            ),
-            (Only, Some((true, true)), None, None, None),
+        let (both, source, destination) =
+            (Some((true, true)), Some((true, false)), Some((false, true)));
+        for (internal, inside, out, into) in [
+            (Any, both, source, destination),
+            (Exclude, None, source, destination),
+            (Only, both, None, None),
         ] {
             assert_eq!(ends(internal, INSIDE, INSIDE_TOO), inside);
             assert_eq!(ends(internal, INSIDE, OUTSIDE), out);
             assert_eq!(ends(internal, OUTSIDE, INSIDE), into);
-            assert_eq!(ends(internal, OUTSIDE, OUTSIDE), outside);
+            assert_eq!(ends(internal, OUTSIDE, OUTSIDE), None);
         }
     }
 

@@ -3,7 +3,7 @@
 //! Properties of reads: any number of readers, with buffers of any size, at any offset, at any
 //! time.
 
-use crate::support::check;
+use crate::{support::check, traffic::row};
 use proptest::{collection::vec, prelude::*};
 use std::{collections::BTreeMap, sync::Mutex};
 use xt_traffic_accounting::{
@@ -110,18 +110,8 @@ fn add_row(sums: &mut Sums, line: &str) {
     if cells.len() != 11 || (cells[0].len() != 5 && cells[0] != "*") {
         return;
     }
-    let numbers: Vec<u64> = cells[1..]
-        .iter()
-        .map(|cell| cell.parse().unwrap())
-        .collect();
-    for way in 0..2 {
-        let parts = numbers[2 + way..]
-            .iter()
-            .step_by(2)
-            .fold(0, |sum: u64, part| sum.wrapping_add(*part));
-        assert_eq!(numbers[way], parts, "TOTAL in {line}");
-    }
-    let row = sums.entry(cells[0].to_string()).or_insert(vec![0; 8]);
+    let (label, numbers) = row(line);
+    let row = sums.entry(label.to_string()).or_insert(vec![0; 8]);
     for (sum, number) in row.iter_mut().zip(&numbers[2..]) {
         *sum = sum
             .checked_add(*number)

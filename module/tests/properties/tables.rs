@@ -43,7 +43,7 @@ fn direction(into: bool) -> Direction {
 }
 
 /// Up to `most` items. Keys are likely to repeat.
-fn items<K: Key + Debug>(
+fn items<K: Debug>(
     keys: impl Strategy<Value = K>,
     most: usize,
 ) -> impl Strategy<Value = Vec<Item<K>>> {
@@ -55,6 +55,11 @@ fn sizes() -> impl Strategy<Value = (u64, u32)> {
         any::<u64>(),
         prop_oneof![1..9u32, 1..5000u32, Just(1u32 << 24)],
     )
+}
+
+fn table<K: Key>(seed: u64, size: Size) -> Table<K, 3, Heap> {
+    let Ok(table) = Table::new(Seed::new(seed), size, &Heap::ENDLESS);
+    table
 }
 
 fn add_all<K: Key, M: Memory>(table: &Table<K, 3, M>, items: &[Item<K>]) {
@@ -109,39 +114,27 @@ fn check_hashed<K: Key + Debug>(keys: impl Strategy<Value = K>) {
         150,
         (items(keys, 400), sizes()),
         |(items, (seed, buckets))| {
-            let Ok(table) = Table::new(Seed::new(seed), Size::hashed(400, buckets), &Heap::ENDLESS);
-            check_rows(&table, &items);
+            check_rows(&table(seed, Size::hashed(400, buckets)), &items);
         },
     );
 }
 
 /// `ranges` are the first keys of ranges, and `key` returns a key of a range.
 fn check_direct<K: Key + Debug>(ranges: impl Strategy<Value = K>, key: fn(K, u8) -> K) {
-    check(
-        150,
-        (
-            ranges,
-            vec(
-                (any::<u8>(), 0..3usize, any::<bool>(), any::<u32>()),
-                0..400,
-            ),
-        ),
-        |(base, items)| {
-            let items: Vec<_> = items
-                .into_iter()
-                .map(|(n, column, into, amount)| (key(base, n), column, into, amount))
-                .collect();
-            let size = Size {
-                rows: 1 << 8,
-                buckets: 1 << 8,
-                lookup: Lookup::Direct {
-                    prefix: base.to_words(),
-                },
-            };
-            let Ok(table) = Table::new(Seed::new(1), size, &Heap::ENDLESS);
-            check_rows(&table, &items);
-        },
-    );
+    check(150, (ranges, items(any::<u8>(), 400)), |(base, items)| {
+        let items: Vec<_> = items
+            .into_iter()
+            .map(|(n, column, into, amount)| (key(base, n), column, into, amount))
+            .collect();
+        let size = Size {
+            rows: 1 << 8,
+            buckets: 1 << 8,
+            lookup: Lookup::Direct {
+                prefix: base.to_words(),
+            },
+        };
+        check_rows(&table(1, size), &items);
+    });
 }
 
 #[test]
@@ -179,8 +172,7 @@ fn the_order_does_not_matter() {
         (pair, sizes(), sizes()),
         |((one, other), sizes, other_sizes)| {
             let contents = |items: &[Item<u32>], (seed, buckets)| {
-                let Ok(table) =
-                    Table::new(Seed::new(seed), Size::hashed(60, buckets), &Heap::ENDLESS);
+                let table = table(seed, Size::hashed(60, buckets));
                 add_all(&table, items);
                 rows(&table)
             };
@@ -196,11 +188,7 @@ fn a_full_table_loses_no_count() {
         150,
         (items(0..100u32, 300), 0..80u32, sizes()),
         |(items, limit, (seed, buckets))| {
-            let Ok(table) = Table::new(
-                Seed::new(seed),
-                Size::hashed(limit, buckets),
-                &Heap::ENDLESS,
-            );
+            let table = table(seed, Size::hashed(limit, buckets));
             add_all(&table, &items);
             let mut first = BTreeSet::new();
             for (key, ..) in &items {

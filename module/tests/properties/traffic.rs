@@ -160,16 +160,22 @@ pub fn scenario<A: Modelled>(most: usize) -> impl Strategy<Value = Scenario<A>> 
 
 /// The rows of a text without its header: the first column of each, and its numbers.
 pub fn cells(text: &str) -> Vec<(&str, Vec<u64>)> {
-    let row = |line: &'_ str| -> Vec<u64> {
-        line.split('\t')
-            .skip(1)
-            .map(|cell| cell.parse().unwrap())
-            .collect()
-    };
-    text.lines()
-        .skip(1)
-        .map(|line| (line.split('\t').next().unwrap_or_default(), row(line)))
-        .collect()
+    text.lines().skip(1).map(row).collect()
+}
+
+/// The first column of a line, and its numbers. Panics if a TOTAL is not the sum of its columns.
+pub fn row(line: &str) -> (&str, Vec<u64>) {
+    let (label, numbers) = line.split_once('\t').unwrap();
+    let numbers: Vec<u64> = numbers
+        .split('\t')
+        .map(|cell| cell.parse().unwrap())
+        .collect();
+    for way in 0..2 {
+        let columns = numbers[2 + way..].iter().step_by(2);
+        let sum = columns.fold(0, |sum: u64, number| sum.wrapping_add(*number));
+        assert_eq!(numbers[way], sum, "TOTAL in {line}");
+    }
+    (label, numbers)
 }
 
 /// The sum of each column over all rows.
@@ -178,10 +184,6 @@ pub fn cells(text: &str) -> Vec<(&str, Vec<u64>)> {
 pub fn sums(text: &str) -> Vec<u64> {
     let mut sums = vec![0; text.lines().next().unwrap_or_default().split('\t').count()];
     for (label, numbers) in cells(text) {
-        for way in 0..2 {
-            let parts: u64 = numbers.iter().skip(2 + way).step_by(2).sum();
-            assert_eq!(numbers[way], parts, "TOTAL of {label}");
-        }
         assert!(
             numbers.iter().any(|number| *number != 0),
             "{label} has only zeros"

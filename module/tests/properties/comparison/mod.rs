@@ -29,6 +29,9 @@ use xt_traffic_accounting::{
 /// The MAC address of the mirror port.
 const MIRROR_MAC: Mac = [2, 0, 0, 0, 0, 9];
 
+/// The files in the order of [`Outcome::texts`].
+const FILES: [File; 3] = [File::Traffic, File::Ipconn, File::Portconn];
+
 /// A family of the accounting that can be compared with the model.
 pub trait Modelled: Family + fmt::Debug {
     /// The size of the IP header in bytes. The linear area of every packet contains it.
@@ -142,7 +145,7 @@ impl<A: Modelled> Scenario<A> {
     pub fn check(&self) {
         let (outcome, expected) = (self.run(&Heap::ENDLESS), self.expected());
         assert_eq!(outcome.forgotten, 0, "the model forgets no flow");
-        for (file, text) in files().zip(&outcome.texts) {
+        for (file, text) in FILES.into_iter().zip(&outcome.texts) {
             if let Some(text) = text {
                 model::same_table(&file.name("table"), text, &expected.text_of(file)).unwrap();
             }
@@ -222,19 +225,15 @@ impl<A: Modelled> Scenario<A> {
             ipconn,
             portconn,
         } = self.counts;
-        let wanted: Vec<_> = files()
+        let files: Vec<_> = FILES
+            .into_iter()
             .zip([traffic, ipconn, portconn])
-            .filter(|(_, wanted)| *wanted)
+            .filter_map(|(file, wanted)| wanted.then_some(file))
             .collect();
         let rule = match self.base.ip() {
             IpAddr::V4(base) => Rule::new(base, self.length, internal),
             IpAddr::V6(base) => Rule::new6(base, self.length, internal),
         };
-        rule.with(&wanted.into_iter().map(|(file, _)| file).collect::<Vec<_>>())
+        rule.with(&files)
     }
-}
-
-/// The files in the order of [`Outcome::texts`].
-fn files() -> impl Iterator<Item = File> {
-    [File::Traffic, File::Ipconn, File::Portconn].into_iter()
 }
