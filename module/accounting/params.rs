@@ -215,12 +215,14 @@ pub enum Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Name => "bad table name",
-            Self::Count => "nothing to count, or something unknown",
-            Self::Internal => "bad value for internal traffic",
-            Self::Network => "bad network: a mask with holes, or host bits in the base",
-            Self::ClearOnRead => "bad value for clear-on-read",
-            Self::HashSize => "hash size too large",
+            Self::Name => "invalid table name",
+            Self::Count => "nothing or something unknown to count",
+            Self::Internal => "invalid value for internal packets",
+            Self::Network => {
+                "invalid network: the mask is not contiguous, or the base has host bits"
+            }
+            Self::ClearOnRead => "invalid value for clear-on-read",
+            Self::HashSize => "the hash size is too large",
             Self::Reserved => "reserved bytes are not zero",
         })
     }

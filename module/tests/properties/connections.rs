@@ -60,21 +60,21 @@ fn check_lifetimes<A: Modelled>() {
         ),
         |(payload, ports, packets)| {
             let accounting = accounting::<A>(Internal::Any, CONNECTIONS, ROOMY);
-            let there = between(payload, ports);
+            let forward = between(payload, ports);
             // A SYN in the other direction belongs to another flow.
-            let both_ways = !matches!(there.payload, Payload::Tcp { .. });
+            let both_ways = !matches!(forward.payload, Payload::Tcp { .. });
             let (mut now, mut first) = (START, true);
             for (gap, back) in packets {
                 now += gap;
                 let packet = if back && both_ways {
-                    there.reversed()
+                    forward.reversed()
                 } else {
-                    there.clone()
+                    forward.clone()
                 };
                 let started = accounting.count(0, now, Bytes(&packet.packet::<A>()));
                 assert_eq!(
                     started,
-                    first || has_expired(&there.payload, gap),
+                    first || has_expired(&forward.payload, gap),
                     "{packet:?} {gap} ticks after the packet before"
                 );
                 first = false;

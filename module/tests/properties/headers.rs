@@ -171,8 +171,8 @@ fn extension_headers_are_skipped() {
     );
 }
 
-/// If an extension header is truncated, the packet counts as OTHER. Otherwise the transport header
-/// may be truncated, and the packet starts no connection.
+/// If an extension header is truncated, the packet counts as OTHER. If the transport header is
+/// truncated, the packet starts no connection.
 #[test]
 fn a_truncated_chain_counts_by_its_last_whole_header() {
     let all = (

@@ -27,7 +27,7 @@ pub const CLOCK: Clock = Clock {
 /// The time at which all tests start.
 pub const START: Ticks = 1;
 
-/// Count everything.
+/// Everything is counted.
 pub const ALL: Counts = Counts {
     traffic: true,
     ipconn: true,
@@ -40,7 +40,7 @@ pub const ROOMY: Sizes = Sizes {
     flow_sets: 1 << 13,
 };
 
-/// The tables of all CPUs for one table.
+/// One named table: its rows and recent flows on all CPUs.
 pub struct Accounting<A, M: Memory> {
     network: Network<A>,
     flows: Flows,

@@ -28,13 +28,14 @@ const GAPS: [Ticks; 8] = {
 /// The largest number of packets. More of them do not reach other code.
 const MAX_PACKETS: usize = 64;
 
-/// The bits of the first byte of an arrival: the lowest three are the index of the gap.
-///
+// The first byte of an arrival: the index of the gap in the lowest three bits, then these flags and
+// the number of the CPU.
+
 /// The packet is an earlier one with one byte changed.
 const AGAIN: u8 = 1 << 3;
 /// The earlier packet is sent in the other direction.
 const BACK: u8 = 1 << 4;
-/// The first of two bits that are the number of the CPU.
+/// The shift of the two bits that are the number of the CPU.
 const CPU: u32 = 5;
 /// The lengths and checksums of the packet are not corrected.
 const RAW: u8 = 1 << 7;
@@ -119,7 +120,7 @@ fn widened([a, b, c, d]: [u8; 4]) -> [u8; 16] {
     wide
 }
 
-/// Decodes what to count: at least bytes.
+/// Decodes what to count: bytes if no bit is set.
 fn counts(bits: u8) -> Counts {
     let any = bits & 7 != 0;
     Counts {

@@ -36,7 +36,7 @@ const FILES: [File; 3] = [File::Traffic, File::Ipconn, File::Portconn];
 pub trait Modelled: Family + fmt::Debug {
     /// The size of the IP header in bytes. The linear area of every packet contains it.
     const HEADER: usize;
-    /// The EtherType.
+    /// The EtherType of its packets.
     const ETHERTYPE: u16;
 
     /// The address in the first bytes of `bytes`, in network byte order.
@@ -99,7 +99,7 @@ impl Modelled for u128 {
 pub struct Arrival {
     /// The time since the arrival before.
     pub gap: Ticks,
-    /// The CPU.
+    /// The number of the CPU.
     pub cpu: usize,
     /// The number of bytes in the linear area after the IP header.
     pub linear: usize,
