@@ -6,7 +6,6 @@ extern crate std;
 
 use crate::accounting::{
     delivery::{
-        Lines,
         ReadError,
         Reader,
         Sink, //
