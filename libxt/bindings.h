@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0 */
+/* SPDX-License-Identifier: GPL-2.0-only */
 
 /* What src/bindings.rs is made from: see `cargo xtask build-libxt --bindings`. */
 #include <stdio.h>

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! `libxt_traffic.so`, the iptables extension for the match `traffic`.
 //!

@@ -1,5 +1,5 @@
 #!/bin/bash
-# SPDX-License-Identifier: GPL-2.0
+# SPDX-License-Identifier: GPL-2.0-only
 #
 # Records the captures in this folder: real programs talk between network
 # namespaces on this machine, and tcpdump listens on the cable of one of them.

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-# SPDX-License-Identifier: GPL-2.0
+# SPDX-License-Identifier: GPL-2.0-only
 """A VLAN interface in user space, for kernels without 8021q (see record.sh).
 
 tagger.py TAP TRUNK VLAN: frames that the host sends into the tap device TAP

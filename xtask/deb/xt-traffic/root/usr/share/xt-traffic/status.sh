@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0
+# SPDX-License-Identifier: GPL-2.0-only
 # Part of xt-traffic(8): what `status` shows.
 # shellcheck shell=sh disable=SC3043,SC2086,SC2046,SC2015,SC2034,SC2154
 
