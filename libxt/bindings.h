@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 
-/* What src/bindings.rs is made from: see `cargo xtask build-libxt --bindings`. */
+/* The input of `cargo xtask build-libxt --bindings`, which generates src/bindings.rs. */
 #include <stdio.h>
 #include <xtables.h>

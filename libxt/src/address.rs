@@ -2,20 +2,20 @@
 
 //! Addresses and masks of both families, as numbers.
 //!
-//! A number holds an address in the form that the parameters have: 128 bits, of which IPv4 uses the first 32 and
-//! leaves the others zero. So masks, lengths and host bits are one matter for both families; only text is
-//! different.
+//! A number has the form of the addresses in the parameters: 128 bits, of which IPv4 uses the upper
+//! 32 and leaves the others zero. So the code for masks, lengths and host bits is the same for both
+//! families. Only the code for text differs.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// `iptables` or `ip6tables`.
+/// An address family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
     Ipv4,
     Ipv6,
 }
 
-/// How far up an IPv4 address is.
+/// The number of bits below an IPv4 address in a number.
 const IPV4_SHIFT: u32 = u128::BITS - u32::BITS;
 
 impl Family {
@@ -26,7 +26,7 @@ impl Family {
         }
     }
 
-    /// Its name in messages.
+    /// The name of the family in messages.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Ipv4 => "IPv4",
@@ -34,7 +34,7 @@ impl Family {
         }
     }
 
-    /// The program that takes it.
+    /// The program for rules of this family.
     pub const fn program(self) -> &'static str {
         match self {
             Self::Ipv4 => "iptables",
@@ -42,7 +42,7 @@ impl Family {
         }
     }
 
-    /// The bits of an address.
+    /// The number of bits of an address.
     pub const fn width(self) -> u32 {
         match self {
             Self::Ipv4 => u32::BITS,
@@ -50,7 +50,7 @@ impl Family {
         }
     }
 
-    /// An address, from its text.
+    /// Parses an address.
     pub fn parse(self, text: &str) -> Option<u128> {
         match self {
             Self::Ipv4 => text.parse().ok().map(|address: Ipv4Addr| u128::from(address.to_bits()) << IPV4_SHIFT),
@@ -58,7 +58,8 @@ impl Family {
         }
     }
 
-    /// What prints as the address; IPv6 in the form of RFC 5952.
+    /// Converts a number to an address. IPv6 addresses print in the form of RFC 5952:
+    /// <https://www.rfc-editor.org/rfc/rfc5952>.
     pub fn address(self, number: u128) -> IpAddr {
         match self {
             Self::Ipv4 => Ipv4Addr::from_bits((number >> IPV4_SHIFT) as u32).into(),
@@ -67,12 +68,12 @@ impl Family {
     }
 }
 
-/// The mask of a network with so many bits in common.
+/// The mask with `length` leading ones.
 pub fn mask_of(length: u32) -> u128 {
     u128::MAX.checked_shl(u128::BITS - length).unwrap_or(0)
 }
 
-/// If all ones come before all zeros.
+/// Whether all ones come before all zeros.
 pub fn is_contiguous(mask: u128) -> bool {
     mask.leading_ones() == mask.count_ones()
 }
@@ -82,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ipv4_is_on_top() {
+    fn ipv4_uses_the_upper_32_bits() {
         let number = Family::Ipv4.parse("193.11.176.1").unwrap();
         assert_eq!(number.to_be_bytes(), [193, 11, 176, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(Family::Ipv4.address(number).to_string(), "193.11.176.1");
@@ -94,9 +95,9 @@ mod tests {
         assert_eq!(number.to_be_bytes(), [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xf, 0]);
     }
 
-    /// The rules of RFC 5952, and its examples.
+    /// The rules of <https://www.rfc-editor.org/rfc/rfc5952#section-4>, and its examples.
     #[test]
-    fn ipv6_prints_as_rfc_5952_says() {
+    fn ipv6_prints_in_the_form_of_rfc_5952() {
         for (given, printed) in [
             ("2001:0db8::0001", "2001:db8::1"),
             ("2001:db8:0:0:0:0:2:1", "2001:db8::2:1"),
@@ -115,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_family_takes_no_other_text() {
+    fn other_text_is_not_an_address() {
         for text in ["", "::", "10.0.0", "10.0.0.0.0", "010.0.0.1", "10.0.0.1 ", "0x0a000001", "host"] {
             assert_eq!(Family::Ipv4.parse(text), None, "{text}");
         }
@@ -125,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn masks() {
+    fn masks_have_their_length_in_leading_ones() {
         for length in 0..=128 {
             let mask = mask_of(length);
             assert_eq!((mask.leading_ones(), mask.count_ones()), (length, length));

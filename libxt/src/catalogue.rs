@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Which options there are, and what the help says of them.
+//! The list of options, and the help text.
 //!
-//! The manual page, `libxt_traffic.8`, says the same and more; a test below compares the three.
+//! The manual page, `libxt_traffic.8`, describes the options as well. The tests below check that
+//! the list, the help text and the manual page agree.
 
 use std::ffi::CStr;
 
-/// What `iptables -m traffic -h` prints, and `ip6tables`.
+/// The text that `iptables -m traffic -h` and `ip6tables -m traffic -h` print.
 pub const HELP: &str = "\
 traffic match options:
     --traffic              Count bytes per address (TCP, UDP, OTHER)
@@ -20,13 +21,13 @@ traffic match options:
     --name name            Name of the table and of its files below
                            /proc/net/xt_traffic: 1 to 31 of A-Z a-z 0-9 _ -
     --hashsize number      Size of the hash, 1 to 16777216;
-                           by default from the size of the network
-    --clearonread          What a read returns is cleared
-[!] --nointernal           Leave out traffic inside the network;
-                           with !, count only that
+                           the default depends on the size of the network
+    --clearonread          Clear the counts that a read returns
+[!] --nointernal           Do not count traffic inside the network;
+                           with !, count nothing else
 ";
 
-/// The options' numbers: their places in [`OPTIONS`], and their bits among those that were given.
+/// The number of an option: its index in [`OPTIONS`], and its bit in [`crate::options::Given`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Id {
@@ -46,10 +47,10 @@ pub enum Id {
 #[derive(Clone, Copy, Debug)]
 pub struct Entry {
     pub id: Id,
-    /// Without the dashes.
+    /// The name without the dashes.
     pub name: &'static CStr,
     pub has_argument: bool,
-    /// If `!` may come before it.
+    /// Whether `!` may precede the option.
     pub invert: bool,
 }
 
@@ -61,7 +62,7 @@ const fn value(id: Id, name: &'static CStr) -> Entry {
     Entry { has_argument: true, ..flag(id, name) }
 }
 
-/// All of them, in the order of the help text.
+/// All options, in the order of the help text.
 pub const OPTIONS: [Entry; 10] = [
     flag(Id::Traffic, c"traffic"),
     flag(Id::Ipconn, c"ipconn"),
@@ -83,7 +84,7 @@ mod tests {
 
     const MAN: &str = include_str!("../libxt_traffic.8");
 
-    /// An option as a text describes it.
+    /// An option as the help text or the manual page describes it.
     #[derive(Debug, PartialEq)]
     struct Described {
         invert: bool,
@@ -93,7 +94,7 @@ mod tests {
     }
 
     impl Described {
-        /// From `[!] --name argument`.
+        /// Parses a synopsis of the form `[!] --name argument`.
         fn new(synopsis: &str, meaning: String) -> Self {
             let (invert, rest) = match synopsis.trim().strip_prefix("[!] ") {
                 Some(rest) => (true, rest),
@@ -101,14 +102,14 @@ mod tests {
             };
             let mut words = rest.split(' ');
             let name = words.next().and_then(|word| word.strip_prefix("--"));
-            let name = name.unwrap_or_else(|| panic!("no option: {synopsis}")).to_owned();
+            let name = name.unwrap_or_else(|| panic!("not an option: {synopsis}")).to_owned();
             let argument = words.next().map(str::to_owned);
             assert_eq!(words.next(), None, "{synopsis}");
             Self { invert, name, argument, meaning }
         }
     }
 
-    /// The options that the help lists: the meaning begins in column 27, and so do the lines that go on with it.
+    /// The options of the help text. The meaning begins in column 27, and so do its further lines.
     fn in_help() -> Vec<Described> {
         const COLUMN: usize = 27;
         let mut found: Vec<(String, String)> = Vec::new();
@@ -125,7 +126,7 @@ mod tests {
         found.iter().map(|(synopsis, meaning)| Described::new(synopsis, meaning.clone())).collect()
     }
 
-    /// The lines of a section of the manual page, without the escapes for fonts and dashes.
+    /// The lines of a section of the manual page, without escapes for fonts and dashes.
     fn section(title: &str) -> Vec<String> {
         let lines = MAN.lines().skip_while(|line| *line != format!(".SH {title}"));
         let text = lines.skip(1).take_while(|line| !line.starts_with(".SH"));
@@ -134,10 +135,10 @@ mod tests {
         text.map(plain).collect()
     }
 
-    /// The options of the manual page: each has a `.TP`, the option, and its meaning.
+    /// The options of the manual page. Each has a `.TP`, then the option, then its meaning.
     fn in_manual() -> Vec<Described> {
         let lines = section("OPTIONS");
-        assert!(!lines.is_empty(), "the manual page has no OPTIONS");
+        assert!(!lines.is_empty(), "the manual page has no section OPTIONS");
         let entries = lines.split(|line| line == ".TP").skip(1);
         entries.map(|entry| Described::new(&entry[0], entry[1..].join(" "))).collect()
     }
@@ -147,9 +148,9 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_places() {
-        for (place, option) in OPTIONS.iter().enumerate() {
-            assert_eq!(option.id as usize, place, "{option:?}");
+    fn numbers_are_indexes() {
+        for (index, option) in OPTIONS.iter().enumerate() {
+            assert_eq!(option.id as usize, index, "{option:?}");
         }
     }
 
@@ -166,10 +167,10 @@ mod tests {
     }
 
     #[test]
-    fn help_and_manual_say_the_same() {
+    fn help_and_manual_have_the_same_text() {
         for (help, manual) in in_help().iter().zip(&in_manual()) {
-            let said = format!("{}.", help.meaning);
-            assert!(manual.meaning.starts_with(&said), "the help says\n{said}\nthe manual\n{}", manual.meaning);
+            let text = format!("{}.", help.meaning);
+            assert!(manual.meaning.starts_with(&text), "the help has\n{text}\nthe manual\n{}", manual.meaning);
         }
     }
 
@@ -183,14 +184,13 @@ mod tests {
     }
 
     #[test]
-    fn limits_are_those_of_the_layout() {
+    fn help_has_the_limits_of_the_abi() {
         assert!(HELP.contains(&format!("1 to {};", abi::MAX_HASH_SIZE)), "the largest hash size");
         assert!(HELP.contains(&format!("1 to {} of", abi::NAME_SIZE - 1)), "the longest name");
     }
 
-    /// The help fits a terminal.
     #[test]
-    fn help_is_narrow() {
+    fn help_fits_80_columns() {
         assert!(HELP.lines().all(|line| line.len() < 80));
     }
 }

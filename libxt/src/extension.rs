@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! What libxtables calls.
+//! The functions that libxtables calls.
 //!
-//! iptables loads the library and runs its constructor, which registers the match. For each option
-//! on the command line the guided option parser calls [`parse`], and at the end of the rule
-//! [`final_check`]. [`print`] and [`save`] turn a rule into text again.
+//! iptables loads the library and runs its constructor, which registers the match. The option
+//! parser of libxtables calls [`parse`] for each option on the command line, and [`final_check`] at
+//! the end of the rule. [`print`] and [`save`] print a rule.
 
 use crate::{
     abi::{self, RuleInfo, XtTrafficMtinfo},
@@ -34,7 +34,8 @@ const END: sys::xt_option_entry = sys::xt_option_entry {
     base: 0,
 };
 
-/// An option in the form of libxtables. Arguments are strings to it: what is in them we know better.
+/// An option in the form of libxtables. Every argument is a string to libxtables; [`parse`] parses
+/// it.
 const fn entry(option: &Entry) -> sys::xt_option_entry {
     let kind = match option.has_argument {
         true => sys::xt_option_type_XTTYPE_STRING,
@@ -54,17 +55,17 @@ const fn entries() -> [sys::xt_option_entry; OPTIONS.len() + 1] {
     entries
 }
 
-/// A static that is handed to C.
+/// A static variable that is passed to C.
 #[repr(transparent)]
 struct Shared<T>(UnsafeCell<T>);
 
-// SAFETY: iptables has one thread.
+// SAFETY: iptables is single-threaded.
 unsafe impl<T> Sync for Shared<T> {}
 
 static ENTRIES: Shared<[sys::xt_option_entry; OPTIONS.len() + 1]> = Shared(UnsafeCell::new(entries()));
 
-/// The match as one family has it. libxtables calls the functions without saying for which family, so each has
-/// its own.
+/// The match for one family. libxtables does not pass the family to the functions, so each family
+/// has its own functions.
 const fn match_for<const IPV6: bool>() -> sys::xtables_match {
     sys::xtables_match {
         version: sys::XTABLES_VERSION.as_ptr().cast(),
@@ -79,8 +80,8 @@ const fn match_for<const IPV6: bool>() -> sys::xtables_match {
         x6_parse: Some(parse::<IPV6>),
         x6_fcheck: Some(final_check::<IPV6>),
         x6_options: ENTRIES.0.get().cast(),
-        // SAFETY: What is left are integers, pointers and optional functions: zero is valid, and is
-        // what libxtables expects for absent ones.
+        // SAFETY: The remaining fields are integers, pointers and optional functions. Zero is valid
+        // for all of them, and libxtables takes it as absent.
         ..unsafe { std::mem::zeroed() }
     }
 }
@@ -98,8 +99,8 @@ static CONSTRUCTOR: extern "C" fn() = constructor;
 
 extern "C" fn constructor() {
     for each in [&IPV4_MATCH, &IPV6_MATCH] {
-        // SAFETY: The match is static and registered once, when the library is loaded. libxtables leaves alone
-        // the one that is not of its program's family.
+        // SAFETY: The match is static and is registered once, when the library is loaded.
+        // libxtables ignores the match of the other family.
         unsafe { sys::xtables_register_match(each.0.get()) };
     }
 }
@@ -112,7 +113,8 @@ unsafe extern "C" fn help() {
 ///
 /// libxtables passes a valid call, whose data are those of this match.
 unsafe extern "C" fn parse<const IPV6: bool>(call: *mut sys::xt_option_call) {
-    // SAFETY: As above. `xtables_option_parse` checks what the table of options says.
+    // SAFETY: The caller passes a valid call. `xtables_option_parse` checks the properties in the
+    // table of options.
     let (id, info, inverted) = unsafe {
         sys::xtables_option_parse(call);
         let info = &mut (*(*call).data.cast::<RuleInfo>()).user;
@@ -120,13 +122,13 @@ unsafe extern "C" fn parse<const IPV6: bool>(call: *mut sys::xt_option_call) {
     };
     let Some(option) = OPTIONS.get(id as usize) else { return };
     let value = match option.has_argument {
-        // SAFETY: As above; options of type string have an argument.
+        // SAFETY: The caller passes a valid call, and options of type string have an argument.
         true => unsafe { CStr::from_ptr((*call).arg) }.to_string_lossy(),
         false => Default::default(),
     };
     if let Err(why) = info.set(family(IPV6), option.id, inverted, &value) {
         let name = option.name.to_string_lossy();
-        // With the value as a literal: whatever is in it, this is one line.
+        // `{:?}` escapes newlines, so the message is always one line.
         fail(&format!("bad value {value:?} for option \"--{name}\": {why}"));
     }
 }
@@ -135,7 +137,7 @@ unsafe extern "C" fn parse<const IPV6: bool>(call: *mut sys::xt_option_call) {
 ///
 /// libxtables passes a valid call, whose data are those of this match.
 unsafe extern "C" fn final_check<const IPV6: bool>(call: *mut sys::xt_fcheck_call) {
-    // SAFETY: As above.
+    // SAFETY: The caller passes a valid call with the data of this match.
     let (flags, info) = unsafe { ((*call).xflags, &(*(*call).data.cast::<RuleInfo>()).user) };
     if let Err(why) = info.check(family(IPV6), Given(flags)) {
         fail(&why.to_string());
@@ -146,7 +148,7 @@ unsafe extern "C" fn final_check<const IPV6: bool>(call: *mut sys::xt_fcheck_cal
 ///
 /// libxtables passes a rule's match whose data are those of this match.
 unsafe extern "C" fn print<const IPV6: bool>(_ip: *const c_void, rule: *const sys::xt_entry_match, _numeric: c_int) {
-    // SAFETY: As above.
+    // SAFETY: The caller passes a match of this type.
     let info = unsafe { info_of(rule) };
     output(&format!(" traffic{}", info.to_options(family(IPV6))));
 }
@@ -155,7 +157,7 @@ unsafe extern "C" fn print<const IPV6: bool>(_ip: *const c_void, rule: *const sy
 ///
 /// As for [`print`].
 unsafe extern "C" fn save<const IPV6: bool>(_ip: *const c_void, rule: *const sys::xt_entry_match) {
-    // SAFETY: As above.
+    // SAFETY: The caller passes a match of this type.
     let info = unsafe { info_of(rule) };
     output(&info.to_options(family(IPV6)));
 }
@@ -164,25 +166,25 @@ unsafe extern "C" fn save<const IPV6: bool>(_ip: *const c_void, rule: *const sys
 ///
 /// As for [`print`].
 unsafe fn info_of(rule: *const sys::xt_entry_match) -> XtTrafficMtinfo {
-    // SAFETY: As above. The data follow the header; they may be unaligned for our type where the rule
-    // was read from nft.
+    // SAFETY: The caller passes a match of this type, whose data follow the header. The data may be
+    // unaligned if the rule comes from nf_tables.
     unsafe { rule.add(1).cast::<XtTrafficMtinfo>().read_unaligned() }
 }
 
-/// Prints on the C library's standard output, which iptables uses, too.
+/// Prints with the C library, so that the text is buffered together with the output of iptables.
 fn output(text: &str) {
     if let Ok(text) = CString::new(text) {
-        // SAFETY: Two valid strings, one for the other's only conversion.
+        // SAFETY: Both strings are valid, and the format has one conversion, for a string.
         unsafe { sys::printf(c"%s".as_ptr(), text.as_ptr()) };
     }
 }
 
-/// Ends iptables with a message and exit status 2.
+/// Exits from iptables with a message and status 2.
 fn fail(message: &str) -> ! {
     let message = format!("{}: {message}", abi::MATCH_NAME.to_string_lossy());
     let message = CString::new(message).unwrap_or_default();
-    // SAFETY: iptables sets `xt_params`, and `exit_err` in it, before it loads extensions. The
-    // strings are valid; the function does not return.
+    // SAFETY: iptables sets `xt_params` and its `exit_err` before it loads extensions. The strings
+    // are valid, and the function does not return.
     unsafe {
         match (*sys::xt_params).exit_err {
             Some(exit) => exit(sys::xtables_exittype_PARAMETER_PROBLEM, c"%s".as_ptr(), message.as_ptr()),

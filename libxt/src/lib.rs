@@ -2,21 +2,22 @@
 
 //! `libxt_traffic.so`, the iptables extension for the match `traffic`.
 //!
-//! [`catalogue`] lists the options, [`options`] knows what they mean, and [`address`] knows the two families.
-//! [`extension`] is the shell around them that libxtables calls. The layout of what goes to the kernel is in
-//! [`abi`], which the module shares.
+//! [`catalogue`] lists the options, [`options`] parses and prints them, and [`address`] handles the
+//! addresses of both families. [`extension`] has the functions that libxtables calls. [`abi`],
+//! which the kernel module shares, has the layout of the parameters.
 
 #[path = "../../module/abi.rs"]
 pub mod abi;
 mod address;
 mod catalogue;
-// Its symbols come from libxtables, which is not there when the unit tests run.
+// It needs symbols of libxtables, which the unit tests do not link.
 #[cfg(not(test))]
 mod extension;
 mod options;
 
-/// Made by bindgen from `xtables.h`: see `cargo xtask build-libxt --bindings`.
+/// The C interface of libxtables: `cargo xtask build-libxt --bindings` generates it with bindgen.
 #[cfg(not(test))]
 #[rustfmt::skip]
-#[allow(dead_code, non_camel_case_types, non_upper_case_globals, unsafe_op_in_unsafe_fn, clippy::all)]
+#[expect(dead_code, non_camel_case_types, non_upper_case_globals, unsafe_op_in_unsafe_fn)]
+#[allow(clippy::all, reason = "the lints that generated code triggers depend on clippy's version")]
 mod bindings;

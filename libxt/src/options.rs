@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! The options of a rule: text to parameters and back.
+//! Converts the options of a rule from text to parameters and back.
 
 use crate::{
     abi::{self, XtTrafficMtinfo},
@@ -9,7 +9,7 @@ use crate::{
 };
 use std::fmt;
 
-/// Why an option is refused: what would be right.
+/// The reason why an option is refused, which says what is valid.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Invalid(String);
 
@@ -23,19 +23,20 @@ fn invalid<T>(why: impl Into<String>) -> Result<T, Invalid> {
     Err(Invalid(why.into()))
 }
 
-/// What can be wrong with the text of an address.
-struct Form {
-    /// What it should be.
+/// A kind of address, with the texts for its error message.
+struct AddressKind {
+    /// The name of the kind in messages.
     what: &'static str,
     ipv4_example: &'static str,
     ipv6_example: &'static str,
 }
 
-const NETWORK: Form = Form { what: "network", ipv4_example: "193.11.176.0/20", ipv6_example: "2001:db8::/32" };
-const ADDRESS: Form = Form { what: "address", ipv4_example: "193.11.176.0", ipv6_example: "2001:db8::" };
-const MASK: Form = Form { what: "mask", ipv4_example: "255.255.240.0", ipv6_example: "ffff:ffff::" };
+const NETWORK: AddressKind =
+    AddressKind { what: "network", ipv4_example: "193.11.176.0/20", ipv6_example: "2001:db8::/32" };
+const ADDRESS: AddressKind = AddressKind { what: "address", ipv4_example: "193.11.176.0", ipv6_example: "2001:db8::" };
+const MASK: AddressKind = AddressKind { what: "mask", ipv4_example: "255.255.240.0", ipv6_example: "ffff:ffff::" };
 
-impl Form {
+impl AddressKind {
     fn example(&self, family: Family) -> &'static str {
         match family {
             Family::Ipv4 => self.ipv4_example,
@@ -43,8 +44,9 @@ impl Form {
         }
     }
 
-    /// The error for a text that is not in this form; `address` is the address in it.
-    fn missed(&self, family: Family, address: &str) -> Invalid {
+    /// The error for a text that is not valid. If `address` is an address of the other family, the
+    /// error names the program for that family.
+    fn error(&self, family: Family, address: &str) -> Invalid {
         let (name, what, example) = (family.name(), self.what, self.example(family));
         let other = family.other();
         let hint = match other.parse(address) {
@@ -55,17 +57,17 @@ impl Form {
     }
 
     fn parse(&self, family: Family, text: &str) -> Result<u128, Invalid> {
-        family.parse(text).ok_or_else(|| self.missed(family, text))
+        family.parse(text).ok_or_else(|| self.error(family, text))
     }
 }
 
-/// A number of decimal digits and nothing else: `parse` alone takes a sign, too.
+/// Parses a number that consists of decimal digits only; `parse` would also accept a sign.
 fn number(text: &str) -> Option<u32> {
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|_| digits)
 }
 
-/// The options that were given, a bit for each [`Id`], as libxtables gathers them.
+/// The set of options that were given, with one bit for each [`Id`]. libxtables collects them.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Given(pub u32);
 
@@ -80,13 +82,13 @@ const REQUIRED_PAIRS: [(Id, Id); 2] = [(Id::Netbase, Id::Netmask), (Id::Netmask,
 /// The options of each pair exclude each other.
 const EXCLUSIVE_PAIRS: [(Id, Id); 2] = [(Id::Net, Id::Netbase), (Id::Net, Id::Netmask)];
 
-/// An option as messages name it.
+/// The name of an option in messages.
 fn quoted(id: Id) -> String {
     format!("\"--{}\"", OPTIONS[id as usize].name.to_string_lossy())
 }
 
 impl XtTrafficMtinfo {
-    /// Takes one option of the command line.
+    /// Sets the parameter of one option on the command line. `inverted` means that `!` precedes it.
     pub fn set(&mut self, family: Family, id: Id, inverted: bool, value: &str) -> Result<(), Invalid> {
         match id {
             Id::Traffic => self.count |= abi::COUNT_TRAFFIC,
@@ -108,7 +110,7 @@ impl XtTrafficMtinfo {
         let (address, length) = text.split_once('/').unwrap_or((text, ""));
         let base = NETWORK.parse(family, address)?;
         let length = number(length).filter(|length| *length <= family.width());
-        let mask = mask_of(length.ok_or_else(|| NETWORK.missed(family, ""))?);
+        let mask = mask_of(length.ok_or_else(|| NETWORK.error(family, ""))?);
         self.netbase = base.to_be_bytes();
         self.netmask = mask.to_be_bytes();
         self.check_base(family)
@@ -117,7 +119,7 @@ impl XtTrafficMtinfo {
     fn set_netmask(&mut self, family: Family, text: &str) -> Result<(), Invalid> {
         let mask = MASK.parse(family, text)?;
         if !is_contiguous(mask) {
-            return invalid(format!("a mask without holes is required, like {}", MASK.example(family)));
+            return invalid(format!("a contiguous mask is required, like {}", MASK.example(family)));
         }
         self.netmask = mask.to_be_bytes();
         Ok(())
@@ -145,16 +147,16 @@ impl XtTrafficMtinfo {
         }
     }
 
-    /// Checks what only shows when all options are known.
+    /// Checks the options together, after all of them are set.
     ///
-    /// Nothing of it is left to libxtables: its messages for this take two lines.
+    /// libxtables could check some of this, but its messages take two lines.
     pub fn check(&self, family: Family, given: Given) -> Result<(), Invalid> {
         if !given.has(Id::Name) {
             return invalid("option \"--name\" must be specified");
         }
         if ![Id::Traffic, Id::Ipconn, Id::Portconn].into_iter().any(|id| given.has(id)) {
             return invalid(
-                "option \"--traffic\", \"--ipconn\" or \"--portconn\" must be specified: they say what to count",
+                "at least one of the options \"--traffic\", \"--ipconn\" and \"--portconn\" must be specified",
             );
         }
         check_network_options(given)?;
@@ -178,7 +180,7 @@ impl XtTrafficMtinfo {
         Ok(())
     }
 
-    /// The options that make this rule, in the order of the help text, each after a blank.
+    /// The options of this rule, in the order of the help text. A space precedes each of them.
     pub fn to_options(&self, family: Family) -> String {
         let mut text = String::new();
         for (bit, option) in
@@ -207,7 +209,7 @@ impl XtTrafficMtinfo {
     }
 }
 
-/// A network is there, and once.
+/// Checks that a network is given, and only once.
 fn check_network_options(given: Given) -> Result<(), Invalid> {
     for (one, other) in EXCLUSIVE_PAIRS {
         if given.has(one) && given.has(other) {
@@ -244,7 +246,7 @@ mod tests {
         }
     }
 
-    /// Takes options as a command line has them, the way libxtables goes through them.
+    /// Parses the options of a command line in the same way as libxtables.
     fn parse(family: Family, line: &str) -> Result<XtTrafficMtinfo, Invalid> {
         let (mut info, mut given, mut inverted) = (empty(), Given::default(), false);
         let mut words = line.split_whitespace();
@@ -264,17 +266,17 @@ mod tests {
         Ok(info)
     }
 
-    /// What is said of one option with a bad value.
+    /// The error for one option with a bad value.
     fn refused(family: Family, id: Id, value: &str) -> String {
         let mut info = empty();
         match info.set(family, id, false, value) {
-            Ok(()) => panic!("{id:?} takes {value:?}"),
+            Ok(()) => panic!("{id:?} accepts {value:?}"),
             Err(why) => why.to_string(),
         }
     }
 
     #[test]
-    fn the_rule_of_the_contract() {
+    fn options_print_in_the_order_of_the_help() {
         let line =
             "--traffic --portconn --ipconn --netmask 255.255.240.0 --netbase 193.11.176.0 --nointernal --name RSN";
         let info = parse(Family::Ipv4, line).unwrap();
@@ -282,7 +284,8 @@ mod tests {
         assert_eq!(info.to_options(Family::Ipv4), printed);
     }
 
-    /// Every way to combine the options prints in one order, and what is printed makes the same parameters.
+    /// Every combination of options prints in one order, and the printed options give the same
+    /// parameters.
     #[test]
     fn a_rule_prints_as_its_options() {
         for (family, net) in [(Family::Ipv4, "193.11.176.0/20"), (Family::Ipv6, "2001:db8::/32")] {
@@ -305,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn options_end_up_in_their_fields() {
+    fn options_set_their_fields() {
         let rule = "--ipconn --net 2001:db8::/32 --name x --hashsize 16777216 --clearonread ! --nointernal";
         let info = parse(Family::Ipv6, rule).unwrap();
         let mut expected = empty();
@@ -320,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn both_forms_of_a_network_are_the_same() {
+    fn both_forms_of_a_network_give_the_same_parameters() {
         for (family, address) in [(Family::Ipv4, "192.168.255.255"), (Family::Ipv6, "2001:db8:ffff::ffff")] {
             let address = family.parse(address).unwrap();
             for length in 0..=family.width() {
@@ -350,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_networks() {
+    fn bad_networks_are_refused() {
         let ipv4 = ["", "/", "10.0.0.0", "10.0.0.0/", "10.0.0.0/33", "10.0.0.0/-1", "10.0.0.0/+8", "10.0.0/8"];
         for text in ipv4.into_iter().chain(["10.0.0.0/8/8", " 10.0.0.0/8", "a/8", "10.0.0.0/255.0.0.0"]) {
             assert_eq!(
@@ -370,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn host_bits() {
+    fn host_bits_are_refused() {
         for (family, base, mask, length, network) in [
             (Family::Ipv4, "193.11.177.9", "255.255.240.0", 20, "193.11.176.0/20"),
             (Family::Ipv4, "0.0.0.1", "0.0.0.0", 0, "0.0.0.0/0"),
@@ -386,14 +389,14 @@ mod tests {
     }
 
     #[test]
-    fn bad_masks_and_bases() {
+    fn bad_masks_and_bases_are_refused() {
         for text in ["255.0.255.0", "0.0.0.1", "0.255.255.255"] {
             let why = refused(Family::Ipv4, Id::Netmask, text);
-            assert_eq!(why, "a mask without holes is required, like 255.255.240.0");
+            assert_eq!(why, "a contiguous mask is required, like 255.255.240.0");
         }
         for text in ["ffff::ffff", "::1", "7fff::", "ffff:ffff::ffff:0"] {
             let why = refused(Family::Ipv6, Id::Netmask, text);
-            assert_eq!(why, "a mask without holes is required, like ffff:ffff::");
+            assert_eq!(why, "a contiguous mask is required, like ffff:ffff::");
         }
         for text in ["20", "/20", "", "255.255.255.256"] {
             assert_eq!(refused(Family::Ipv4, Id::Netmask, text), "an IPv4 mask is required, like 255.255.240.0");
@@ -410,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn the_other_family() {
+    fn addresses_of_the_other_family_are_refused() {
         for (family, id, text, why) in [
             (
                 Family::Ipv4,
@@ -429,7 +432,7 @@ mod tests {
     }
 
     #[test]
-    fn names() {
+    fn names_have_1_to_31_valid_characters() {
         for good in ["a", "RSN", "A-z_09", "-", &"x".repeat(31)] {
             let info = parse(Family::Ipv4, &format!("--traffic --net 10.0.0.0/8 --name {good}")).unwrap();
             assert!(info.to_options(Family::Ipv4).ends_with(&format!(" --name {good}")));
@@ -441,7 +444,7 @@ mod tests {
     }
 
     #[test]
-    fn hash_sizes() {
+    fn hash_sizes_are_decimal_numbers_in_range() {
         for (good, printed) in [("1", 1), ("7", 7), ("0010", 10), ("65536", 65536), ("16777216", 1 << 24)] {
             let info = parse(Family::Ipv4, &format!("--traffic --net 10.0.0.0/8 --name t --hashsize {good}")).unwrap();
             assert_eq!(info.hash_size, printed);
@@ -455,13 +458,13 @@ mod tests {
     }
 
     #[test]
-    fn missing_options() {
+    fn missing_and_conflicting_options_are_refused() {
         for (rule, why) in [
             ("", "option \"--name\" must be specified"),
             ("--traffic --net NET", "option \"--name\" must be specified"),
             (
                 "--net NET --name t --clearonread --nointernal --hashsize 1",
-                "option \"--traffic\", \"--ipconn\" or \"--portconn\" must be specified: they say what to count",
+                "at least one of the options \"--traffic\", \"--ipconn\" and \"--portconn\" must be specified",
             ),
             ("--ipconn --name t", "option \"--net\", or \"--netbase\" and \"--netmask\", must be specified"),
             ("--portconn --netbase BASE --name t", "option \"--netbase\" also requires \"--netmask\""),
@@ -483,9 +486,8 @@ mod tests {
         }
     }
 
-    /// The kernel's answer is shown as it is, also if it is not what it should be.
     #[test]
-    fn nothing_that_the_kernel_sends_is_too_strange_to_print() {
+    fn invalid_parameters_from_the_kernel_can_be_printed() {
         let mut info = empty();
         info.netbase = [0xff; 16];
         info.netmask = [0xa5; 16];
