@@ -2,9 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """A VLAN interface in user space, for kernels without 8021q (see record.sh).
 
-tagger.py TAP TRUNK VLAN: frames that the host sends into the tap device TAP
-leave through TRUNK with an 802.1Q tag, and frames with this tag that arrive at
-TRUNK come out of TAP without it.
+tagger.py TAP TRUNK VLAN: frames that the host sends to the tap device TAP leave through TRUNK
+with an 802.1Q tag. Frames with this tag that arrive on TRUNK leave through TAP without the tag.
 """
 
 import errno
@@ -20,7 +19,8 @@ IFF_TAP = 0x0002
 IFF_NO_PI = 0x1000
 ETH_P_ALL = 0x0003
 ETH_P_8021Q = 0x8100
-# Where a packet socket says that the kernel took a tag out of the frame.
+# The control message of a packet socket with the tag that the kernel removed from the frame, see
+# https://man7.org/linux/man-pages/man7/packet.7.html
 SOL_PACKET = 263
 PACKET_AUXDATA = 8
 TP_STATUS_VLAN_VALID = 0x10
@@ -55,7 +55,7 @@ def untagged(trunk, vlan):
 
 
 def deliver(tap, frame):
-    """Hands a frame to the host, which takes none while the device is down."""
+    """Sends a frame to the host. While the device is down, the frame is lost."""
     try:
         os.write(tap, frame)
     except OSError as error:
