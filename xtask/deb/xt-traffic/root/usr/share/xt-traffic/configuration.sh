@@ -1,48 +1,51 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Part of xt-traffic(8): the configuration.
-# shellcheck shell=sh disable=SC3043,SC2086,SC2046,SC2015,SC2034,SC2154
+# shellcheck shell=dash
 
-# Reads $CONF into
-#   ports    lines NAME MTU, where 0 means that there is none
-#   tables   lines NUMBER NAME FAMILY WORD..., NUMBER that of the line, FAMILY iptables or ip6tables, and the words
-#            what follows `-m traffic` in a rule
+# Reads $CONF and sets
+#   ports    lines NAME MTU, with the MTU 0 if none is configured
+#   tables   lines NUMBER NAME FAMILY WORD..., where NUMBER is the line number, FAMILY is iptables or
+#            ip6tables, and the words are those after `-m traffic` in a rule
 #   chains   words
 read_conf() {
     local line
     ports='' tables='' chains='' number=0
-    [ -f "$CONF" ] && [ -r "$CONF" ] || die $BAD_CONF "$CONF: cannot be read"
+    if [ ! -f "$CONF" ] || [ ! -r "$CONF" ]; then
+        die "$BAD_CONF" "$CONF: cannot be read"
+    fi
     while read -r line || [ -n "$line" ]; do
         number=$((number + 1))
+        # shellcheck disable=SC2086  # the line is split into words
         set -- ${line%%#*}
         case ${1-} in
             '') ;;
             port) read_port "$@" ;;
             table) read_table "$@" ;;
             chains) read_chains "$@" ;;
-            *) bad "unknown word \"$1\": a line begins with port, table or chains" ;;
+            *) bad "unknown word \"$1\" (expected port, table or chains)" ;;
         esac
     done <"$CONF"
     chains=${chains:-PROMISC}
     if [ -n "$ports" ] && [ -z "$tables" ]; then
-        die $BAD_CONF "$CONF: there is a port, but no table"
+        die "$BAD_CONF" "$CONF: there is a port, but no table"
     elif [ -n "$tables" ] && [ -z "$ports" ]; then
-        die $BAD_CONF "$CONF: there is a table, but no port"
+        die "$BAD_CONF" "$CONF: there is a table, but no port"
     fi
 }
 
-bad() { die $BAD_CONF "$CONF:$number: $*"; }
+bad() { die "$BAD_CONF" "$CONF:$number: $*"; }
 
 read_port() { # port NAME [mtu BYTES]
     local name=${2-} mtu=0
-    is_port_name "$name" || bad "port: \"$name\" cannot be a mirror port: the name of a network interface is required"
-    ! is_listed "$name" "$ports" || bad "port: $name is there twice"
+    is_port_name "$name" || bad "port: invalid name \"$name\": the name of a network interface is required"
+    ! is_listed "$name" "$ports" || bad "port $name is listed twice"
     shift 2
     while [ $# -gt 0 ]; do
         case $1 in
             mtu) mtu=${2-} ;;
-            *) bad "port $name: unknown option \"$1\": there is mtu" ;;
+            *) bad "port $name: unknown option \"$1\" (expected mtu)" ;;
         esac
-        is_number "$mtu" 68 65535 || bad "port $name: mtu \"$mtu\": a number from 68 to 65535 is required"
+        is_number "$mtu" 68 65535 || bad "port $name: invalid mtu \"$mtu\": a number from 68 to 65535 is required"
         shift 2
     done
     ports="$ports$name $mtu$NL"
@@ -50,10 +53,10 @@ read_port() { # port NAME [mtu BYTES]
 
 read_table() { # table NAME NET OPTION...
     local name=${2-} net=${3-} family traffic='' ipconn='' portconn='' hashsize='' clear='' internal=''
-    is_table_name "$name" || bad "table: name \"$name\": 1 to 31 of A-Z a-z 0-9 _ - are required"
-    case $tables in *" --name $name "*) bad "table: $name is there twice" ;; esac
+    is_table_name "$name" || bad "table: invalid name \"$name\": 1 to 31 of the characters A-Z a-z 0-9 _ - are required"
+    case $tables in *" --name $name "*) bad "table $name is listed twice" ;; esac
     read_family "$net" ||
-        bad "table $name: network \"$net\": ADDRESS/LENGTH is required, like 193.11.176.0/20 or 2001:db8::/32"
+        bad "table $name: invalid network \"$net\": ADDRESS/LENGTH is required, like 193.11.176.0/20 or 2001:db8::/32"
     shift 3
     while [ $# -gt 0 ]; do
         case $1 in
@@ -69,29 +72,29 @@ read_table() { # table NAME NET OPTION...
                 ;;
             --hashsize)
                 is_number "${2-}" 1 16777216 ||
-                    bad "table $name: --hashsize \"${2-}\": a number from 1 to 16777216 is required"
+                    bad "table $name: invalid --hashsize \"${2-}\": a number from 1 to 16777216 is required"
                 hashsize=" --hashsize $2"
                 shift
                 ;;
-            *) bad "table $name: unknown option \"$1\": see libxt_traffic(8)" ;;
+            *) bad "table $name: unknown option \"$1\" (see libxt_traffic(8))" ;;
         esac
         shift
     done
-    [ -n "$traffic$ipconn$portconn" ] || bad "table $name: one of --traffic, --ipconn and --portconn is required"
-    # Always in the same order, so that options which were only moved about make the same rule.
+    [ -n "$traffic$ipconn$portconn" ] || bad "table $name: at least one of --traffic, --ipconn and --portconn is required"
+    # Always in the same order, so that the rule does not depend on the order of the options.
     set -- "$traffic$ipconn$portconn --net $net --name $name$hashsize$clear$internal"
     tables="$tables$number $name $family$1 $MARK$NL"
 }
 
 read_chains() { # chains CHAIN...
     shift
-    [ -z "$chains" ] || bad "chains: they are there twice"
+    [ -z "$chains" ] || bad "chains is given more than once"
     [ $# -gt 0 ] || bad "chains: at least one of PROMISC, INPUT and FORWARD is required"
     while [ $# -gt 0 ]; do
-        case " $chains " in *" $1 "*) bad "chains: $1 is there twice" ;; esac
+        case " $chains " in *" $1 "*) bad "chains: $1 is listed twice" ;; esac
         case $1 in
             PROMISC | INPUT | FORWARD) chains="${chains:+$chains }$1" ;;
-            *) bad "chains: unknown chain \"$1\": there are PROMISC, INPUT and FORWARD" ;;
+            *) bad "chains: unknown chain \"$1\" (expected PROMISC, INPUT or FORWARD)" ;;
         esac
         shift
     done
@@ -103,7 +106,7 @@ is_number() { # WORD MIN MAX
 }
 
 is_port_name() {
-    # In /proc/sys/net, `all` and `default` are no interfaces.
+    # `all` and `default` are special names in /proc/sys/net.
     case $1 in '' | -* | . | .. | all | default | lo | *[!A-Za-z0-9._-]* | ????????????????*) return 1 ;; esac
 }
 
@@ -111,7 +114,7 @@ is_table_name() {
     case $1 in '' | *[!A-Za-z0-9_-]* | ????????????????????????????????*) return 1 ;; esac
 }
 
-# Sets $family to the program that takes a network. Whether it is a sound one is for that program to say.
+# Sets $family to the program for a network. That program checks the network completely.
 read_family() { # NET
     case $1 in
         *[!0-9a-fA-F.:/]* | */*/*) return 1 ;;

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
-# Part of xt-traffic(8): the ports.
-# shellcheck shell=sh disable=SC3043,SC2086,SC2046,SC2015,SC2034,SC2154
+# Part of xt-traffic(8): the ports. Other parts set some of the variables:
+# shellcheck shell=dash disable=SC2154
 
 setup_ports() {
     local port mtu status=0
@@ -13,15 +13,16 @@ setup_ports() {
         elif is_ready "$port"; then
             setup_port "$port" "$mtu" || status=$PORT_TROUBLE
         else
-            say "$port is not there yet: $(what_helps "$port")"
+            say "port $port does not exist yet: $(advice_for_missing "$port")"
         fi
     done <<EOF
 $ports
 EOF
-    return $status
+    return "$status"
 }
 
-# A port that udev still works on can get another name, so it is left alone: the unit for it comes when udev is done.
+# Whether a port exists and udev has processed it. Until then udev can rename the port. The unit of
+# the port starts when udev has processed it.
 is_ready() { # PORT
     local index
     read_value "$SYS/$1/ifindex"
@@ -29,31 +30,33 @@ is_ready() { # PORT
     [ ! -e /run/udev/control ] || [ -e "/run/udev/data/n$value" ]
 }
 
-# Sets $value to what a file holds; empty if there is none.
+# Sets $value to the first line of a file, or to nothing if the file does not exist.
 read_value() { # FILE
     value=''
     [ ! -f "$1" ] || read -r value <"$1"
 }
 
-# What makes a port count that comes later. The unit for it is pulled in by what xt-traffic-generator has made.
-what_helps() { # PORT
+# Prints what the user has to do for a port that appears later. If xt-traffic-generator has made a
+# link for the port, systemd starts the unit of the port.
+advice_for_missing() { # PORT
     local device=/sys/subsystem/net/devices/$1
     if [ ! -d /run/systemd/system ]; then
-        echo "run 'xt-traffic start' again when it is"
+        echo "run 'xt-traffic start' again when it exists"
     elif [ -e "/run/systemd/generator/$(systemd-escape --path --suffix=device "$device").wants" ]; then
-        echo 'it is set up when it comes'
+        echo 'it is set up when it appears'
     else
-        echo "run 'systemctl daemon-reload', and it is set up when it comes"
+        echo "run 'systemctl daemon-reload', then it is set up when it appears"
     fi
 }
 
-# Makes a mirror port of an interface, as far as it is not one. What it was like is noted first.
+# Sets up an interface as a mirror port. Settings that are right are not changed. The previous value
+# of each changed setting is recorded first.
 setup_port() { # PORT MTU
     local port=$1 features status=0
     note_port "$port" || return 1
     features=$(ethtool -k "$port" 2>/dev/null)
     switch_off "$port" large-receive-offload lro || warn "$port: LRO cannot be switched off: counts will be wrong"
-    # They hold packets back, or frames of VLANs. A driver that does not let go of them has its reason.
+    # These delay packets, or drop frames of VLANs. Some drivers cannot switch them off.
     switch_off "$port" rx-gro-list rx-gro-list
     switch_off "$port" rx-vlan-filter rx-vlan-filter
     setup_mtu "$port" "$2" || status=1
@@ -62,18 +65,18 @@ setup_port() { # PORT MTU
     case $flags in *,NOARP,*) ;; *) note "$port" arp on ;; esac
     case $flags in *,PROMISC,*) ;; *) note "$port" promisc off ;; esac
     case $flags in *,UP,*) ;; *) note "$port" state down ;; esac
-    # With ARP it would answer what the switch mirrors: requests for any address of the box.
+    # With ARP on, the host would answer mirrored requests for any of its addresses.
     set_link "$port" arp off promisc on up || status=1
-    warn_of_company "$port"
+    warn_if_used "$port"
     return $status
 }
 
-# Looks for what else uses the port.
-warn_of_company() { # PORT
+# Warns if something else uses the port.
+warn_if_used() { # PORT
     if [ -e "$SYS/$1/master" ]; then
-        warn "$1 belongs to another interface, which takes its frames away"
+        warn "port $1 belongs to another interface, which receives its frames"
     elif [ -n "$(ip -o -4 address show dev "$1")" ]; then
-        warn "$1 has an address; a mirror port should have none"
+        warn "port $1 has an address; a mirror port should have none"
     fi
 }
 
@@ -81,14 +84,14 @@ set_link() { # PORT SETTING...
     try ip link set dev "$@" || { warn "ip link set dev $*: $complaint"; return 1; }
 }
 
-# Sets $flags, with commas between them and at both ends.
+# Sets $flags to the flags of the port, with a comma before and after each flag.
 read_flags() { # PORT
     flags=$(ip -o link show dev "$1")
     flags=${flags#*<}
     flags=,${flags%%>*},
 }
 
-# Switches a feature of $features off, if it is on.
+# Switches off a feature in $features, if it is on.
 switch_off() { # PORT NAME-IN-THE-LIST NAME-IN-COMMANDS
     case $NL$features in
         *"$NL$2: on [fixed]"*) return 1 ;;
@@ -101,7 +104,7 @@ switch_off() { # PORT NAME-IN-THE-LIST NAME-IN-COMMANDS
 
 setup_mtu() { # PORT BYTES
     local value wanted=$2
-    # Without one, what it was before an earlier configuration changed it.
+    # If none is configured now, restore the MTU that an earlier configuration changed.
     if [ "$wanted" -eq 0 ]; then
         read_note "$1" mtu
         wanted=${value:-0}
@@ -122,7 +125,7 @@ setup_ipv6() { # PORT
 
 recorded_ports() { ls "$RUN/ports" 2>/dev/null; }
 
-# Begins the record of a port. Another interface with the same name is another port.
+# Starts the record of a port. If another interface now has its name, the old record is discarded.
 note_port() { # PORT
     local value index
     read_value "$SYS/$1/ifindex"
@@ -132,14 +135,14 @@ note_port() { # PORT
     [ "$value" = "$index" ] || echo "ifindex $index" >"$RUN/ports/$1"
 }
 
-# Notes what a setting was, once.
+# Records the previous value of a setting, unless it is recorded already.
 note() { # PORT KEY VALUE
     local value
     read_note "$1" "$2"
     [ -n "$value" ] || echo "$2 $3" >>"$RUN/ports/$1"
 }
 
-# Sets $value to what was noted; empty if nothing was.
+# Sets $value to the recorded value, or to nothing if none was recorded.
 read_note() { # PORT KEY
     local key noted
     value=''
@@ -149,14 +152,14 @@ read_note() { # PORT KEY
     done <"$RUN/ports/$1"
 }
 
-# Gives a port back as it was. If it has gone meanwhile, there is nothing to do.
+# Restores the settings of a port, unless the port has disappeared in the meantime.
 put_back() { # PORT
     local port=$1 key value index status=0
     read_value "$SYS/$port/ifindex"
     index=$value
     read_note "$port" ifindex
     if [ "$value" = "$index" ]; then
-        # Down first, so that nothing is heard with half of the settings.
+        # Down first, so that no frame is received with only some of the settings restored.
         for key in state promisc arp mtu disable_ipv6 lro rx-gro-list rx-vlan-filter; do
             read_note "$port" $key
             [ -z "$value" ] || put_back_setting "$port" $key "$value" || status=1

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
-# Part of xt-traffic(8): the rules.
-# shellcheck shell=sh disable=SC3043,SC2086,SC2046,SC2015,SC2034,SC2153,SC2154
+# Part of xt-traffic(8): the rules. Other parts set some of the variables:
+# shellcheck shell=dash disable=SC2153,SC2154
 
-# Sets $wanted from the configuration: for each rule TOOL CHAIN WORDS... TOOL names the back end that `iptables`
-# stands for now, so that a rule is removed with the tool that added it.
+# Sets $wanted from the configuration: one line TOOL CHAIN WORDS... for each rule. TOOL names the back
+# end that `iptables` uses now, so that the tool that adds a rule also removes it.
 want() {
     local chain port family options iptables ip6tables
     wanted=''
@@ -24,15 +24,15 @@ EOF
 
 tool() { # iptables|ip6tables
     local version
-    version=$("$1" -V) || die 1 "$1 does not work"
+    version=$("$1" -V) || die 1 "cannot run '$1 -V'"
     case $version in
         *'(legacy)'*) echo "$1-legacy" ;;
         *) echo "$1-nft" ;;
     esac
 }
 
-# Sets what a rule consists of: $tool, $chain, $words for all after them, and of these $port, $match for what belongs
-# to the table, and its $name.
+# Splits a rule: sets $tool, $chain, and $words to the words after them. Of these words, sets $port,
+# $match to the options of the table, and $name to the name of the table.
 take_apart() { # RULE
     tool=${1%% *}
     words=${1#* }
@@ -45,8 +45,8 @@ take_apart() { # RULE
     name=${name%% *}
 }
 
-# Sets $action. A rule is added behind what is in PROMISC, so that the box's own rules there can take frames out. In the
-# other chains it is the first: the verdict of a firewall must not hide frames from it.
+# Sets $action. In PROMISC a rule is appended, so that rules of the administrator can exclude frames.
+# In the other chains it is inserted first, so that it also counts what a firewall rule drops.
 action_for() { # add|delete|find CHAIN
     case $1$2 in
         addPROMISC) action=-A ;;
@@ -56,30 +56,31 @@ action_for() { # add|delete|find CHAIN
     esac
 }
 
-# Does something with a rule; $complaint is what the tool said.
+# Adds, deletes or finds a rule. Sets $complaint to the output of the tool.
 change() { # add|delete|find RULE
     local action tool chain words port match name
     take_apart "$2"
     action_for "$1" "$chain"
-    try "$tool" -w $action "$chain" $words
+    # shellcheck disable=SC2086  # $words is split into words
+    try "$tool" -w "$action" "$chain" $words
 }
 
-# Runs a command, and sets $complaint to what it said, in one line and without the advice to ask for help.
+# Runs a command. Sets $complaint to its output, in one line and without the hint to run --help.
 try() { # COMMAND...
-    local said line status
-    said=$("$@" 2>&1 </dev/null)
+    local output line status
+    output=$("$@" 2>&1 </dev/null)
     status=$?
     complaint=''
     while read -r line; do
         case $line in '' | 'Try `'*) continue ;; esac
         complaint="${complaint:+$complaint; }$line"
     done <<EOF
-$said
+$output
 EOF
-    return $status
+    return "$status"
 }
 
-# Sets $origin to where a rule comes from, for messages.
+# Sets $origin to the line of the configuration that a rule comes from, for messages.
 origin_of() { # RULE
     local tool chain words port match name number line
     take_apart "$1"
@@ -91,8 +92,8 @@ $tables
 EOF
 }
 
-# Sets $missing to those of $wanted that are not there. The tools look at all options on the way, before anything is
-# changed.
+# Sets $missing to the rules in $wanted that do not exist. This also makes the tools check all options
+# before anything is changed.
 find_missing() {
     local rule origin
     missing=''
@@ -103,7 +104,7 @@ find_missing() {
             0) ;;
             2)
                 origin_of "$rule"
-                die $BAD_CONF "$origin: $complaint"
+                die "$BAD_CONF" "$origin: $complaint"
                 ;;
             *) missing="$missing$rule$NL" ;;
         esac
@@ -134,7 +135,8 @@ add_rule() { # RULE
     change add "$1"
 }
 
-# Removes a rule that is still there. It stays in the record until all is done; nobody is hurt by that.
+# Removes a rule if it exists. The record on disk still has it until all changes are made; that is
+# harmless.
 remove_rule() { # RULE
     if change find "$1"; then
         change delete "$1" || { warn "$complaint"; return 1; }
@@ -152,8 +154,9 @@ EOF
     installed=$rest
 }
 
-# Makes the rules $wanted. What they need comes before what is no longer needed goes, so that a table which both have
-# never goes. A table with new parameters is another one under the same name: its old rules must go first.
+# Changes the rules to $wanted. Adds new rules before it removes old ones, so that a table that both
+# use is kept. If a table gets other parameters, removes its old rules first, because the kernel
+# refuses a second table with the same name.
 apply_rules() {
     local rule origin added='' removed=''
     load_record
@@ -168,7 +171,7 @@ $installed
 EOF
     await_tables_gone "$removed"
     while read -r rule; do
-        [ -n "$rule" ] && is_listed "$rule" "$missing" || continue
+        if [ -z "$rule" ] || ! is_listed "$rule" "$missing"; then continue; fi
         added="$added$rule$NL"
         add_rule "$rule" || {
             origin_of "$rule"
@@ -183,7 +186,7 @@ EOF
     save_record
 }
 
-# Whether the name of a rule is wanted for a table with other parameters.
+# Whether $wanted has a table with the same name as the table of a rule, and with other parameters.
 is_replaced() { # RULE
     local tool chain words port match name
     take_apart "$1"
@@ -192,7 +195,7 @@ is_replaced() { # RULE
     return 1
 }
 
-# Takes back what apply_rules did so far, and ends.
+# Undoes the changes of apply_rules, and exits.
 undo() {
     local rule
     while read -r rule; do
@@ -202,20 +205,20 @@ $added
 EOF
     await_tables_gone "$added"
     while read -r rule; do
-        [ -z "$rule" ] || change find "$rule" || add_rule "$rule" || warn "cannot put back: $rule: $complaint"
+        [ -z "$rule" ] || change find "$rule" || add_rule "$rule" || warn "cannot restore rule: $rule: $complaint"
     done <<EOF
 $removed
 EOF
     save_record
     [ "$command" = reload ] || [ -n "$installed" ] || rm -f "$RUN/rules"
-    die 1 'the rules are as they were before'
+    die 1 'restored the previous rules'
 }
 
-# Removes what is recorded and not in a list.
+# Removes the recorded rules that are not in a list.
 remove_rules_but() { # LIST
     local rule gone='' status=0
     while read -r rule; do
-        [ -n "$rule" ] && ! is_listed "$rule" "$1" || continue
+        if [ -z "$rule" ] || is_listed "$rule" "$1"; then continue; fi
         gone="$gone$rule$NL"
         remove_rule "$rule" || status=1
     done <<EOF
@@ -226,8 +229,9 @@ EOF
     return $status
 }
 
-# nf_tables frees rules a little later than the tool says, and until then the names of their tables are taken. When
-# another rule has the table, it stays; so do not wait long.
+# Waits until the tables of removed rules are gone. nf_tables frees rules shortly after the tool has
+# exited, and until then the names of their tables are in use. If another rule uses a table, the table
+# stays, so the wait is limited to two seconds in all.
 await_tables_gone() { # RULES
     local rule tool chain words port match name tries=20
     while read -r rule; do

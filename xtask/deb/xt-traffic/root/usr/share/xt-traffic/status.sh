@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-only
-# Part of xt-traffic(8): what `status` shows.
-# shellcheck shell=sh disable=SC3043,SC2086,SC2046,SC2015,SC2034,SC2154
+# Part of xt-traffic(8): the command `status`. Functions and other parts set some of the variables:
+# shellcheck shell=dash disable=SC2034,SC2154
 
-# Looks at what is, not at what should be: the configuration may be broken at the moment.
+# Shows the current state. It does not depend on the configuration, which may have errors.
 status() {
     local now status=0
     [ "$(id -u)" -eq 0 ] || die 1 'status: only root can do this'
-    is_running || die $NOT_RUNNING 'not started'
+    is_running || die "$NOT_RUNNING" 'not started'
     load_record
     if now=$(read_conf && want && echo "$wanted") && [ "${now:+$now$NL}" != "$installed" ]; then
-        say "$CONF has changed: 'xt-traffic reload' goes over to it"
+        say "$CONF has changed: run 'xt-traffic reload' to apply it"
     fi
     status_of_ports || status=1
     status_of_rules || status=1
@@ -21,7 +21,7 @@ status_of_ports() {
     local rule tool chain words port match name state seen='' status=0
     while read -r rule; do
         take_apart "$rule"
-        [ -n "$rule" ] && ! is_listed "$port" "$seen" || continue
+        if [ -z "$rule" ] || is_listed "$port" "$seen"; then continue; fi
         seen="$seen$port$NL"
         state_of "$port" || status=1
         printf 'port   %-15s  %s\n' "$port" "$state"
@@ -31,10 +31,10 @@ EOF
     return $status
 }
 
-# Sets $state. Fails if no frames can come.
+# Sets $state to the state of a port. Fails if the port cannot receive frames.
 state_of() { # PORT
     local value flags counters=$SYS/$1/statistics
-    state='not there'
+    state='does not exist'
     [ -e "$SYS/$1" ] || return 1
     read_flags "$1"
     case $flags in
@@ -67,7 +67,7 @@ EOF
     return $status
 }
 
-# Sets $counters of the rule that is taken apart, by $list.
+# Sets $counters to those of the rule that take_apart has split. $list has all rules of its chain.
 read_counters() {
     local line
     counters=missing
@@ -85,7 +85,7 @@ EOF
     return 1
 }
 
-# What the module says of each file.
+# Shows the statistics of the module for each file.
 status_of_tables() {
     local file key value rows
     [ -f "$TABLES/.stats" ] || return 0
