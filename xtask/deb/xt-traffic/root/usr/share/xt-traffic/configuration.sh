@@ -4,8 +4,8 @@
 
 # Reads $CONF and sets
 #   ports    lines NAME MTU, with the MTU 0 if none is configured
-#   tables   lines NUMBER NAME FAMILY WORD..., where NUMBER is the line number, FAMILY is iptables or
-#            ip6tables, and the words are those after `-m traffic` in a rule
+#   tables   lines NUMBER NAME FAMILY WORD..., where NUMBER is the line number, FAMILY is iptables
+#            or ip6tables, and the words are those after `-m traffic` in a rule
 #   chains   words
 read_conf() {
     local line

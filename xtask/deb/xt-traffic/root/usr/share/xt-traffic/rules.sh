@@ -2,8 +2,8 @@
 # Part of xt-traffic(8): the rules. Other parts set some of the variables:
 # shellcheck shell=dash disable=SC2153,SC2154
 
-# Sets $wanted from the configuration: one line TOOL CHAIN WORDS... for each rule. TOOL names the back
-# end that `iptables` uses now, so that the tool that adds a rule also removes it.
+# Sets $wanted from the configuration: one line TOOL CHAIN WORDS... for each rule. TOOL names the
+# back end that `iptables` uses now, so that the tool that adds a rule also removes it.
 want() {
     local chain port family options iptables ip6tables
     wanted=''
@@ -45,8 +45,9 @@ take_apart() { # RULE
     name=${name%% *}
 }
 
-# Sets $action. In PROMISC a rule is appended, so that rules of the administrator can exclude frames.
-# In the other chains it is inserted first, so that it also counts what a firewall rule drops.
+# Sets $action. In PROMISC a rule is appended, so that rules of the administrator can exclude
+# frames. In the other chains it is inserted first, so that it also counts what a firewall rule
+# drops.
 action_for() { # add|delete|find CHAIN
     case $1$2 in
         addPROMISC) action=-A ;;
@@ -92,8 +93,8 @@ $tables
 EOF
 }
 
-# Sets $missing to the rules in $wanted that do not exist. This also makes the tools check all options
-# before anything is changed.
+# Sets $missing to the rules in $wanted that do not exist. This also makes the tools check all
+# options before anything is changed.
 find_missing() {
     local rule origin
     missing=''
@@ -230,8 +231,8 @@ EOF
 }
 
 # Waits until the tables of removed rules are gone. nf_tables frees rules shortly after the tool has
-# exited, and until then the names of their tables are in use. If another rule uses a table, the table
-# stays, so the wait is limited to two seconds in all.
+# exited, and until then the names of their tables are in use. If another rule uses a table, the
+# table stays, so the wait is limited to two seconds in all.
 await_tables_gone() { # RULES
     local rule tool chain words port match name tries=20
     while read -r rule; do
