@@ -7,12 +7,13 @@ use std::{
     fs::File,
     io::{BufRead, BufReader},
     os::{fd::OwnedFd, unix::process::CommandExt},
+    panic::resume_unwind,
     process::{Child, Command, ExitStatus, Stdio},
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    thread,
+    thread::{self, ThreadId},
     time::Duration,
 };
 
@@ -37,6 +38,8 @@ static LIVE: Mutex<Vec<Leader>> = Mutex::new(Vec::new());
 struct Leader {
     pid: Pid,
     group: bool,
+    /// The thread that started it.
+    thread: ThreadId,
 }
 
 impl Leader {
@@ -84,9 +87,41 @@ fn live() -> MutexGuard<'static, Vec<Leader>> {
 }
 
 fn signal_all(signal: Signal) {
-    for leader in live().iter() {
-        leader.signal(signal);
-    }
+    signal_children(signal, |_| true);
+}
+
+fn signal_children(signal: Signal, wanted: impl Fn(&Leader) -> bool) {
+    live().iter().filter(|child| wanted(child)).for_each(|child| child.signal(signal));
+}
+
+/// Runs two closures in parallel. If one fails, the children of the other are terminated, and the first
+/// error is returned.
+pub fn both<A: Send, B>(
+    first: impl FnOnce() -> Result<A> + Send,
+    second: impl FnOnce() -> Result<B>,
+) -> Result<(A, B)> {
+    let failed = AtomicBool::new(false);
+    let is_first_error = |is_error: bool| is_error && !failed.swap(true, Ordering::SeqCst);
+    let here = thread::current().id();
+    thread::scope(|scope| {
+        let first = scope.spawn(|| {
+            let result = first();
+            if is_first_error(result.is_err()) {
+                signal_children(Signal::TERM, |child| child.thread == here);
+            }
+            result
+        });
+        let second = second();
+        let second_failed_first = is_first_error(second.is_err());
+        if second_failed_first {
+            signal_children(Signal::TERM, |child| child.thread == first.thread().id());
+        }
+        let first = first.join().unwrap_or_else(|panic| resume_unwind(panic));
+        match (first, second) {
+            (_, Err(error)) if second_failed_first => Err(error),
+            (first, second) => Ok((first?, second?)),
+        }
+    })
 }
 
 /// A child process. Dropping the handle kills it and its group.
@@ -108,7 +143,11 @@ impl Running {
         let name = command.get_program().to_string_lossy().into_owned();
         let child = command.spawn().with_context(|| format!("cannot start {name}"))?;
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-        let leader = Leader { pid: pid.expect("a child's process id is a positive pid_t"), group };
+        let leader = Leader {
+            pid: pid.expect("a child's process id is a positive pid_t"),
+            group,
+            thread: thread::current().id(),
+        };
         live().push(leader);
         let running = Self { child, leader, name };
         // A signal between the first check and the registration has missed this child.
@@ -174,4 +213,29 @@ pub fn each_line(reader: File, on_line: &mut dyn FnMut(&str)) -> Result<()> {
         line.clear();
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_results_are_returned() {
+        assert_eq!(both(|| Ok(1), || Ok("two")).unwrap(), (1, "two"));
+    }
+
+    #[test]
+    fn the_first_error_is_returned() {
+        let late = |text: &'static str| {
+            move || -> Result<()> {
+                thread::sleep(Duration::from_millis(50));
+                bail!(text)
+            }
+        };
+        let early = |text: &'static str| move || -> Result<()> { bail!(text) };
+        assert_eq!(both(early("first"), late("second")).unwrap_err().to_string(), "first");
+        assert_eq!(both(late("first"), early("second")).unwrap_err().to_string(), "second");
+        assert_eq!(both(early("first"), || Ok(())).unwrap_err().to_string(), "first");
+        assert_eq!(both(|| Ok(()), early("second")).unwrap_err().to_string(), "second");
+    }
 }

@@ -8,12 +8,13 @@ use std::{
     io::Write,
     path::{Path, PathBuf},
     process::{Command, ExitStatus},
+    sync::LazyLock,
     time::{Duration, Instant},
 };
 
 use anyhow::{Result, bail};
 use fs_err::{self as fs, File};
-use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanDuration, MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::process;
 
@@ -26,6 +27,9 @@ const AFTER_ERROR: usize = 6;
 const WORTH_REPORTING: Duration = Duration::from_secs(2);
 /// The time between progress lines where there is no terminal.
 const HEARTBEAT: Duration = Duration::from_secs(60);
+
+/// The bars of all steps that run at the same time.
+static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
 
 /// One step of work with its log file. Begin one only if there is work to do: a warm run prints
 /// nothing.
@@ -48,9 +52,10 @@ impl Step {
             fs::create_dir_all(folder)?;
         }
         let log = File::create(log_path)?;
-        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr())
+        let bar = ProgressBar::no_length()
             .with_style(style("{spinner} {prefix} [{elapsed}] {wide_msg:.dim}"))
             .with_prefix(title.clone());
+        let bar = BARS.add(bar);
         if bar.is_hidden() {
             eprintln!("==> {title}");
         }
@@ -174,9 +179,9 @@ impl Step {
         if self.started.elapsed() >= WORTH_REPORTING {
             let taken = HumanDuration(self.started.elapsed());
             if self.bar.is_hidden() {
-                eprintln!("    done in {taken}");
+                eprintln!("    {}: done in {taken}", self.title);
             } else {
-                eprintln!("✓ {} ({taken})", self.title);
+                BARS.suspend(|| eprintln!("✓ {} ({taken})", self.title));
             }
         }
     }

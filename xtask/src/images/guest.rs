@@ -19,6 +19,8 @@ use crate::{
     },
     commands::setup,
     images::{guest_root, initramfs::Archive},
+    process::both,
+    sources::tree::Tree,
     stamp::{Recipe, remove_if_exists},
     workspace::Workspace,
 };
@@ -30,13 +32,21 @@ const EXTENSIONS: &str = "usr/local/lib/xtables";
 
 /// Builds everything that a guest boots. Returns the folder for the VM harness.
 pub fn build(ws: &Workspace, choice: &Choice) -> Result<PathBuf> {
-    let root = BuildRoot::prepare(ws)?;
-    let base = guest_root::prepare(ws)?;
-    let iptables = iptables::build(ws, &root)?;
-    let libxt = libxt::build(ws, &root, &iptables)?;
-    let agent = agent(ws, &root)?;
-    let kernel = kernel::build(ws, &root, choice)?;
-    let module = module::build(ws, &root, &kernel)?;
+    // The kernel's source is unpacked while the build root is made, and the small programs are built
+    // while the kernel keeps only one processor busy.
+    let ((), root) = both(|| Tree::kernel(ws, &choice.series).map(drop), || BuildRoot::prepare(ws))?;
+    let ((kernel, module), (base, iptables, libxt, agent)) = both(
+        || {
+            let kernel = kernel::build(ws, &root, choice)?;
+            let module = module::build(ws, &root, &kernel)?;
+            Ok((kernel, module))
+        },
+        || {
+            let iptables = iptables::build(ws, &root)?;
+            let libxt = libxt::build(ws, &root, &iptables)?;
+            Ok((guest_root::prepare(ws)?, iptables, libxt, agent(ws, &root)?))
+        },
+    )?;
     let folder = ws.target("guest").join(choice.to_string());
     assemble(&folder, &base, &kernel, &Overlay { agent, module, libxt, iptables })
         .with_context(|| format!("cannot make {}", folder.display()))?;
