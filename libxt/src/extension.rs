@@ -4,7 +4,7 @@
 //!
 //! iptables loads the library and runs its constructor, which registers the match. The option
 //! parser of libxtables calls [`parse`] for each option on the command line, and [`final_check`] at
-//! the end of the rule. [`print`] and [`save`] print a rule.
+//! the end of the rule. [`print()`] and [`save`] print a rule.
 
 use crate::{
     abi::{self, RuleInfo, XtTrafficMtinfo},
@@ -155,7 +155,7 @@ unsafe extern "C" fn print<const IPV6: bool>(_ip: *const c_void, rule: *const sy
 
 /// # Safety
 ///
-/// As for [`print`].
+/// As for [`print()`].
 unsafe extern "C" fn save<const IPV6: bool>(_ip: *const c_void, rule: *const sys::xt_entry_match) {
     // SAFETY: The caller passes a match of this type.
     let info = unsafe { info_of(rule) };
@@ -164,7 +164,7 @@ unsafe extern "C" fn save<const IPV6: bool>(_ip: *const c_void, rule: *const sys
 
 /// # Safety
 ///
-/// As for [`print`].
+/// As for [`print()`].
 unsafe fn info_of(rule: *const sys::xt_entry_match) -> XtTrafficMtinfo {
     // SAFETY: The caller passes a match of this type, whose data follow the header. The data may be
     // unaligned if the rule comes from nf_tables.
