@@ -2,8 +2,8 @@
 
 //! `libxt_traffic.so`, the iptables extension for the match `traffic`.
 //!
-//! [`catalogue`] lists the options, [`options`] parses and prints them, and [`address`] handles the
-//! addresses of both families. [`extension`] has the functions that libxtables calls. [`abi`],
+//! `catalogue` lists the options, `options` parses and prints them, and `address` handles the
+//! addresses of both families. `extension` has the functions that libxtables calls. [`abi`],
 //! which the kernel module shares, has the layout of the parameters.
 
 #[path = "../../module/abi.rs"]
