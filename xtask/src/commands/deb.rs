@@ -18,7 +18,7 @@ pub fn run(ws: &Workspace, options: &Options) -> Result<()> {
     let _lock = setup::require(ws)?;
     let root = BuildRoot::prepare(ws)?;
     let folder = ws.target("deb");
-    for file in (PackageBuilder { ws, root: &root, folder: &folder, steps: 0 }).build(&choice)? {
+    for file in (PackageBuilder { ws, root: &root, folder: &folder, test_entries: 0 }).build(&choice)? {
         eprintln!("{}", file.display());
     }
     Ok(())

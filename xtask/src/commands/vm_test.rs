@@ -189,8 +189,8 @@ fn debian_vm(ws: &Workspace, choice: &Choice) -> Result<PathBuf> {
     let folder = |name: &str| ws.target("deploy").join(choice.to_string()).join(name);
     let folders = ["release-1", "release-2", "debian"].map(|name| (name, folder(name)));
     let [(_, first), (_, second), (_, debian)] = &folders;
-    PackageBuilder { ws, root, folder: first, steps: 0 }.build(choice)?;
-    PackageBuilder { ws, root, folder: second, steps: 1 }.build(choice)?;
-    PackageBuilder { ws, root, folder: debian, steps: 0 }.take_debian()?;
+    PackageBuilder { ws, root, folder: first, test_entries: 0 }.build(choice)?;
+    PackageBuilder { ws, root, folder: second, test_entries: 1 }.build(choice)?;
+    PackageBuilder { ws, root, folder: debian, test_entries: 0 }.copy_debian_packages()?;
     debian_disk::build(ws, root, &folders.each_ref().map(|(name, folder)| (*name, folder.as_path())))
 }

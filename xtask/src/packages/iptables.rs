@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! `iptables`: the patched iptables, in the packages that Debian has.
+//! `iptables`: the patched iptables, split into the same binary packages as Debian's.
 
 use std::path::PathBuf;
 
@@ -7,8 +7,8 @@ use anyhow::{Context, Result};
 
 use super::{
     PackageBuilder, reference,
-    source::{Built, Source},
-    version::Revision,
+    source::{Built, SourcePackage},
+    version::Changelog,
 };
 use crate::{
     sources::{fetch, tree::Tree},
@@ -16,32 +16,31 @@ use crate::{
     workspace::Workspace,
 };
 
-/// The commits that change these make a new revision.
-const PATHS: [&str; 3] = ["xtask/deb/iptables", "iptables-patches", "xtask/pins.toml"];
+/// The inputs of the version.
+pub(super) const INPUTS: [&str; 2] = ["xtask/deb/iptables", "iptables-patches"];
 
-/// Builds the packages, and compares them with Debian's own.
+/// Builds the packages and compares them with Debian's.
 pub fn build(builder: &PackageBuilder<'_>) -> Result<Built> {
     let tree = Tree::iptables(builder.ws)?;
     let commit = tree.tip()?;
-    let revision = Revision::of(builder.ws, &PATHS)?.after(builder.steps);
     let debian = &builder.ws.pins().debian_iptables;
-    let version = &debian.first().context("pins.toml names no package of Debian's iptables")?.version;
-    let made_from = Recipe::new("iptables source").text("commit", &commit.to_string()).stamp();
-    let built = Source {
+    let version = &debian.first().context("pins.toml has no Debian package of iptables")?.version;
+    let source = Recipe::new("iptables source").text("commit", &commit.to_string()).stamp();
+    let built = SourcePackage {
         folder: "iptables",
         name: "iptables",
-        base: &format!("{version}+promisc"),
-        revision,
-        words: &[],
-        made_from: &[&made_from],
+        version_prefix: &format!("{version}+promisc"),
+        changelog: Changelog::from_git(builder.ws, &INPUTS)?.with_test_entries(builder.test_entries),
+        placeholders: &[],
+        inputs: &[&source],
         sandbox: builder.root.sandbox(),
     }
     .build(builder, |folder| tree.write(folder, commit))?;
-    reference::check(builder.ws, builder.root, &built.files, &self::debian(builder.ws)?)?;
+    reference::check(builder, &built.files, &self::debian(builder.ws)?, version)?;
     Ok(built)
 }
 
-/// Debian's own packages.
+/// The files of Debian's packages.
 pub fn debian(ws: &Workspace) -> Result<Vec<PathBuf>> {
     ws.pins().debian_iptables.iter().map(|package| fetch::pinned(ws, package)).collect()
 }

@@ -1,34 +1,34 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! `linux`: the kernel that is built already, in one configuration, and what modules are built against.
+//! `linux`: the built kernel in one configuration, and its headers for modules.
 
 use anyhow::{Context, Result};
 
 use super::{
     PackageBuilder,
-    source::{Built, Source},
-    version::Revision,
+    source::{Built, SourcePackage},
+    version::Changelog,
 };
 use crate::builds::kernel::{FIXED, Kernel};
 
-/// The commits that change these make a new revision.
-const PATHS: [&str; 3] = ["xtask/deb/linux", "kernel-patches", "xtask/pins.toml"];
+/// The inputs of the version.
+pub(super) const INPUTS: [&str; 2] = ["xtask/deb/linux", "kernel-patches"];
 
 /// Packs the kernel.
 pub fn build(builder: &PackageBuilder<'_>, kernel: &Kernel) -> Result<Built> {
     let (release, config) = (kernel.release()?, kernel.choice.config);
     let (upstream, _) = release.split_once('-').context("the kernel's release has no local version")?;
-    Source {
+    SourcePackage {
         folder: "linux",
         name: &format!("linux-{config}-promisc"),
-        base: &format!("{upstream}-promisc"),
-        revision: Revision::of(builder.ws, &PATHS)?.after(builder.steps),
-        words: &[
+        version_prefix: &format!("{upstream}-promisc"),
+        changelog: Changelog::from_git(builder.ws, &INPUTS)?.with_test_entries(builder.test_entries),
+        placeholders: &[
             ("RELEASE", &release),
             ("CONFIG", &config.to_string()),
-            // Kbuild takes them from the environment as well.
+            // Kbuild also reads them from the environment.
             ("FIXED", &FIXED.map(|setting| format!("export {setting}\n")).concat()),
         ],
-        made_from: &[&kernel.stamp],
+        inputs: &[&kernel.stamp],
         sandbox: builder.root.sandbox().bind_ro(&kernel.source, "src").bind_ro(&kernel.objects, "build"),
     }
     .build(builder, |_| Ok(()))

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Debian packages. Each folder of `xtask/deb/` is the `debian/` of a source package; what lies beside it
-//! when it is built, and what its placeholders stand for, is in the module of the same name here.
+//! Debian packages. Each folder of `xtask/deb/` contains the templates for the `debian/` of a
+//! source package. The module of the same name adds the other files and the values of the
+//! placeholders.
 
 mod iptables;
 mod linux;
@@ -11,44 +12,41 @@ mod source;
 pub mod version;
 mod xt_traffic;
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 
 use crate::{
     builds::{
         kernel::{self, Choice},
         root::BuildRoot,
     },
-    workspace::{Workspace, remove_tree},
+    workspace::Workspace,
 };
 
-/// Where packages are built.
+/// Builds packages into a folder.
 pub struct PackageBuilder<'a> {
     /// The repository and the cache.
     pub ws: &'a Workspace,
     /// The build root.
     pub root: &'a BuildRoot,
-    /// The folder that they come into, a repository for apt.
+    /// The folder for the packages, a repository for apt.
     pub folder: &'a Path,
-    /// How many commits from now they are to be from: tests of upgrades need a future.
-    pub steps: usize,
+    /// The number of entries to add to each changelog, for tests of upgrades.
+    pub test_entries: usize,
 }
 
 impl PackageBuilder<'_> {
-    /// Builds every package for one kernel, those that changed since the last time, and the index. Gives
-    /// the packages' files.
+    /// Builds all packages for one kernel, and the index, as far as their inputs have changed.
+    /// Returns the packages' files.
     pub fn build(&self, choice: &Choice) -> Result<Vec<PathBuf>> {
-        let iptables = iptables::build(self)?;
-        let tools = xt_traffic::build(self)?;
         ensure!(
             choice.config.is_deployable(),
             "no packages are made of the configuration {}: choose vm or server",
             choice.config
         );
+        let iptables = iptables::build(self)?;
+        let tools = xt_traffic::build(self)?;
         let kernel = kernel::build(self.ws, self.root, choice)?;
         let linux = linux::build(self, &kernel)?;
         let modules = modules::build(self, &kernel, &linux)?;
@@ -58,14 +56,23 @@ impl PackageBuilder<'_> {
         Ok(files)
     }
 
-    /// Fills the folder with the packages of Debian's that ours replace.
-    pub fn take_debian(&self) -> Result<()> {
-        remove_tree(self.folder)?;
-        fs::create_dir_all(self.folder).with_context(|| format!("cannot make {}", self.folder.display()))?;
-        for file in iptables::debian(self.ws)? {
-            let name = file.file_name().unwrap_or_default();
-            fs::copy(&file, self.folder.join(name)).with_context(|| format!("cannot copy {}", file.display()))?;
-        }
+    /// Copies Debian's iptables packages to the folder, with an index, for tests of downgrades.
+    pub fn copy_debian_packages(&self) -> Result<()> {
+        source::publish("debian", &iptables::debian(self.ws)?, self.folder)?;
         repository::index(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_inputs_of_versions_exist() {
+        let repo = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let packages = [&iptables::INPUTS[..], &linux::INPUTS, &modules::INPUTS, &xt_traffic::INPUTS];
+        for input in packages.concat().iter().chain(&version::SHARED_INPUTS) {
+            assert!(repo.join(input).exists(), "{input}");
+        }
     }
 }

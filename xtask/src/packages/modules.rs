@@ -1,43 +1,41 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! `modules`: the kernel module for one kernel, built against that kernel's headers package, and the
-//! package that depends on all that a box needs.
+//! `modules`: the kernel module for one kernel, built against the package of that kernel's headers,
+//! and the metapackage that depends on everything that a host needs.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use super::{
     PackageBuilder,
-    source::{Built, Source, copy_tree},
-    version::Revision,
+    source::{Built, SourcePackage, copy_tree},
+    version::Changelog,
 };
 use crate::{
     builds::{kernel::Kernel, module::HOST_ONLY},
     stamp::Recipe,
-    workspace::file_name,
 };
 
-/// The commits that change these make a new revision. With the kernel's: the module is for one build of it.
-const PATHS: [&str; 5] = ["xtask/deb/modules", "module", "xtask/deb/linux", "kernel-patches", "xtask/pins.toml"];
+/// The inputs of the version. Those of the kernel are among them: the module is for one kernel
+/// build.
+pub(super) const INPUTS: [&str; 4] = ["xtask/deb/modules", "module", "xtask/deb/linux", "kernel-patches"];
 
-/// Builds the module once more, the way anybody would who has nothing but the headers package.
+/// Builds the module from the headers package alone, as on a host without the kernel's source.
 pub fn build(builder: &PackageBuilder<'_>, kernel: &Kernel, linux: &Built) -> Result<Built> {
     let (release, config) = (kernel.release()?, kernel.choice.config);
-    let headers = linux.file(&format!("linux-headers-{release}"))?;
-    let folder = headers.parent().context("a package lies in no folder")?;
     let module = builder.ws.repo().join("module");
     let source = Recipe::new("module source").folder_without(&module, &HOST_ONLY)?.stamp();
-    Source {
+    SourcePackage {
         folder: "modules",
         name: &format!("xt-traffic-{config}"),
-        base: concat!(env!("CARGO_PKG_VERSION"), "-"),
-        revision: Revision::of(builder.ws, &PATHS)?.after(builder.steps),
-        words: &[
+        version_prefix: concat!(env!("CARGO_PKG_VERSION"), "-"),
+        changelog: Changelog::from_git(builder.ws, &INPUTS)?.with_test_entries(builder.test_entries),
+        placeholders: &[
             ("RELEASE", &release),
             ("CONFIG", &config.to_string()),
             ("LINUX", &linux.version),
-            ("HEADERS", &file_name(headers)),
+            ("HEADERS", &linux.file_name_of(&format!("linux-headers-{release}"))?),
         ],
-        made_from: &[&linux.stamp, &source],
-        sandbox: builder.root.sandbox().bind_ro(folder, "src"),
+        inputs: &[&linux.stamp, &source],
+        sandbox: builder.root.sandbox().bind_ro(builder.folder, "src"),
     }
     .build(builder, |folder| copy_tree(&module, &folder.join("module"), &[]))
 }

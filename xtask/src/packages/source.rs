@@ -1,199 +1,224 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! A source package: a folder with a `debian/` in it, which `dpkg-buildpackage` makes binary packages of.
+//! Source packages: a folder with a `debian/` from which `dpkg-buildpackage` builds binary
+//! packages.
 
 use std::{
     ffi::OsStr,
-    fs,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, Result, ensure};
+use fs_err as fs;
+use walkdir::WalkDir;
 
-use super::{PackageBuilder, version::Revision};
+use super::{PackageBuilder, version::Changelog};
 use crate::{
     builds::sandbox::{Sandbox, jobs},
     stamp::{Recipe, Stamp, remove_if_exists, write_atomically},
     ui::Step,
-    workspace::{file_name, remove_tree},
+    workspace::{file_name, keep, list, remove_tree},
 };
 
-/// Who answers for the packages.
 const MAINTAINER: &str = "xt_traffic maintainers <xt-traffic@xt-traffic.invalid>";
-/// How many builds of a package the cache keeps: of this commit and of the next, and those before.
+/// The number of builds of a package that the cache keeps. Tests of upgrades need two of one
+/// commit.
 const KEPT: usize = 4;
-/// The folders of the packages, from the top of the repository.
-const FOLDERS: &str = "xtask/deb";
+/// The folder of the templates, relative to the repository.
+const TEMPLATES: &str = "xtask/deb";
 
-/// What is to be built.
-pub struct Source<'a> {
-    /// Its folder below `xtask/deb`.
+/// A source package and how to build it.
+pub struct SourcePackage<'a> {
+    /// The folder of its templates in `xtask/deb`; they become `debian/`.
     pub folder: &'a str,
     /// Its name.
     pub name: &'a str,
-    /// The part of the version before the revision's number, dash included.
-    pub base: &'a str,
-    /// The rest of the version, and the date.
-    pub revision: Revision,
-    /// What `@WORD@` stands for in names and contents of the files of the folder.
-    pub words: &'a [(&'a str, &'a str)],
-    /// What lies beside `debian/` was made from this, and so was what the sandbox shows.
-    pub made_from: &'a [&'a Stamp],
-    /// The sandbox to build in, without its folder `/out`.
+    /// The version without its last part, which is the number of [`Changelog`].
+    pub version_prefix: &'a str,
+    /// The changelog, with the last part of the version.
+    pub changelog: Changelog,
+    /// The placeholders in names and contents of the templates, without the `@` on both sides, and
+    /// their values.
+    pub placeholders: &'a [(&'a str, &'a str)],
+    /// The stamps of all other inputs of the build.
+    pub inputs: &'a [&'a Stamp],
+    /// The sandbox for the build. `/out` is added to it.
     pub sandbox: Sandbox,
 }
 
-/// What was built.
+/// The binary packages of a source package.
 pub struct Built {
-    /// The version of all its binary packages.
+    /// Their version.
     pub version: String,
     /// Their files.
     pub files: Vec<PathBuf>,
-    /// What they were made from.
+    /// The hash of their inputs.
     pub stamp: Stamp,
 }
 
 impl Built {
-    /// The file of the binary package `name`.
-    pub fn file(&self, name: &str) -> Result<&Path> {
-        let is_it = |file: &&PathBuf| file_name(file).split('_').next() == Some(name);
-        self.files.iter().find(is_it).map(PathBuf::as_path).with_context(|| format!("{name} was not built"))
+    /// The name of the file of the binary package `name`.
+    pub fn file_name_of(&self, name: &str) -> Result<String> {
+        let mut names = self.files.iter().map(|file| file_name(file));
+        let found = names.find(|file| file.split('_').next() == Some(name));
+        found.with_context(|| format!("the package {name} was not built"))
     }
 }
 
-impl Source<'_> {
+impl SourcePackage<'_> {
     fn version(&self) -> String {
-        format!("{}{}", self.base, self.revision.number())
+        format!("{}{}", self.version_prefix, self.changelog.number())
     }
 
-    fn changelog(&self, builder: &PackageBuilder<'_>) -> String {
-        self.revision.changelog(self.name, self.base, &builder.ws.pins().suite, MAINTAINER)
-    }
-
-    /// Builds the package when it is not in the cache, and copies it to the builder's folder. `fill` puts what
-    /// lies beside `debian/` into the folder that it is given.
-    pub fn build(&self, builder: &PackageBuilder<'_>, fill: impl FnOnce(&Path) -> Result<()>) -> Result<Built> {
-        let stamp = self.stamp(builder)?;
-        let shelf = builder.ws.cache().join("deb").join(self.name);
-        let kept = shelf.join(stamp.short());
-        if !kept.exists() {
-            make_room(&shelf)?;
-            self.make(builder, fill, &kept)?;
+    /// Builds the package unless the cache has it, and copies it to the builder's folder.
+    /// `write_sources` writes the files other than `debian/` to the folder that it is given.
+    pub fn build(&self, builder: &PackageBuilder<'_>, write_sources: impl Fn(&Path) -> Result<()>) -> Result<Built> {
+        let suite = &builder.ws.pins().suite;
+        let changelog = self.changelog.text(self.name, self.version_prefix, suite, MAINTAINER);
+        let templates = builder.ws.repo().join(TEMPLATES).join(self.folder);
+        let mut recipe = Recipe::new("package 1")
+            .text("root", builder.root.stamp().as_str())
+            .text("changelog", &changelog)
+            .folder(&templates)?;
+        for (placeholder, value) in self.placeholders {
+            recipe = recipe.text(placeholder, value);
         }
-        let files = self.hand_out(&kept, builder.folder)?;
+        for input in self.inputs {
+            recipe = recipe.text("input", input.as_str());
+        }
+        let stamp = recipe.stamp();
+        let builds = builder.ws.cache().join("deb").join(self.name);
+        let build = builds.join(stamp.short());
+        if !build.exists() {
+            remove_old_builds(&builds)?;
+            self.make(builder, &build, |source| {
+                write_sources(source)?;
+                let debian = source.join("debian");
+                copy_tree(&templates, &debian, self.placeholders)?;
+                write_atomically(&debian.join("changelog"), changelog.as_bytes())
+            })?;
+        }
+        let files = publish(self.name, &packages_in(&build)?, builder.folder)?;
         Ok(Built { version: self.version(), files, stamp })
     }
 
-    /// Copies the packages in `kept` to `folder`, in the place of those of the last time.
-    fn hand_out(&self, kept: &Path, folder: &Path) -> Result<Vec<PathBuf>> {
-        let problem = || format!("cannot put packages into {}", folder.display());
-        fs::create_dir_all(folder).with_context(problem)?;
-        let list = folder.join(format!(".{}", self.name));
-        let names = packages_in(kept)?;
-        for old in fs::read_to_string(&list).unwrap_or_default().lines().filter(|old| !names.iter().any(|n| n == old)) {
-            remove_if_exists(&folder.join(old))?;
-        }
-        for name in &names {
-            fs::copy(kept.join(name), folder.join(name)).with_context(problem)?;
-        }
-        write_atomically(&list, names.join("\n").as_bytes())?;
-        Ok(names.iter().map(|name| folder.join(name)).collect())
-    }
-
-    fn stamp(&self, builder: &PackageBuilder<'_>) -> Result<Stamp> {
-        let mut recipe = Recipe::new("package 1")
-            .text("root", builder.root.stamp().as_str())
-            .text("changelog", &self.changelog(builder))
-            .folder(&builder.ws.repo().join(FOLDERS).join(self.folder))?;
-        for (word, value) in self.words {
-            recipe = recipe.text(word, value);
-        }
-        for stamp in self.made_from {
-            recipe = recipe.text("made from", stamp.as_str());
-        }
-        Ok(recipe.stamp())
-    }
-
-    fn make(&self, builder: &PackageBuilder<'_>, fill: impl FnOnce(&Path) -> Result<()>, kept: &Path) -> Result<()> {
+    fn make(
+        &self,
+        builder: &PackageBuilder<'_>,
+        build: &Path,
+        write_source: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<()> {
         let title = format!("packing {} {}", self.name, self.version());
         let mut step = builder.ws.step(&format!("deb-{}", self.name), title)?;
         let out = builder.ws.temporary()?;
         let source = out.path().join("source");
-        fs::create_dir(&source).with_context(|| format!("cannot make {}", source.display()))?;
-        fill(&source)?;
-        copy_tree(&builder.ws.repo().join(FOLDERS).join(self.folder), &source.join("debian"), self.words)?;
-        write_atomically(&source.join("debian/changelog"), self.changelog(builder).as_bytes())?;
+        fs::create_dir(&source)?;
+        write_source(&source)?;
         let sandbox = self.sandbox.clone().bind_rw(out.path(), "out");
         let jobs = jobs();
-        // Nobody is helped by packages with debugging symbols of what he can build himself.
+        // No -dbgsym packages: everything can be rebuilt.
+        // https://manpages.debian.org/trixie/debhelper/debhelper.7.en.html
         let words =
             ["env", "DEB_BUILD_OPTIONS=noautodbgsym", "dpkg-buildpackage", "--build=binary", "--no-sign", &jobs];
         step.run(sandbox.command("out/source", &words))?;
         lint(&mut step, &sandbox)?;
         remove_tree(&source)?;
-        ensure!(!packages_in(out.path())?.is_empty(), "dpkg-buildpackage has made no package of {}", self.name);
-        fs::create_dir_all(kept.parent().unwrap_or(kept))
-            .and_then(|()| fs::rename(out.keep(), kept))
-            .with_context(|| format!("cannot keep {}", kept.display()))?;
+        ensure!(!packages_in(out.path())?.is_empty(), "dpkg-buildpackage did not build a package of {}", self.name);
+        keep(&out.keep(), build)?;
         step.finish();
         Ok(())
     }
 }
 
-/// Has lintian look at the packages in `/out`; an error when it finds an error or a reason for a warning.
+/// Runs lintian on the packages in `/out`. Errors and warnings of lintian are errors.
 fn lint(step: &mut Step, sandbox: &Sandbox) -> Result<()> {
-    // They are not for Debian's archive, where the first upload answers somebody's wish for the package.
+    // The tag is for the first upload to Debian's archive, which must close a bug.
     let suppressed = "initial-upload-closes-no-bugs";
     let script = format!("lintian --allow-root --fail-on=error,warning --suppress-tags={suppressed} /out/*.deb");
     step.run(sandbox.command("out", &["sh", "-c", &script]))
 }
 
-/// Copies a folder, with values in the place of `@WORD@` in names and texts.
-pub fn copy_tree(from: &Path, to: &Path, words: &[(&str, &str)]) -> Result<()> {
+/// Copies files to `folder` and removes those that an earlier call with the same `name` copied
+/// there. Returns the copies.
+pub fn publish(name: &str, files: &[PathBuf], folder: &Path) -> Result<Vec<PathBuf>> {
+    fs::create_dir_all(folder)?;
+    let list_file = folder.join(format!(".{name}"));
+    for old in fs::read_to_string(&list_file).unwrap_or_default().lines() {
+        remove_if_exists(&folder.join(old))?;
+    }
+    let names: Vec<_> = files.iter().map(|file| file_name(file)).collect();
+    write_atomically(&list_file, names.join("\n").as_bytes())?;
+    let copies = names.iter().map(|name| folder.join(name));
+    files.iter().zip(copies).map(|(file, copy)| fs::copy(file, &copy).map(|_| copy).map_err(Into::into)).collect()
+}
+
+/// Copies a folder. Replaces placeholders, such as `@RELEASE@`, in names and in text files.
+pub fn copy_tree(from: &Path, to: &Path, placeholders: &[(&str, &str)]) -> Result<()> {
     let replace = |text: &str| {
-        let one = |text: String, (word, value): &(&str, &str)| text.replace(&format!("@{word}@"), value);
-        words.iter().fold(text.to_owned(), one)
+        placeholders.iter().fold(text.to_owned(), |text, (name, value)| text.replace(&format!("@{name}@"), value))
     };
-    let problem = || format!("cannot copy {}", from.display());
-    fs::create_dir_all(to).with_context(problem)?;
-    for entry in fs::read_dir(from).with_context(problem)? {
-        let path = entry.with_context(problem)?.path();
-        let target = to.join(replace(&file_name(&path)));
-        if path.is_dir() {
-            copy_tree(&path, &target, words)?;
+    for entry in WalkDir::new(from) {
+        let entry = entry?;
+        let relative = entry.path().strip_prefix(from)?.to_string_lossy();
+        let target = to.join(replace(&relative));
+        if entry.file_type().is_dir() {
+            fs::create_dir_all(&target)?;
             continue;
         }
-        // With its permissions first; what is no text has no words.
-        fs::copy(&path, &target).with_context(|| format!("cannot copy {}", path.display()))?;
-        if let Ok(text) = fs::read_to_string(&path) {
-            fs::write(&target, replace(&text)).with_context(|| format!("cannot write {}", target.display()))?;
+        // fs::copy also copies the permissions.
+        fs::copy(entry.path(), &target)?;
+        if let Ok(text) = fs::read_to_string(entry.path()) {
+            fs::write(&target, replace(&text))?;
         }
     }
     Ok(())
 }
 
-/// The names of the packages in a folder.
-fn packages_in(folder: &Path) -> Result<Vec<String>> {
-    let mut names = Vec::new();
-    for entry in fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))? {
-        let path = entry.with_context(|| format!("cannot read {}", folder.display()))?.path();
-        if path.extension() == Some(OsStr::new("deb")) {
-            names.push(file_name(&path));
-        }
-    }
-    names.sort();
-    Ok(names)
+/// The packages in a folder, sorted.
+pub fn packages_in(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = list(folder)?;
+    files.retain(|file| file.extension() == Some(OsStr::new("deb")));
+    Ok(files)
 }
 
-/// Removes all but the latest of what the cache keeps of a package.
-fn make_room(shelf: &Path) -> Result<()> {
-    let Ok(entries) = fs::read_dir(shelf) else {
+/// Makes room for one more build of a package: removes the oldest.
+fn remove_old_builds(builds: &Path) -> Result<()> {
+    if !builds.exists() {
         return Ok(());
-    };
-    let mut kept = Vec::new();
-    for entry in entries {
-        let entry = entry.with_context(|| format!("cannot read {}", shelf.display()))?;
-        kept.push((entry.metadata()?.modified()?, entry.path()));
     }
+    let mut kept = list(builds)?
+        .into_iter()
+        .map(|build| Ok((fs::metadata(&build)?.modified()?, build)))
+        .collect::<Result<Vec<_>>>()?;
     kept.sort();
-    kept.iter().rev().skip(KEPT - 1).try_for_each(|(_, folder)| remove_tree(folder))
+    kept.iter().rev().skip(KEPT - 1).try_for_each(|(_, build)| remove_tree(build))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn placeholders_are_replaced_in_names_and_texts() {
+        let folder = tempfile::tempdir().unwrap();
+        let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+        fs::create_dir_all(from.join("sub")).unwrap();
+        fs::write(from.join("sub/image-@RELEASE@.install"), "boot/@RELEASE@ @OTHER@\n").unwrap();
+        fs::write(from.join("binary"), b"@RELEASE@\xff").unwrap();
+        copy_tree(&from, &to, &[("RELEASE", "6.18")]).unwrap();
+        assert_eq!(fs::read_to_string(to.join("sub/image-6.18.install")).unwrap(), "boot/6.18 @OTHER@\n");
+        assert_eq!(fs::read(to.join("binary")).unwrap(), b"@RELEASE@\xff");
+    }
+
+    #[test]
+    fn published_packages_replace_those_of_the_last_build() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let packages = ["a_1.deb", "b_1.deb", "a_2.deb"].map(path);
+        packages.iter().for_each(|package| fs::write(package, "").unwrap());
+        let out = path("out");
+        publish("a", &packages[..1], &out).unwrap();
+        publish("b", &packages[1..2], &out).unwrap();
+        assert_eq!(publish("a", &packages[2..], &out).unwrap(), [out.join("a_2.deb")]);
+        assert_eq!(packages_in(&out).unwrap(), [out.join("a_2.deb"), out.join("b_1.deb")]);
+    }
 }

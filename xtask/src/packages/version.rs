@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Version numbers and dates of packages: from the pins and the history of the repository, so that the same
-//! commit always gives the same package, and a later one a higher version.
+//! Versions, dates and changelogs of packages. They come from the history of the repository: the
+//! same commit gives the same version, and a later commit a higher one.
 
 use std::path::Path;
 
@@ -9,96 +9,103 @@ use git2::{Commit, DiffOptions, Repository, Sort, StatusOptions};
 
 use crate::workspace::Workspace;
 
-/// What has become of a package: a number for each change, of which the last stands behind the last dash of
-/// its version.
+/// The inputs of every package: the packages of the build root.
+pub(super) const SHARED_INPUTS: [&str; 1] = ["xtask/pins.toml"];
+
+/// A package's changelog: one entry for each commit that changed an input, since the package
+/// exists.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Revision {
-    /// The changes, first to last.
-    changes: Vec<Change>,
-    /// Whether the last one is not committed yet.
+pub struct Changelog {
+    /// The entries, oldest first. Their count is the last part of the version.
+    entries: Vec<Entry>,
+    /// Whether the last entry is for changes that are not committed.
     dirty: bool,
 }
 
-/// A commit that changed what a package is made of, since there has been a package.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Change {
-    /// Its first line.
+struct Entry {
+    /// The first line of the commit message.
     summary: String,
-    /// When it was committed, in seconds since 1970 (UTC).
+    /// The time of the commit, in seconds since 1970 (UTC).
     time: i64,
 }
 
-impl Revision {
-    /// The revision of what lies in `paths` (files or folders of the repository), the first of which is
-    /// the folder that makes a package of it.
-    pub fn of(ws: &Workspace, paths: &[&str]) -> Result<Self> {
-        Self::read(ws.repo(), paths).context("cannot read the history of the repository")
+impl Changelog {
+    /// Reads the history of `inputs`, which are files or folders of the repository, and of
+    /// [`SHARED_INPUTS`]. The first input is the package's folder in `xtask/deb/`: the package
+    /// exists since that folder exists.
+    pub fn from_git(ws: &Workspace, inputs: &[&str]) -> Result<Self> {
+        Self::read(ws.repo(), inputs).context("cannot read the history of the repository")
     }
 
-    fn read(folder: &Path, paths: &[&str]) -> Result<Self> {
+    fn read(folder: &Path, inputs: &[&str]) -> Result<Self> {
         let repo = Repository::open(folder)?;
+        let package = Path::new(inputs[0]);
+        let inputs = [inputs, &SHARED_INPUTS].concat();
         let mut walk = repo.revwalk()?;
         walk.set_sorting(Sort::TOPOLOGICAL | Sort::REVERSE)?;
         walk.push_head()?;
-        let mut revision = Self { changes: Vec::new(), dirty: is_dirty(&repo, paths)? };
+        let mut changelog = Self { entries: Vec::new(), dirty: is_dirty(&repo, &inputs)? };
         for oid in walk {
             let commit = repo.find_commit(oid?)?;
-            if commit.tree()?.get_path(Path::new(paths[0])).is_ok() && touches(&repo, &commit, paths)? {
-                revision.add(&String::from_utf8_lossy(commit.summary_bytes().unwrap_or_default()), &commit);
+            if commit.tree()?.get_path(package).is_ok() && touches(&repo, &commit, &inputs)? {
+                let summary = String::from_utf8_lossy(commit.summary_bytes().unwrap_or_default());
+                changelog.add(&summary, commit.time().seconds());
             }
         }
-        if revision.dirty {
-            revision.add("Not committed yet.", &repo.head()?.peel_to_commit()?);
+        if changelog.dirty {
+            changelog.add("Changes that are not committed.", repo.head()?.peel_to_commit()?.time().seconds());
         }
-        ensure!(!revision.changes.is_empty(), "no commit has {}", paths[0]);
-        Ok(revision)
+        ensure!(!changelog.entries.is_empty(), "no commit contains {}", package.display());
+        Ok(changelog)
     }
 
-    fn add(&mut self, summary: &str, commit: &Commit<'_>) {
-        // Commits that were made in one go have one time; changelogs want a later one for each entry.
-        let time = commit.time().seconds().max(self.time() + 1);
-        self.changes.push(Change { summary: summary.to_owned(), time });
+    fn add(&mut self, summary: &str, time: i64) {
+        // The dates of a changelog must increase, but commits can have the same time.
+        let time = time.max(self.time() + 1);
+        self.entries.push(Entry { summary: summary.to_owned(), time });
     }
 
-    /// The revision `steps` changes from now.
+    /// The same changelog with `count` more entries, for tests of upgrades.
     #[must_use]
-    pub fn after(mut self, steps: usize) -> Self {
-        for _ in 0..steps {
-            let summary = "Nothing; this is for tests of upgrades.".into();
-            self.changes.push(Change { summary, time: self.time() + 1 });
+    pub fn with_test_entries(mut self, count: usize) -> Self {
+        for _ in 0..count {
+            self.add("No change: an entry for tests of upgrades.", 0);
         }
         self
     }
 
-    /// The number, as it stands in versions. What is not committed sorts between the last commit and the next.
+    /// The last part of the version. Debian sorts `4~dirty` between `3` and `4`.
+    /// <https://www.debian.org/doc/debian-policy/ch-controlfields.html#version>
     pub fn number(&self) -> String {
-        self.number_of(self.changes.len())
+        self.number_of(self.entries.len())
     }
 
     fn number_of(&self, count: usize) -> String {
-        let dirty = if self.dirty && count == self.changes.len() { "~dirty" } else { "" };
-        format!("{count}{dirty}")
+        let suffix = if self.dirty && count == self.entries.len() { "~dirty" } else { "" };
+        format!("{count}{suffix}")
     }
 
-    /// The time of the last change, in seconds since 1970 (UTC).
+    /// The time of the last entry, in seconds since 1970 (UTC).
     fn time(&self) -> i64 {
-        self.changes.last().map_or(0, |change| change.time)
+        self.entries.last().map_or(0, |entry| entry.time)
     }
 
-    /// Debian's changelog, with an entry for each change. `base` is what stands before the number in a version.
-    pub fn changelog(&self, name: &str, base: &str, suite: &str, maintainer: &str) -> String {
-        let entries = self.changes.iter().enumerate().rev().map(|(index, change)| {
+    /// The content of `debian/changelog`; `prefix` is the version without its last part.
+    /// <https://www.debian.org/doc/debian-policy/ch-source.html#debian-changelog-debian-changelog>
+    pub fn text(&self, name: &str, prefix: &str, suite: &str, maintainer: &str) -> String {
+        let entries = self.entries.iter().enumerate().rev().map(|(index, entry)| {
             let number = self.number_of(index + 1);
-            let Change { summary, .. } = change;
-            let date = change.date();
-            format!("{name} ({base}{number}) {suite}; urgency=medium\n\n  * {summary}\n\n -- {maintainer}  {date}\n")
+            let Entry { summary, .. } = entry;
+            let date = entry.date();
+            format!("{name} ({prefix}{number}) {suite}; urgency=medium\n\n  * {summary}\n\n -- {maintainer}  {date}\n")
         });
         entries.collect::<Vec<_>>().join("\n")
     }
 }
 
-impl Change {
-    /// The time as changelogs have it (RFC 5322).
+impl Entry {
+    /// The time in the format of RFC 5322: <https://www.rfc-editor.org/rfc/rfc5322#section-3.3>.
     fn date(&self) -> String {
         let time = jiff::Timestamp::from_second(self.time).unwrap_or_default();
         time.strftime("%a, %d %b %Y %H:%M:%S +0000").to_string()
@@ -107,10 +114,7 @@ impl Change {
 
 /// Whether a commit changed something in `paths`, compared with its first parent.
 fn touches(repo: &Repository, commit: &Commit<'_>, paths: &[&str]) -> Result<bool> {
-    let parent = match commit.parents().next() {
-        Some(parent) => Some(parent.tree()?),
-        None => None,
-    };
+    let parent = commit.parents().next().map(|parent| parent.tree()).transpose()?;
     let mut options = DiffOptions::new();
     for path in paths {
         options.pathspec(path);
@@ -119,7 +123,7 @@ fn touches(repo: &Repository, commit: &Commit<'_>, paths: &[&str]) -> Result<boo
     Ok(diff.deltas().len() > 0)
 }
 
-/// Does any of `paths` differ from what is committed, or, without any, anything at all?
+/// Whether a file in `paths` differs from the last commit. Without paths: whether any file differs.
 pub fn is_dirty(repo: &Repository, paths: &[&str]) -> Result<bool> {
     let mut options = StatusOptions::new();
     options.include_untracked(true).recurse_untracked_dirs(true);
@@ -131,13 +135,12 @@ pub fn is_dirty(repo: &Repository, paths: &[&str]) -> Result<bool> {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, path::PathBuf};
-
+    use fs_err as fs;
     use git2::{Signature, Time};
 
     use super::*;
 
-    const PATHS: [&str; 2] = ["deb/thing", "source"];
+    const INPUTS: [&str; 2] = ["deb/thing", "source"];
 
     struct History {
         folder: tempfile::TempDir,
@@ -145,14 +148,14 @@ mod tests {
     }
 
     impl History {
-        fn begin() -> Self {
+        fn new() -> Self {
             let folder = tempfile::tempdir().unwrap();
-            let repo = Repository::init(folder.path()).unwrap();
+            let repo = Repository::init(folder.path().join("repo")).unwrap();
             Self { folder, repo }
         }
 
         fn write(&self, path: &str, content: &str) {
-            let file: PathBuf = self.folder.path().join(path);
+            let file = self.folder.path().join("repo").join(path);
             fs::create_dir_all(file.parent().unwrap()).unwrap();
             fs::write(file, content).unwrap();
         }
@@ -168,48 +171,56 @@ mod tests {
             self.repo.commit(Some("HEAD"), &who, &who, "change", &tree, &parents).unwrap();
         }
 
-        fn revision(&self) -> Revision {
-            Revision::read(self.folder.path(), &PATHS).unwrap()
+        fn read(&self, folder: &str) -> Result<Changelog> {
+            Changelog::read(&self.folder.path().join(folder), &INPUTS)
+        }
+
+        /// The number and the time.
+        fn revision(&self) -> (String, i64) {
+            let changelog = self.read("repo").unwrap();
+            (changelog.number(), changelog.time())
         }
     }
 
     #[test]
-    fn only_what_changed_the_package_counts() {
-        let history = History::begin();
-        history.write("source/a", "before there was a package");
+    fn commits_that_touch_an_input_count() {
+        let history = History::new();
+        history.write("source/a", "before the package existed");
         history.commit(10);
-        history.write("deb/thing/control", "1");
-        history.commit(20);
-        assert_eq!((history.revision().number().as_str(), history.revision().time()), ("1", 20));
-        history.write("elsewhere", "1");
-        history.commit(30);
-        assert_eq!((history.revision().number().as_str(), history.revision().time()), ("1", 20));
-        history.write("source/a", "2");
-        history.commit(40);
-        assert_eq!((history.revision().number().as_str(), history.revision().time()), ("2", 40));
-        assert_eq!(history.revision().after(1).number(), "3");
+        for (time, path, number, last) in [
+            (20, "deb/thing/control", "1", 20),
+            (30, "elsewhere", "1", 20),
+            (40, "source/a", "2", 40),
+            (70, "xtask/pins.toml", "3", 70),
+        ] {
+            history.write(path, "new");
+            history.commit(time);
+            assert_eq!(history.revision(), (number.to_owned(), last), "{path}");
+        }
+        let later = history.read("repo").unwrap().with_test_entries(1);
+        assert_eq!((later.number().as_str(), later.time()), ("4", 71));
     }
 
     #[test]
-    fn what_is_not_committed_sorts_before_the_next_commit() {
-        let history = History::begin();
+    fn uncommitted_changes_sort_before_the_next_commit() {
+        let history = History::new();
         history.write("elsewhere", "1");
         history.commit(10);
-        assert!(Revision::read(history.folder.path(), &PATHS).is_err());
+        let error = history.read("repo").unwrap_err().to_string();
+        assert_eq!(error, "no commit contains deb/thing");
         history.write("deb/thing/control", "1");
-        let revision = history.revision();
-        assert_eq!((revision.number().as_str(), revision.time()), ("1~dirty", 10));
+        assert_eq!(history.revision(), ("1~dirty".to_owned(), 10));
     }
 
     #[test]
-    fn the_changelog_has_all_changes_last_first() {
-        let history = History::begin();
+    fn the_changelog_has_one_entry_per_commit_newest_first() {
+        let history = History::new();
         for (seconds, text) in [(1_767_225_600, "1"), (1_767_225_601, "2")] {
             history.write("deb/thing/control", text);
             history.commit(seconds);
         }
         assert_eq!(
-            history.revision().changelog("thing", "1.0-", "trixie", "A <a@b>"),
+            history.read("repo").unwrap().text("thing", "1.0-", "trixie", "A <a@b>"),
             "thing (1.0-2) trixie; urgency=medium\n\n  * change\n\n -- A <a@b>  Thu, 01 Jan 2026 00:00:01 +0000\n\n\
              thing (1.0-1) trixie; urgency=medium\n\n  * change\n\n -- A <a@b>  Thu, 01 Jan 2026 00:00:00 +0000\n"
         );

@@ -1,23 +1,23 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! `xt-traffic`: the iptables extension, and what puts the rules in place at boot.
+//! `xt-traffic`: the iptables extension, and the service that installs the rules at boot.
 
-use std::fs;
-
-use anyhow::{Context, Result};
+use anyhow::Result;
+use fs_err as fs;
 
 use super::{
     PackageBuilder,
-    source::{Built, Source},
-    version::Revision,
+    source::{Built, SourcePackage},
+    version::Changelog,
 };
 use crate::{
     builds::{iptables, libxt},
     stamp::Recipe,
+    workspace::file_name,
 };
 
-/// The commits that change these make a new revision.
-const PATHS: [&str; 4] = ["xtask/deb/xt-traffic", "libxt", "module/abi.rs", "xtask/pins.toml"];
-/// The extension's manual page, from the top of the repository.
+/// The inputs of the version.
+pub(super) const INPUTS: [&str; 3] = ["xtask/deb/xt-traffic", "libxt", "module/abi.rs"];
+/// The extension's manual page, relative to the repository.
 const MANUAL: &str = "libxt/libxt_traffic.8";
 
 /// Builds the package.
@@ -26,19 +26,18 @@ pub fn build(builder: &PackageBuilder<'_>) -> Result<Built> {
     let library = libxt::build(ws, root, &iptables::build(ws, root)?)?;
     let manual = ws.repo().join(MANUAL);
     let page = Recipe::new("manual page").file(&manual)?.stamp();
-    Source {
+    SourcePackage {
         folder: "xt-traffic",
         name: "xt-traffic",
-        base: concat!(env!("CARGO_PKG_VERSION"), "-"),
-        revision: Revision::of(ws, &PATHS)?.after(builder.steps),
-        words: &[],
-        made_from: &[&library.stamp, &page],
+        version_prefix: concat!(env!("CARGO_PKG_VERSION"), "-"),
+        changelog: Changelog::from_git(ws, &INPUTS)?.with_test_entries(builder.test_entries),
+        placeholders: &[],
+        inputs: &[&library.stamp, &page],
         sandbox: root.sandbox(),
     }
     .build(builder, |folder| {
         for file in [&library.file, &manual] {
-            let name = file.file_name().unwrap_or_default();
-            fs::copy(file, folder.join(name)).with_context(|| format!("cannot copy {}", file.display()))?;
+            fs::copy(file, folder.join(file_name(file)))?;
         }
         Ok(())
     })

@@ -1,141 +1,115 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Reads a package file: its control archive, and the list of what it installs.
+//! Reads binary packages. <https://manpages.debian.org/trixie/dpkg-dev/deb.5.en.html>
 
 use std::{
     collections::BTreeMap,
-    io::{self, Read},
-    path::Path,
+    io::Read,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
 use anyhow::{Context, Result, ensure};
 
-use crate::process::Running;
+use crate::{process::Running, workspace::file_name};
 
-/// A package, as far as dpkg and other packages see it.
+/// The names of the maintainer scripts.
+const SCRIPTS: [&str; 4] = ["preinst", "postinst", "prerm", "postrm"];
+
+/// The parts of a binary package that dpkg and other packages depend on.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Package {
     /// The control fields.
     pub(super) fields: BTreeMap<String, String>,
-    /// What it installs, by path.
-    pub(super) files: BTreeMap<String, Entry>,
-    /// The control members, scripts included, by name.
-    pub(super) members: BTreeMap<String, String>,
-    /// What its scripts do, by occasion; nothing for an occasion that it has no script for.
-    pub(super) deeds: BTreeMap<String, String>,
+    /// The maintainer scripts, by name.
+    pub(super) scripts: BTreeMap<String, String>,
+    /// The type, mode and owner of installed files, by path; the texts of other control files; the
+    /// actions of the maintainer scripts.
+    pub(super) contents: BTreeMap<String, String>,
 }
 
 impl Package {
-    /// Everything but what the scripts do.
+    /// Reads a package; [`super::scripts`] adds the actions of the scripts.
     pub(super) fn read(deb: &Path) -> Result<Self> {
-        let members = archive(deb, "--ctrl-tarfile", members)?;
-        let files = archive(deb, "--fsys-tarfile", files)?;
-        let fields = fields(members.get("control").context("it has no control file")?);
-        Ok(Self { fields, files, members, deeds: BTreeMap::new() })
+        let mut package = Self::default();
+        package.add_control(&archive(deb, "--ctrl-tarfile")?)?;
+        package.add_files(&archive(deb, "--fsys-tarfile")?)?;
+        Ok(package)
     }
 
-    /// The value of a field, empty if there is none.
+    /// The value of a field; empty if the package does not have it.
     pub(super) fn field(&self, name: &str) -> &str {
         self.fields.get(name).map_or("", String::as_str)
     }
-}
 
-/// A file, folder or link of a package.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Entry {
-    /// `-`, `d`, `l` or `h` as `ls` and `tar` show them, or `?`.
-    pub(super) kind: char,
-    pub(super) mode: u32,
-    /// Names and numbers of user and group.
-    pub(super) owner: String,
-    /// Where a link leads.
-    pub(super) target: Option<String>,
-}
+    fn add_control(&mut self, archive: &[u8]) -> Result<()> {
+        for entry in tar::Archive::new(archive).entries()? {
+            let mut entry = entry?;
+            if !entry.header().entry_type().is_file() {
+                continue;
+            }
+            let name = file_name(&entry.path()?);
+            let mut text = String::new();
+            entry.read_to_string(&mut text).with_context(|| format!("{name} is not a text file"))?;
+            match name.as_str() {
+                "control" => self.fields = fields(&text),
+                // The checksums depend on the contents of files, which are expected to differ.
+                "md5sums" => {}
+                script if SCRIPTS.contains(&script) => drop(self.scripts.insert(name, text)),
+                _ => drop(self.contents.insert(format!("the control file {name}"), text)),
+            }
+        }
+        ensure!(!self.fields.is_empty(), "the package has no control file");
+        Ok(())
+    }
 
-impl std::fmt::Display for Entry {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}{:04o} {}", self.kind, self.mode, self.owner)?;
-        self.target.iter().try_for_each(|target| write!(f, " -> {target}"))
+    fn add_files(&mut self, archive: &[u8]) -> Result<()> {
+        for entry in tar::Archive::new(archive).entries()? {
+            let entry = entry?;
+            let header = entry.header();
+            let path: PathBuf = Path::new("/").join(entry.path()?).components().collect();
+            let mut text = format!(
+                "{:?} {:04o} {}({})/{}({})",
+                header.entry_type(),
+                header.mode()? & 0o7777,
+                header.username()?.unwrap_or_default(),
+                header.uid()?,
+                header.groupname()?.unwrap_or_default(),
+                header.gid()?
+            );
+            if let Some(target) = entry.link_name()? {
+                text.push_str(&format!(" -> {}", target.display()));
+            }
+            self.contents.insert(path.display().to_string(), text);
+        }
+        Ok(())
     }
 }
 
-/// Hands one of the archives in a package to `take`.
-fn archive<T>(deb: &Path, which: &str, take: impl FnOnce(&mut dyn Read) -> Result<T>) -> Result<T> {
+/// One of the tar archives in a package.
+fn archive(deb: &Path, which: &str) -> Result<Vec<u8>> {
     let mut command = Command::new("dpkg-deb");
     command.arg(which).arg(deb).stdin(Stdio::null()).stdout(Stdio::piped());
     let mut running = Running::spawn(command)?;
-    let mut stream = running.take_stdout().context("dpkg-deb has no output")?;
-    let taken = take(&mut stream)?;
-    // The archive's end comes before the stream's.
-    io::copy(&mut stream, &mut io::sink()).context("cannot read from dpkg-deb")?;
+    let mut archive = Vec::new();
+    let mut output = running.take_stdout().context("dpkg-deb has no output")?;
+    output.read_to_end(&mut archive).context("cannot read from dpkg-deb")?;
     let status = running.wait()?;
     ensure!(status.success(), "dpkg-deb failed ({status})");
-    Ok(taken)
+    Ok(archive)
 }
 
-/// The texts in a package's control archive, by name.
-fn members(stream: &mut dyn Read) -> Result<BTreeMap<String, String>> {
-    let mut members = BTreeMap::new();
-    for entry in tar::Archive::new(stream).entries()? {
-        let mut entry = entry?;
-        if entry.header().entry_type().is_file() {
-            let name = absolute(&entry.path_bytes()).trim_start_matches('/').to_owned();
-            let mut text = String::new();
-            entry.read_to_string(&mut text).with_context(|| format!("{name} is no text"))?;
-            members.insert(name, text);
-        }
-    }
-    Ok(members)
-}
-
-/// What a package installs.
-fn files(stream: &mut dyn Read) -> Result<BTreeMap<String, Entry>> {
-    let mut files = BTreeMap::new();
-    for entry in tar::Archive::new(stream).entries()? {
-        let entry = entry?;
-        let header = entry.header();
-        let name = |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned();
-        let kind = match header.entry_type() {
-            tar::EntryType::Regular => '-',
-            tar::EntryType::Directory => 'd',
-            tar::EntryType::Symlink => 'l',
-            tar::EntryType::Link => 'h',
-            _ => '?',
-        };
-        let (user, group) = (name(header.username_bytes()), name(header.groupname_bytes()));
-        let owner = format!("{user}({})/{group}({})", header.uid()?, header.gid()?);
-        let target = entry.link_name_bytes().map(|target| name(Some(&target)));
-        let mode = header.mode()? & 0o7777;
-        files.insert(absolute(&entry.path_bytes()), Entry { kind, mode, owner, target });
-    }
-    Ok(files)
-}
-
-/// A path of an archive, `./usr/bin/` and the like, as it is on the system that the package is installed on.
-fn absolute(path: &[u8]) -> String {
-    let path = String::from_utf8_lossy(path);
-    format!("/{}", path.trim_start_matches("./").trim_end_matches('/'))
-}
-
-/// The fields of a control file; lines of one value are joined by line ends.
+/// The fields of a control file. A space at the start of a line continues the value of the line
+/// before.
+/// <https://www.debian.org/doc/debian-policy/ch-controlfields.html#syntax-of-control-files>
 pub(super) fn fields(control: &str) -> BTreeMap<String, String> {
-    let mut fields: Vec<(String, String)> = Vec::new();
-    for line in control.lines() {
-        match (line.strip_prefix(' '), line.split_once(':'), fields.last_mut()) {
-            (Some(more), _, Some((_, value))) => {
-                value.push('\n');
-                value.push_str(more);
-            }
-            (None, Some((name, value)), _) => fields.push((name.to_owned(), value.trim().to_owned())),
-            _ => {}
-        }
-    }
-    fields.into_iter().collect()
+    let joined = control.replace("\n ", "\0");
+    let fields = joined.lines().filter_map(|line| line.split_once(':'));
+    fields.map(|(name, value)| (name.to_owned(), value.trim().replace('\0', "\n"))).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{super::samples::CONTROL, *};
+    use super::{super::tests::CONTROL, *};
 
     #[test]
     fn archives_are_read_as_dpkg_makes_them() {
@@ -154,23 +128,41 @@ mod tests {
                 None => builder.append_data(&mut header, path, content).unwrap(),
             }
         };
+        add("./", tar::EntryType::Directory, 0o2755, None, b"");
+        add("./control", tar::EntryType::Regular, 0o644, None, b"Name: x\n");
+        add("./postinst", tar::EntryType::Regular, 0o755, None, b"#!/bin/sh\n");
+        add("./md5sums", tar::EntryType::Regular, 0o644, None, b"0123  usr/a\n");
         add("./usr/", tar::EntryType::Directory, 0o2755, None, b"");
-        add("./usr/a", tar::EntryType::Regular, 0o644, None, b"Name: x\n");
+        add("./usr/a", tar::EntryType::Regular, 0o644, None, b"text\n");
         add("./usr/b", tar::EntryType::Symlink, 0o777, Some("../a"), b"");
         let archive = builder.into_inner().unwrap();
 
-        let found = files(&mut &archive[..]).unwrap();
-        let shown: Vec<_> = found.iter().map(|(path, entry)| format!("{path} {entry}")).collect();
-        let owner = "root(0)/staff(50)";
-        let expected =
-            [format!("/usr d2755 {owner}"), format!("/usr/a -0644 {owner}"), format!("/usr/b l0777 {owner} -> ../a")];
-        assert_eq!(shown, expected);
-        let members = members(&mut &archive[..]).unwrap();
-        assert_eq!(members.into_iter().collect::<Vec<_>>(), [("usr/a".to_owned(), "Name: x\n".to_owned())]);
+        let mut control = Package::default();
+        control.add_control(&archive).unwrap();
+        assert_eq!(control.fields, fields("Name: x\n"));
+        assert_eq!(control.scripts.into_iter().collect::<Vec<_>>(), [("postinst".into(), "#!/bin/sh\n".into())]);
+        let texts: Vec<_> = control.contents.into_iter().collect();
+        assert_eq!(texts, [("the control file a".into(), "text\n".into())]);
+
+        let mut files = Package::default();
+        files.add_files(&archive).unwrap();
+        let found: Vec<_> = files.contents.iter().map(|(path, text)| format!("{path} {text}")).collect();
+        let expected = [
+            "/ Directory 2755",
+            "/control Regular 0644",
+            "/md5sums Regular 0644",
+            "/postinst Regular 0755",
+            "/usr Directory 2755",
+            "/usr/a Regular 0644",
+            "/usr/b Symlink 0777",
+        ];
+        let mut expected = expected.map(|file| format!("{file} root(0)/staff(50)"));
+        expected[6].push_str(" -> ../a");
+        assert_eq!(found, expected);
     }
 
     #[test]
-    fn fields_keep_their_lines() {
+    fn multi_line_fields_keep_their_lines() {
         let fields = fields(CONTROL);
         assert_eq!(fields["Description"], "administration tools\nLong and\n.\nwide.");
         assert_eq!(fields["Version"], "1.8.11-2");

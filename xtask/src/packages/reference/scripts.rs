@@ -1,192 +1,135 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Compares what maintainer scripts do: all are run, in the sandbox, on every occasion that dpkg has for
-//! them, with programs in the PATH that note how they were called and do nothing.
+//! Dry runs of maintainer scripts. Each script runs in the sandbox, in every way in which dpkg
+//! calls it. A stub that logs its arguments replaces the programs that would change the system.
+//! <https://www.debian.org/doc/debian-policy/ch-maintainerscripts.html>
 
-use std::{
-    collections::BTreeMap,
-    fs, io,
-    os::unix::fs::{PermissionsExt, symlink},
-    process::Command,
-};
+use std::{collections::BTreeMap, os::unix::fs::PermissionsExt, process::Command};
 
 use anyhow::{Context, Result};
+use fs_err::{self as fs, os::unix::fs::symlink};
 use tempfile::TempDir;
 
-use super::{differing_lines, package::Package, pairs};
+use super::package::Package;
 use crate::process;
 
-/// A version from long ago, that of Debian 13, and one that is yet to come.
-const ANCIENT: &str = "1.4.21-1";
-const STOCK: &str = "1.8.11-2";
-const FUTURE: &str = "1:9-1";
-
-/// The arguments that dpkg calls scripts with, from Debian's policy, chapter 6.
-const OCCASIONS: [(&str, &[&str]); 31] = [
-    ("preinst", &["install"]),
-    ("preinst", &["install", ANCIENT, FUTURE]),
-    ("preinst", &["upgrade", ANCIENT, FUTURE]),
-    ("preinst", &["upgrade", STOCK, FUTURE]),
-    ("preinst", &["abort-upgrade", FUTURE]),
-    ("postinst", &["configure", ""]),
-    ("postinst", &["configure", ANCIENT]),
-    ("postinst", &["configure", STOCK]),
-    ("postinst", &["configure", FUTURE]),
-    ("postinst", &["abort-upgrade", FUTURE]),
-    ("postinst", &["abort-remove"]),
-    ("postinst", &["abort-remove", "in-favour", "other", "1"]),
-    ("postinst", &["abort-deconfigure", "in-favour", "other", "1"]),
-    ("postinst", &["abort-deconfigure", "in-favour", "other", "1", "removing", "third", "1"]),
-    ("postinst", &["triggered", "ldconfig"]),
-    ("prerm", &["remove"]),
-    ("prerm", &["upgrade", ANCIENT]),
-    ("prerm", &["upgrade", STOCK]),
-    ("prerm", &["upgrade", FUTURE]),
-    ("prerm", &["failed-upgrade", STOCK, FUTURE]),
-    ("prerm", &["remove", "in-favour", "other", "1"]),
-    ("prerm", &["deconfigure", "in-favour", "other", "1"]),
-    ("prerm", &["deconfigure", "in-favour", "other", "1", "removing", "third", "1"]),
-    ("postrm", &["remove"]),
-    ("postrm", &["purge"]),
-    ("postrm", &["upgrade", FUTURE]),
-    ("postrm", &["failed-upgrade", STOCK, FUTURE]),
-    ("postrm", &["abort-install"]),
-    ("postrm", &["abort-install", STOCK, FUTURE]),
-    ("postrm", &["abort-upgrade", STOCK, FUTURE]),
-    ("postrm", &["disappear", "other", "1"]),
+/// The ways in which dpkg calls scripts. `$old` and `$new` are versions before and after all of
+/// those that are compared, and `$debian` is Debian's.
+/// <https://www.debian.org/doc/debian-policy/ch-maintainerscripts.html#summary-of-ways-maintainer-scripts-are-called>
+const CALLS: [&str; 31] = [
+    "preinst install",
+    "preinst install $old $new",
+    "preinst upgrade $old $new",
+    "preinst upgrade $debian $new",
+    "preinst abort-upgrade $new",
+    "postinst configure ''",
+    "postinst configure $old",
+    "postinst configure $debian",
+    "postinst configure $new",
+    "postinst abort-upgrade $new",
+    "postinst abort-remove",
+    "postinst abort-remove in-favour other 1",
+    "postinst abort-deconfigure in-favour other 1",
+    "postinst abort-deconfigure in-favour other 1 removing third 1",
+    "postinst triggered ldconfig",
+    "prerm remove",
+    "prerm upgrade $old",
+    "prerm upgrade $debian",
+    "prerm upgrade $new",
+    "prerm failed-upgrade $debian $new",
+    "prerm remove in-favour other 1",
+    "prerm deconfigure in-favour other 1",
+    "prerm deconfigure in-favour other 1 removing third 1",
+    "postrm remove",
+    "postrm purge",
+    "postrm upgrade $new",
+    "postrm failed-upgrade $debian $new",
+    "postrm abort-install",
+    "postrm abort-install $debian $new",
+    "postrm abort-upgrade $debian $new",
+    "postrm disappear other 1",
 ];
 
-/// The programs that change a system, as far as maintainer scripts use them.
-const STUBS: [&str; 16] = [
-    "cp",
-    "deb-systemd-helper",
-    "deb-systemd-invoke",
-    "dpkg",
-    "dpkg-divert",
-    "dpkg-maintscript-helper",
-    "dpkg-statoverride",
-    "dpkg-trigger",
-    "invoke-rc.d",
-    "ldconfig",
-    "ln",
-    "mv",
-    "rm",
-    "rmdir",
-    "update-alternatives",
-    "update-rc.d",
-];
+/// The programs with which maintainer scripts change the system.
+const STUBS: &str = "cp deb-systemd-helper deb-systemd-invoke dpkg dpkg-divert dpkg-maintscript-helper dpkg-statoverride \
+                     dpkg-trigger invoke-rc.d ldconfig ln mv rm rmdir update-alternatives update-rc.d";
 
-/// What stands in for them.
+/// The stub.
 const STUB: &str = include_str!("stub.sh");
 
-/// What is told of a script that does nothing.
-pub(super) const IDLE: &str = "exit status: 0";
+/// The actions of a script that does nothing, and of a script that the package does not have.
+pub(super) const NO_ACTION: &str = "exit status: 0";
 
-/// Every difference between what the scripts of our package do and what those of Debian's do.
-pub(super) fn differences(ours: &BTreeMap<String, String>, debian: &BTreeMap<String, String>) -> Vec<String> {
-    let differing = |(occasion, ours, debian): (&str, Option<&String>, Option<&String>)| {
-        // No script does what an empty one does.
-        differing_lines(occasion, ours.map_or(IDLE, String::as_str), debian.map_or(IDLE, String::as_str))
-    };
-    pairs(ours, debian).flat_map(differing).collect()
-}
-
-/// Where scripts are run without effect.
-pub(super) struct Stage<F> {
+/// A folder for dry runs.
+pub(super) struct DryRun<F> {
     folder: TempDir,
-    /// The folder's path, as commands see it.
-    seen_as: String,
-    /// Makes a command of words.
+    /// The folder's path in the sandbox.
+    path: String,
+    /// The shell variables of [`CALLS`].
+    variables: String,
+    /// Makes a command in the sandbox.
     command: F,
 }
 
-impl<F: Fn(&[&str]) -> Command> Stage<F> {
-    /// Puts the stubs into `folder`, which the commands that `command` makes see as `seen_as`.
-    pub(super) fn set(folder: TempDir, seen_as: &str, command: F) -> Result<Self> {
-        let place = || -> io::Result<()> {
-            let programs = folder.path().join("bin");
-            fs::create_dir(&programs)?;
-            let stub = folder.path().join("stub");
-            fs::write(&stub, STUB)?;
-            fs::set_permissions(stub, fs::Permissions::from_mode(0o755))?;
-            STUBS.iter().try_for_each(|name| symlink("../stub", programs.join(name)))
-        };
-        place().with_context(|| format!("cannot fill {}", folder.path().display()))?;
-        Ok(Self { seen_as: seen_as.to_owned(), folder, command })
+impl<F: Fn(&[&str]) -> Command> DryRun<F> {
+    /// Writes the stubs to `folder`, which the commands that `command` makes find at `path`.
+    pub(super) fn new(folder: TempDir, path: &str, debian_version: &str, command: F) -> Result<Self> {
+        let programs = folder.path().join("bin");
+        fs::create_dir(&programs)?;
+        let stub = folder.path().join("stub");
+        fs::write(&stub, STUB)?;
+        fs::set_permissions(stub, PermissionsExt::from_mode(0o755))?;
+        STUBS.split(' ').try_for_each(|name| symlink("../stub", programs.join(name)))?;
+        let variables = format!("old=1.4.21-1 debian={debian_version} new=1:9-1");
+        Ok(Self { folder, path: path.to_owned(), variables, command })
     }
 
-    /// Runs every script of the package on every occasion.
-    pub(super) fn rehearse(&self, package: &Package) -> Result<BTreeMap<String, String>> {
-        let mut deeds = BTreeMap::new();
-        for (script, arguments) in OCCASIONS {
-            if let Some(text) = package.members.get(script) {
-                let quoted: Vec<_> = arguments.iter().map(|word| format!("'{word}'")).collect();
-                let occasion = format!("{script} {}", quoted.join(" "));
-                let done = self.run(package.field("Package"), script, text, arguments);
-                deeds.insert(occasion.clone(), done.with_context(|| format!("cannot run {occasion}"))?);
-            }
-        }
-        Ok(deeds)
+    /// The actions of each call of the package's scripts.
+    pub(super) fn actions(&self, package: &Package) -> Result<BTreeMap<String, String>> {
+        let actions = CALLS.iter().map(|call| {
+            let script = call.split(' ').next().unwrap_or(call);
+            let actions = match package.scripts.get(script) {
+                Some(text) => self.run(package.field("Package"), script, text, call),
+                None => Ok(NO_ACTION.to_owned()),
+            };
+            Ok(((*call).to_owned(), actions.with_context(|| format!("cannot run {call}"))?))
+        });
+        actions.collect()
     }
 
-    /// What one run of a script says, the calls that it makes, and how it ends; a line each.
-    fn run(&self, package: &str, script: &str, text: &str, arguments: &[&str]) -> Result<String> {
-        let calls = self.folder.path().join("calls");
-        fs::write(&calls, "")?;
+    /// The output of one call, the calls of stubs and the exit status, one a line.
+    fn run(&self, package: &str, script: &str, text: &str, call: &str) -> Result<String> {
+        let log = self.folder.path().join("log");
+        fs::write(&log, "")?;
         fs::write(self.folder.path().join(script), text)?;
-        // Not by its own name: a file that was just written may still be open in a child of another thread.
+        // The kernel refuses to execute a file that is open for writing, and a child of another
+        // thread may have inherited the open file. So the interpreter is called with the file as
+        // its argument.
         let interpreter = text.lines().next().and_then(|line| line.strip_prefix("#!")).unwrap_or("/bin/sh");
-        let seen_as = &self.seen_as;
-        let variables = [
-            format!("STAGE={seen_as}"),
-            format!("PATH={seen_as}/bin:/usr/sbin:/usr/bin"),
-            format!("DPKG_MAINTSCRIPT_PACKAGE={package}"),
-            format!("DPKG_MAINTSCRIPT_NAME={script}"),
+        let Self { path, variables, .. } = self;
+        let words = [
+            "env",
+            &format!("DRY_RUN={path}"),
+            &format!("PATH={path}/bin:/usr/sbin:/usr/bin"),
+            &format!("DPKG_MAINTSCRIPT_PACKAGE={package}"),
+            &format!("DPKG_MAINTSCRIPT_NAME={script}"),
+            "sh",
+            "-c",
+            &format!("{variables}; exec {interpreter} {path}/{call}"),
         ];
-        let script = format!("{seen_as}/{script}");
-        let mut words = vec!["env"];
-        words.extend(variables.iter().map(String::as_str));
-        words.extend(interpreter.split_whitespace());
-        words.push(&script);
-        words.extend(arguments);
-        let mut done = Vec::new();
-        let status = process::run_lines((self.command)(&words), |line| done.push(format!("says {line}")))?;
-        done.extend(fs::read_to_string(&calls)?.lines().map(|call| format!("calls {call}")));
-        done.push(status.to_string());
-        Ok(done.join("\n"))
+        let mut actions = Vec::new();
+        let status = process::run_lines((self.command)(&words), |line| actions.push(format!("prints {line}")))?;
+        actions.extend(fs::read_to_string(&log)?.lines().map(|line| format!("calls {line}")));
+        actions.push(status.to_string());
+        Ok(actions.join("\n"))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{
-        super::samples::{compare, debian, ours},
-        *,
-    };
+    use super::*;
 
     #[test]
-    fn a_wrong_deed_is_told() {
-        let right = debian().deeds["postinst 'configure' ''"].clone();
-        let cases = [
-            ("postinst 'configure' ''", right.replace("[a]", "[b]"), 2),
-            ("postinst 'configure' ''", right.replace("status: 0", "status: 1"), 2),
-            ("postinst 'configure' ''", format!("{right}\n{right}"), 1),
-            ("postinst 'triggered'", format!("says boo\n{IDLE}"), 1),
-            ("postrm 'purge'", format!("calls rm [-rf] [/etc/x]\n{IDLE}"), 1),
-        ];
-        for (occasion, deed, count) in cases {
-            let mut ours = ours();
-            ours.deeds.insert(occasion.into(), deed);
-            let found = compare(ours, debian());
-            assert_eq!(found.len(), count, "{found:?}");
-            assert!(found.iter().all(|line| line.starts_with(&format!("iptables: {occasion} "))), "{found:?}");
-        }
-        let mut ours = ours();
-        ours.deeds.clear();
-        assert_eq!(compare(ours, debian()).len(), 1);
-    }
-
-    #[test]
-    fn scripts_are_run_without_effect() {
+    fn scripts_run_without_effect() {
         let folder = tempfile::tempdir().unwrap();
         let victim = folder.path().join("victim");
         fs::write(&victim, "").unwrap();
@@ -195,20 +138,36 @@ mod tests {
              if [ \"$1\" = configure ]; then update-alternatives --install 'a b' \"$2\"; fi\n[ \"$1\" != abort-remove ]\n",
             victim.display()
         );
-        let mut package = debian();
-        package.members.insert("postinst".into(), script);
-        let place = folder.path().to_str().unwrap().to_owned();
-        let stage = Stage::set(folder, &place, |words| {
+        let package = Package {
+            fields: [("Package".into(), "iptables".into())].into(),
+            scripts: [("postinst".into(), script)].into(),
+            ..Package::default()
+        };
+        let path = folder.path().to_str().unwrap().to_owned();
+        let dry_run = DryRun::new(folder, &path, "1.8.11-2", |words| {
             let mut command = Command::new(words[0]);
             command.args(&words[1..]);
             command
-        });
-        let deeds = stage.unwrap().rehearse(&package).unwrap();
-        assert_eq!(deeds.len(), OCCASIONS.iter().filter(|(script, _)| *script == "postinst").count());
-        let removal = format!("says iptables postinst\ncalls rm [-f] [{}]\n", victim.display());
-        let expected = format!("{removal}calls update-alternatives [--install] [a b] [1.8.11-2]\nexit status: 0");
-        assert_eq!(deeds["postinst 'configure' '1.8.11-2'"], expected);
-        assert_eq!(deeds["postinst 'triggered' 'ldconfig'"], format!("{removal}exit status: 0"));
-        assert_eq!(deeds["postinst 'abort-remove'"], format!("{removal}exit status: 1"));
+        })
+        .unwrap();
+        let actions = dry_run.actions(&package).unwrap();
+        assert!(victim.exists());
+        assert_eq!(actions.len(), CALLS.len());
+        let removal = format!("prints iptables postinst\ncalls rm [-f] [{}]\n", victim.display());
+        for (call, expected) in [
+            (
+                "postinst configure $debian",
+                format!("{removal}calls update-alternatives [--install] [a b] [1.8.11-2]\nexit status: 0"),
+            ),
+            (
+                "postinst configure ''",
+                format!("{removal}calls update-alternatives [--install] [a b] []\nexit status: 0"),
+            ),
+            ("postinst triggered ldconfig", format!("{removal}exit status: 0")),
+            ("postinst abort-remove", format!("{removal}exit status: 1")),
+            ("prerm remove", NO_ACTION.to_owned()),
+        ] {
+            assert_eq!(actions[call], expected, "{call}");
+        }
     }
 }

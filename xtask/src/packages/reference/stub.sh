@@ -1,7 +1,7 @@
 #!/bin/sh
-# SPDX-License-Identifier: GPL-2.0
-# Stands in for a program that changes a system: notes its name and arguments. Only a question about
-# versions is answered.
+# SPDX-License-Identifier: GPL-2.0-only
+# Replaces a program that changes the system: logs its name and arguments and does nothing. Only
+# `dpkg --compare-versions` runs.
 name=${0##*/}
 if [ "$name $1" = "dpkg --compare-versions" ]; then
     exec /usr/bin/dpkg "$@"
@@ -10,4 +10,4 @@ fi
     printf '%s' "$name"
     for word; do printf ' [%s]' "$word"; done
     echo
-} >>"$STAGE/calls"
+} >>"$DRY_RUN/log"
