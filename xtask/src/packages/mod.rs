@@ -37,8 +37,8 @@ pub struct PackageBuilder<'a> {
 }
 
 impl PackageBuilder<'_> {
-    /// Builds all packages for one kernel, and the index, as far as their inputs have changed.
-    /// Returns the packages' files.
+    /// Builds the packages for one kernel whose inputs have changed, and the index. Returns the files
+    /// of all packages.
     pub fn build(&self, choice: &Choice) -> Result<Vec<PathBuf>> {
         ensure!(
             choice.config.is_deployable(),

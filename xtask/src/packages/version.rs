@@ -9,8 +9,9 @@ use git2::{Commit, DiffOptions, Repository, Sort, StatusOptions};
 
 use crate::workspace::Workspace;
 
-/// The inputs of every package: the packages of the build root.
-pub(super) const SHARED_INPUTS: [&str; 1] = ["xtask/pins.toml"];
+/// The inputs of every package: the packages of the build root, and the code that builds.
+/// `Cargo.lock` is not one of them: the extension and the module are compiled without crates.
+pub(super) const SHARED_INPUTS: [&str; 2] = ["xtask/pins.toml", "xtask/src"];
 
 /// A package's changelog: one entry for each commit that changed an input, since the package
 /// exists.
@@ -34,12 +35,18 @@ impl Changelog {
     /// Reads the history of `inputs`, which are files or folders of the repository, and of
     /// [`SHARED_INPUTS`]. The first input is the package's folder in `xtask/deb/`: the package
     /// exists since that folder exists.
+    ///
+    /// # Errors
+    /// In a shallow clone, whose count of commits would be too low.
     pub fn from_git(ws: &Workspace, inputs: &[&str]) -> Result<Self> {
         Self::read(ws.repo(), inputs).context("cannot read the history of the repository")
     }
 
     fn read(folder: &Path, inputs: &[&str]) -> Result<Self> {
         let repo = Repository::open(folder)?;
+        // For a linked worktree, libgit2 does not find the file `shallow` of the main repository.
+        let is_shallow = Repository::open(repo.commondir())?.is_shallow();
+        ensure!(!is_shallow, "the history is incomplete, run `git fetch --unshallow`");
         let package = Path::new(inputs[0]);
         let inputs = [inputs, &SHARED_INPUTS].concat();
         let mut walk = repo.revwalk()?;
@@ -191,14 +198,16 @@ mod tests {
             (20, "deb/thing/control", "1", 20),
             (30, "elsewhere", "1", 20),
             (40, "source/a", "2", 40),
-            (70, "xtask/pins.toml", "3", 70),
+            (50, "xtask/src/packages/source.rs", "3", 50),
+            (60, "xtask/other", "3", 50),
+            (70, "xtask/pins.toml", "4", 70),
         ] {
             history.write(path, "new");
             history.commit(time);
             assert_eq!(history.revision(), (number.to_owned(), last), "{path}");
         }
         let later = history.read("repo").unwrap().with_test_entries(1);
-        assert_eq!((later.number().as_str(), later.time()), ("4", 71));
+        assert_eq!((later.number().as_str(), later.time()), ("5", 71));
     }
 
     #[test]
@@ -210,6 +219,26 @@ mod tests {
         assert_eq!(error, "no commit contains deb/thing");
         history.write("deb/thing/control", "1");
         assert_eq!(history.revision(), ("1~dirty".to_owned(), 10));
+        history.commit(20);
+        history.write("xtask/src/new.rs", "1");
+        assert_eq!(history.revision(), ("2~dirty".to_owned(), 21));
+    }
+
+    #[test]
+    fn a_shallow_clone_is_refused() {
+        let history = History::new();
+        history.write("deb/thing/control", "1");
+        history.commit(10);
+        history.repo.worktree("linked", &history.folder.path().join("linked"), None).unwrap();
+        for folder in ["repo", "linked"] {
+            assert_eq!(history.read(folder).unwrap().number(), "1");
+        }
+        let head = history.repo.head().unwrap().target().unwrap();
+        fs::write(history.repo.path().join("shallow"), format!("{head}\n")).unwrap();
+        for folder in ["repo", "linked"] {
+            let error = history.read(folder).unwrap_err().to_string();
+            assert_eq!(error, "the history is incomplete, run `git fetch --unshallow`", "{folder}");
+        }
     }
 
     #[test]

@@ -15,8 +15,8 @@ use crate::{
     workspace::file_name,
 };
 
-/// The inputs of the version.
-pub(super) const INPUTS: [&str; 3] = ["xtask/deb/xt-traffic", "libxt", "module/abi.rs"];
+/// The inputs of the version. The extension is linked with the patched libxtables.
+pub(super) const INPUTS: [&str; 4] = ["xtask/deb/xt-traffic", "libxt", "module/abi.rs", "iptables-patches"];
 /// The extension's manual page, relative to the repository.
 const MANUAL: &str = "libxt/libxt_traffic.8";
 
