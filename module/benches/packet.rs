@@ -356,7 +356,7 @@ fn hot(criterion: &mut Criterion) {
             });
             // `cargo xtask bench` reads this line, because criterion reports nothing but times.
             println!(
-                "memory {name}/{prefix} {addresses} {:.1}",
+                r#"{{"memory": {{"case": "{name}/{prefix}", "addresses": {addresses}, "bytes": {:.1}}}}}"#,
                 rule.memory(addresses)
             );
         }

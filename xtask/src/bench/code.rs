@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The machine code of the packet path, for those who count its instructions, and what must not be in it.
+//! Disassembles the module to print its packet path, and to check what the packet path must not contain.
 
-use std::ptr;
+use std::{fmt::Write, ptr};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use crate::{
     builds::{
@@ -16,19 +16,19 @@ use crate::{
     workspace::Workspace,
 };
 
-/// What x_tables calls for an IPv4 packet, and for one of IPv6.
+/// The functions that x_tables calls for each packet of IPv4 and of IPv6.
 const ENTRIES: [&str; 2] = ["xt_traffic_match_ipv4", "xt_traffic_match_ipv6"];
-/// What packets may come to outside of the module. Panics, in particular, are not among it.
-const OUTSIDE: [&str; 6] = [
+/// The functions outside the module that the packet path may call. A panic is not among them.
+const ALLOWED_CALLS: &[&str] = &[
     "__x86_return_thunk",
     "__local_bh_enable_ip",
     "skb_copy_bits",
     "memset",
-    // A page of rows, and who pays for it.
+    // These allocate a page of rows and charge it to a memory cgroup.
     "rust_helper_krealloc_node_align",
     "rust_helper_set_active_memcg",
 ];
-/// Where the compiler puts what it is told that packets rarely come to.
+/// The section in which the compiler puts code that it expects to run rarely.
 const COLD_SECTION: &str = ".text.unlikely.";
 
 /// A function of the module.
@@ -40,23 +40,24 @@ struct Function {
     code: Vec<Instruction>,
 }
 
-/// A line of code, as objdump prints it.
+/// An instruction, as objdump prints it.
 #[derive(Debug)]
 struct Instruction {
     text: String,
-    /// What the linker is to put there.
+    /// The relocation inside the instruction.
     relocation: Option<String>,
 }
 
 impl Instruction {
-    /// What it calls or jumps to, if that is outside of its function: a name, or a section and an offset.
+    /// The function that the instruction calls or jumps to, unless that is its own function: a name, or
+    /// a section and an offset.
     fn callee(&self) -> Option<&str> {
         if let Some(relocation) = &self.relocation {
             let (_, callee) = relocation.split_once("R_X86_64_PLT32\t")?;
             return Some(callee.strip_suffix("-0x4").unwrap_or(callee));
         }
-        let (_, place) = self.text.split_once(" <")?;
-        place.strip_suffix('>').filter(|name| !name.contains("+0x"))
+        let (_, target) = self.text.split_once(" <")?;
+        target.strip_suffix('>').filter(|name| !name.contains("+0x"))
     }
 
     fn mnemonic(&self) -> &str {
@@ -64,7 +65,8 @@ impl Instruction {
         instruction.split_whitespace().next().unwrap_or_default()
     }
 
-    /// Does it lock the bus? An exchange with memory does so unasked.
+    /// Whether the instruction locks the bus. `xchg` with memory does so without a `lock` prefix:
+    /// <https://www.felixcloutier.com/x86/xchg>
     fn locks(&self) -> bool {
         self.mnemonic() == "lock" || self.mnemonic().starts_with("xchg") && self.text.contains('(')
     }
@@ -79,8 +81,9 @@ impl Function {
         self.section == COLD_SECTION
     }
 
-    /// Is it what an instruction calls so? A function without a name for the linker is an offset in its section, from
-    /// which the four bytes of the offset itself have been taken away.
+    /// Whether `callee` names this function. A function without a symbol is named by its section and an
+    /// offset. The offset is 4 less than the address, because a PC-relative relocation includes the
+    /// size of its own field.
     fn is(&self, callee: &str) -> bool {
         let offset = callee.strip_prefix(&self.section).and_then(|offset| offset.strip_prefix("+0x"));
         let address = offset.and_then(|offset| u64::from_str_radix(offset, 16).ok());
@@ -88,67 +91,75 @@ impl Function {
     }
 }
 
-/// The packet path of IPv4: what it goes through unless something rare happens.
-pub fn of_match(ws: &Workspace, choice: &Choice) -> Result<String> {
-    let functions = functions(&disassembly(ws, choice)?);
+/// The code that an IPv4 packet runs through, without cold functions.
+pub fn packet_path(ws: &Workspace, choice: &Choice) -> Result<String> {
+    let functions = disassemble(ws, choice)?;
     let path = reachable(&functions, ENTRIES[0], false);
-    ensure!(!path.is_empty(), "{MODULE} has no {}", ENTRIES[0]);
+    ensure!(!path.is_empty(), "{MODULE} has no function {}", ENTRIES[0]);
     let mut text = String::new();
-    for function in path {
-        let Function { address, name, code, .. } = function;
-        text += &format!("{address:016x} <{name}>:\n");
-        for Instruction { text: line, relocation } in code {
-            text.extend([line, "\n"]);
-            text.extend(relocation.iter().flat_map(|relocation| [relocation, "\n"]));
+    for Function { address, name, code, .. } in path {
+        writeln!(text, "{address:016x} <{name}>:")?;
+        for instruction in code {
+            writeln!(text, "{}", instruction.text)?;
+            if let Some(relocation) = &instruction.relocation {
+                writeln!(text, "{relocation}")?;
+            }
         }
         text.push('\n');
     }
     Ok(text)
 }
 
-/// Fails if the packet path locks or divides, or if a packet can come to something that it must not come to, such as a
-/// panic.
+/// Checks the packet path.
+///
+/// # Errors
+/// If the packet path can call a function that is not allowed, or if its frequent code contains a lock
+/// or a division.
 pub fn check(ws: &Workspace, choice: &Choice) -> Result<()> {
-    let functions = functions(&disassembly(ws, choice)?);
-    let troubles: Vec<_> = ENTRIES.into_iter().flat_map(|entry| troubles(&functions, entry)).collect();
-    ensure!(troubles.is_empty(), "what must not be in the packet path:\n{}", troubles.join("\n"));
+    let functions = disassemble(ws, choice)?;
+    let violations: Vec<_> = ENTRIES.iter().flat_map(|entry| violations(&functions, entry)).collect();
+    ensure!(violations.is_empty(), "forbidden in the packet path:\n{}", violations.join("\n"));
     Ok(())
 }
 
-fn troubles(functions: &[Function], entry: &str) -> Vec<String> {
-    let path = reachable(functions, entry, false);
-    if path.len() < 2 {
-        return vec![format!("nothing: {entry} does not lead to it")];
+/// The forbidden instructions that `entry` can reach, each with the name of its function.
+fn violations(functions: &[Function], entry: &str) -> Vec<String> {
+    let frequent = reachable(functions, entry, false);
+    if frequent.len() < 2 {
+        return vec![format!("{entry}: it does not exist, or it calls no function of the module")];
     }
-    let mut troubles = Vec::new();
+    let mut violations = Vec::new();
     for function in reachable(functions, entry, true) {
         let Function { name, code, .. } = function;
-        let often = path.iter().any(|known| ptr::eq(*known, function));
-        let leaves = |callee: &str| !OUTSIDE.contains(&callee) && !functions.iter().any(|function| function.is(callee));
-        let bad = |code: &&Instruction| code.callee().is_some_and(leaves) || often && (code.locks() || code.divides());
-        let shown = |code: &Instruction| format!("{name}:{} {}", code.text, code.callee().unwrap_or_default());
-        troubles.extend(code.iter().filter(bad).map(shown));
+        let is_frequent = frequent.iter().any(|other| ptr::eq(*other, function));
+        let is_allowed =
+            |callee: &str| ALLOWED_CALLS.contains(&callee) || functions.iter().any(|function| function.is(callee));
+        let is_violation = |code: &&Instruction| {
+            code.callee().is_some_and(|callee| !is_allowed(callee)) || is_frequent && (code.locks() || code.divides())
+        };
+        let describe = |code: &Instruction| format!("{name}:{} {}", code.text, code.callee().unwrap_or_default());
+        violations.extend(code.iter().filter(is_violation).map(describe));
     }
-    troubles
+    violations
 }
 
-/// The code of the module for the kernel `vm`, with relocations.
-fn disassembly(ws: &Workspace, choice: &Choice) -> Result<Vec<String>> {
+/// Builds the module for a kernel and disassembles it.
+fn disassemble(ws: &Workspace, choice: &Choice) -> Result<Vec<Function>> {
     let _lock = setup::require(ws)?;
     let root = BuildRoot::prepare(ws)?;
     let kernel = kernel::build(ws, &root, choice)?;
     let module = module::build(ws, &root, &kernel)?;
-    let folder = module.file.parent().expect("the module lies in a folder");
+    let folder = module.file.parent().context("the module has no parent folder")?;
     let sandbox = root.sandbox().bind_ro(folder, "build");
     let words = ["objdump", "--disassemble", "--reloc", "--no-show-raw-insn", "--demangle=rust", MODULE];
     let mut lines = Vec::new();
     let status = process::run_lines(sandbox.command("build", &words), |line| lines.push(line.to_owned()))?;
     ensure!(status.success(), "objdump failed ({status})");
-    Ok(lines)
+    Ok(parse(&lines))
 }
 
-/// The functions in what objdump prints.
-fn functions(lines: &[String]) -> Vec<Function> {
+/// Parses objdump's output.
+fn parse(lines: &[String]) -> Vec<Function> {
     let mut functions: Vec<Function> = Vec::new();
     let mut section = "";
     for line in lines {
@@ -167,12 +178,12 @@ fn functions(lines: &[String]) -> Vec<Function> {
     functions
 }
 
-/// A function and all of the module that it calls, directly or not; what packets rarely come to only if it is wanted.
+/// `entry` and all functions of the module that it calls, directly or not; cold ones only if `cold`.
 fn reachable<'f>(functions: &'f [Function], entry: &'f str, cold: bool) -> Vec<&'f Function> {
     let (mut found, mut callees): (Vec<&Function>, _) = (Vec::new(), vec![entry]);
     while let Some(callee) = callees.pop() {
-        let wanted = |function: &&Function| function.is(callee) && (cold || !function.is_cold());
-        let Some(function) = functions.iter().find(wanted) else {
+        let is_wanted = |function: &&Function| function.is(callee) && (cold || !function.is_cold());
+        let Some(function) = functions.iter().find(is_wanted) else {
             continue;
         };
         if !found.iter().any(|known| ptr::eq(*known, function)) {
@@ -218,7 +229,7 @@ Disassembly of section .text.unlikely.:
 ";
 
     fn code(instruction: &str) -> Vec<Function> {
-        functions(&CODE.replace("INSTRUCTION", instruction).lines().map(str::to_owned).collect::<Vec<_>>())
+        parse(&CODE.replace("INSTRUCTION", instruction).lines().map(str::to_owned).collect::<Vec<_>>())
     }
 
     fn names(functions: &[Function], cold: bool) -> Vec<&str> {
@@ -226,16 +237,16 @@ Disassembly of section .text.unlikely.:
     }
 
     #[test]
-    fn the_packet_path_is_followed() {
+    fn cold_functions_are_not_frequent() {
         let functions = code("ret");
         assert_eq!(names(&functions, false), ["entry", "ledger::count::<u32>", "<u32 as Family>::header"]);
         assert_eq!(names(&functions, true).len(), 4);
-        assert!(troubles(&functions, "entry").is_empty(), "rare packets may divide");
-        assert_eq!(troubles(&functions, "elsewhere").len(), 1);
+        assert!(violations(&functions, "entry").is_empty(), "cold code may divide");
+        assert_eq!(violations(&functions, "missing").len(), 1);
     }
 
     #[test]
-    fn what_must_not_be_there_is_found() {
+    fn locks_divisions_and_panics_are_violations() {
         for bad in [
             "lock xadd %rax,(%rbx)",
             "xchg   %rax,(%rbx)",
@@ -244,7 +255,7 @@ Disassembly of section .text.unlikely.:
             "call   4d <ledger::count::<u32>+0xd>\n\t\t\t49: R_X86_64_PLT32\tcore::panicking::panic_bounds_check-0x4",
             "call   4d <ledger::count::<u32>+0xd>\n\t\t\t49: R_X86_64_PLT32\tcore::slice::index::slice_end_index_len_fail-0x4",
         ] {
-            assert_eq!(troubles(&code(bad), "entry").len(), 1, "{bad}");
+            assert_eq!(violations(&code(bad), "entry").len(), 1, "{bad}");
         }
     }
 }

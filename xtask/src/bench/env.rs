@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! What the benchmark's guests are made of.
+//! The benchmark's guests.
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use vm_tests::{artifacts::Artifacts, guest::Config};
 
 use super::peers::{self, Account};
@@ -18,26 +18,33 @@ use crate::{
     workspace::Workspace,
 };
 
-/// All that there is to measure, built.
+/// What the benchmark needs in a guest, built.
 pub struct BenchEnv {
-    /// The kernel that is measured.
+    /// The measured kernel.
     pub choice: Choice,
-    /// Where the guest is: the kernel `vm`, and ours in it.
-    folder: PathBuf,
-    /// A peer that is not in it.
+    /// `ACCOUNT` of xtables-addons, for the measured kernel.
     pub account: Account,
+    /// The folder with the guest's files.
+    folder: PathBuf,
 }
 
 impl BenchEnv {
     /// Builds what has changed.
+    ///
+    /// # Errors
+    /// If the configuration is one of the deployable ones, which have no pktgen.
     pub fn prepare(ws: &Workspace, choice: Choice) -> Result<Self> {
+        ensure!(
+            !choice.config.is_deployable(),
+            "the kernel configuration {} has no packet generator (CONFIG_NET_PKTGEN): use --config test or debug",
+            choice.config
+        );
         let _lock = setup::require(ws)?;
         let root = BuildRoot::prepare(ws)?;
         let kernel = kernel::build(ws, &root, &choice)?;
-        let iptables = iptables::build(ws, &root)?;
-        let account = peers::account(ws, &root, &kernel, &iptables)?;
+        let account = peers::account(ws, &root, &kernel, &iptables::build(ws, &root)?)?;
         let folder = guest::build(ws, &choice)?;
-        Ok(Self { choice, folder, account })
+        Ok(Self { choice, account, folder })
     }
 
     /// A guest whose clock counts instructions.
@@ -45,20 +52,13 @@ impl BenchEnv {
         Ok(config(Artifacts::from_dir(&self.folder)?))
     }
 
-    /// The same with room for Debian's programs that count, and those programs.
-    pub fn with_programs(&self, ws: &Workspace) -> Result<Programs> {
+    /// Like [`BenchEnv::config`], with pmacct and with memory for counters in user space. Also returns
+    /// the Debian package of ipfm.
+    pub fn config_with_programs(&self, ws: &Workspace) -> Result<(Config, PathBuf)> {
         let _lock = setup::require(ws)?;
         let config = Config { memory_mib: 1024, ..config(peers::guest(ws, &self.folder)?) };
-        Ok(Programs { config, ipfm: peers::ipfm(ws)? })
+        Ok((config, peers::ipfm(ws)?))
     }
-}
-
-/// A guest with programs that count.
-pub struct Programs {
-    /// The guest, which has pmacct.
-    pub config: Config,
-    /// The package of another one.
-    pub ipfm: PathBuf,
 }
 
 fn config(artifacts: Artifacts) -> Config {

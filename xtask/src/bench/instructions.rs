@@ -1,60 +1,64 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! How many instructions a packet costs the kernel.
+//! The number of instructions that the kernel executes per packet.
 //!
-//! The guest has one CPU, and its clock counts the instructions that it executes, one a nanosecond. pktgen
-//! hands packets for others straight to a device's receive path: what it says that a packet took is how many
-//! instructions it took, and says the same each time, but for a timer's interrupt here and there.
-
-use std::{fs, path::Path};
+//! The guest has one CPU, and its clock advances by one nanosecond per executed instruction:
+//! <https://www.qemu.org/docs/master/devel/tcg-icount.html>. pktgen passes packets for other hosts to a
+//! device's receive path. The time that it reports per packet is the number of instructions per packet.
+//! It is repeatable, except for a few timer interrupts.
 
 use anyhow::{Context, Result, ensure};
-use serde::Serialize;
+use fs_err as fs;
+use serde::{Deserialize, Serialize};
 use vm_tests::guest::Guest;
 
 use super::{
     env::BenchEnv,
     peers::Account,
-    source::{Kind, Pace, Source, Traffic},
+    pktgen::{Kind, Pace, Pktgen, Traffic},
 };
 use crate::{ui::Step, workspace::Workspace};
 
-/// How many addresses send and receive.
-pub const ADDRESSES: [u32; 3] = [1, 1 << 8, 1 << 16];
-/// Packets at least, in each run.
+/// The numbers of addresses that send and receive.
+pub const ADDRESSES: &[u32] = &[1, 1 << 8, MOST];
+/// The largest of [`ADDRESSES`]. All targets are for this number.
+pub const MOST: u32 = 1 << 16;
+/// The smallest number of packets in a run.
 pub const PACKETS: u32 = 20_000;
 
-/// The extensions of the guest's iptables.
+/// The folder in which the guest's iptables looks for extensions.
 const EXTENSIONS: &str = "/usr/local/lib/xtables";
 
-/// Something that looks at packets.
+/// One row of the table of instructions.
 #[derive(Clone, Copy)]
 struct Case {
     name: &'static str,
-    /// The case whose cost is none of its own.
+    /// The case to compare with: the same without the rule. It precedes this case in [`CASES`].
     without: &'static str,
-    /// What is typed in the guest.
+    /// The shell commands that add the rule.
     setup: &'static str,
-    /// What the packets are.
     kind: Kind,
-    /// What it must have counted afterwards.
+    /// What the rule must have counted afterwards.
     counted: &'static [Counted],
-    /// The instructions that ours may add. Whoever has made it cheaper writes that here, too.
-    at_most: Option<f64>,
+    /// The most instructions that the rule may add, for [`MOST`] addresses. Lower it when the code
+    /// becomes faster.
+    limit: Option<f64>,
 }
 
-/// A command that prints numbers, each of which must be how many there were.
+/// A shell command that prints numbers, and what each of them must be.
 #[derive(Clone, Copy)]
 enum Counted {
+    /// The number of packets.
     Packets(&'static str),
-    /// Or a few less: a set of nftables leaves out packets of new addresses while it grows.
+    /// The number of packets, or at most one in a thousand less: a set of nftables skips some packets
+    /// with new addresses while it grows.
     MostPackets(&'static str),
-    /// Pairs of addresses, or a few more: where a set of flows is too full to remember all of its flows, some packets of
-    /// theirs count as new.
+    /// The number of pairs of addresses, or slightly more: if a flow set is full, it forgets flows, and
+    /// their next packets count as new connections.
     Flows(&'static str),
 }
 
 impl Counted {
-    /// Has the guest print them.
+    /// Runs the command in the guest and checks the numbers.
     fn check(self, guest: &mut Guest, packets: u64, pairs: u64) -> Result<()> {
         let (command, expected) = match self {
             Self::Packets(command) => (command, packets..=packets),
@@ -64,55 +68,54 @@ impl Counted {
         let printed = guest.must(&format!("{ELEMENTS}\n{command}"))?;
         let numbers: Result<Vec<u64>, _> = printed.split_whitespace().map(str::parse).collect();
         let right = numbers.is_ok_and(|all| !all.is_empty() && all.iter().all(|number| expected.contains(number)));
-        ensure!(right, "`{command}` says {}, not {expected:?}", printed.trim());
+        ensure!(right, "`{command}` printed {}, expected {expected:?}", printed.trim());
         Ok(())
     }
 }
 
-// The names of cases that others refer to. What is public has a target.
-const NOTHING: &str = "no rule";
+// The names of cases that other cases or targets refer to.
+const NOTHING: &str = "no rule, hook not in use";
 const EMPTY: &str = "empty chain PROMISC";
-const EMPTY_NFT: &str = "empty chain PROMISC of nftables";
-const EMPTY_IPV6: &str = "empty chain PROMISC of IPv6";
+const EMPTY_NFT: &str = "empty chain PROMISC, iptables-nft";
+const EMPTY_IPV6: &str = "empty chain PROMISC, IPv6";
 const INGRESS: &str = "empty chain at netdev ingress";
 pub const TRAFFIC: &str = "--traffic";
 pub const ALL: &str = "--traffic --ipconn --portconn";
 pub const ACCOUNT: &str = "ACCOUNT";
-pub const SET: &str = "nftables set of senders";
 pub const SETS: &str = "nftables sets of senders and receivers";
 
-/// The rule that all others are measured by.
+/// The rule of [`TRAFFIC`].
 pub const RULE_TRAFFIC: &str = "iptables-legacy -A PROMISC -m traffic --traffic --net 10.0.0.0/16 --name t";
 const RULE_ALL: &str = "iptables-legacy -A PROMISC -m traffic --traffic --ipconn --portconn --net 10.0.0.0/16 --name t";
 
-/// The bytes that the table has as sent and as received, in packets.
+/// Prints the sent and the received bytes of a table, divided by the size of a packet.
 pub const TABLE: &str =
     "awk 'NR > 1 { out += $2; in_ += $3 } END { printf \"%d %d\", out / 46, in_ / 46 }' /proc/net/xt_traffic/t";
 const TABLE_IPV6: &str =
     "awk 'NR > 1 { out += $2; in_ += $3 } END { printf \"%d %d\", out / 64, in_ / 64 }' /proc/net/xt_traffic/t";
-/// The connections that addresses have begun and accepted, and those of ports.
+/// Prints the started and the accepted connections of all addresses, and of all ports.
 const CONNECTIONS: &str = "for file in ipconn portconn; do \
     awk 'NR > 1 { out += $2; in_ += $3 } END { print out, in_ }' /proc/net/xt_traffic/t.$file; done";
-/// The frames for others that the device has dropped.
+/// Prints the number of frames for other hosts that the device has dropped.
 const DROPPED: &str = "ip -j -s -s link show mirror0 | grep -o '\"otherhost\":[0-9]*' | cut -d: -f2";
 
-const CASES: [Case; 16] = [
+const CASES: &[Case] = &[
     Case { name: NOTHING, without: NOTHING, ..RULES },
     Case { name: EMPTY, without: EMPTY, setup: "iptables-legacy -L PROMISC", ..RULES },
     Case { name: "a rule that matches nothing", setup: "iptables-legacy -A PROMISC -s 192.0.2.1", ..RULES },
-    Case { name: TRAFFIC, setup: RULE_TRAFFIC, counted: &[Counted::Packets(TABLE)], at_most: Some(230.0), ..RULES },
+    Case { name: TRAFFIC, setup: RULE_TRAFFIC, counted: &[Counted::Packets(TABLE)], limit: Some(230.0), ..RULES },
     Case {
-        name: "--traffic, hashed",
+        name: "--traffic, hashed rows (0.0.0.0/0)",
         setup: "iptables-legacy -A PROMISC -m traffic --traffic --net 0.0.0.0/0 --name t",
         counted: &[Counted::Packets(TABLE)],
-        at_most: Some(322.0),
+        limit: Some(322.0),
         ..RULES
     },
     Case {
         name: ALL,
         setup: RULE_ALL,
         counted: &[Counted::Packets(TABLE), Counted::Flows(CONNECTIONS)],
-        at_most: Some(387.0),
+        limit: Some(387.0),
         ..RULES
     },
     Case {
@@ -120,7 +123,7 @@ const CASES: [Case; 16] = [
         setup: RULE_ALL,
         kind: Kind::Ipv4Flows,
         counted: &[Counted::Packets(TABLE), Counted::Packets(CONNECTIONS)],
-        at_most: Some(830.0),
+        limit: Some(830.0),
         ..RULES
     },
     Case {
@@ -142,7 +145,7 @@ const CASES: [Case; 16] = [
         without: EMPTY_NFT,
         setup: "iptables-nft -A PROMISC -m traffic --traffic --net 10.0.0.0/16 --name t",
         counted: &[Counted::Packets(TABLE)],
-        at_most: Some(243.0),
+        limit: Some(243.0),
         ..RULES
     },
     Case { name: EMPTY_IPV6, without: EMPTY_IPV6, setup: "ip6tables-legacy -L PROMISC", kind: Kind::Ipv6, ..RULES },
@@ -152,7 +155,7 @@ const CASES: [Case; 16] = [
         setup: "ip6tables-legacy -A PROMISC -m traffic --traffic --net fd00::/48 --name t",
         kind: Kind::Ipv6,
         counted: &[Counted::Packets(TABLE_IPV6)],
-        at_most: Some(418.0),
+        limit: Some(418.0),
     },
     Case {
         name: "all three, IPv6",
@@ -160,7 +163,7 @@ const CASES: [Case; 16] = [
         setup: "ip6tables-legacy -A PROMISC -m traffic --traffic --ipconn --portconn --net fd00::/48 --name t",
         kind: Kind::Ipv6,
         counted: &[Counted::Packets(TABLE_IPV6), Counted::Flows(CONNECTIONS)],
-        at_most: Some(605.0),
+        limit: Some(605.0),
     },
     Case {
         name: INGRESS,
@@ -170,7 +173,7 @@ const CASES: [Case; 16] = [
         ..RULES
     },
     Case {
-        name: SET,
+        name: "nftables set of senders",
         without: INGRESS,
         setup: "nft -f - <<END
 table netdev bench {
@@ -199,68 +202,74 @@ END",
     },
 ];
 
-/// What most cases are like.
-const RULES: Case = Case { name: "", without: EMPTY, setup: "", kind: Kind::Ipv4, counted: &[], at_most: None };
+/// The defaults of a case.
+const RULES: Case = Case { name: "", without: EMPTY, setup: "", kind: Kind::Ipv4, counted: &[], limit: None };
 
-/// Prints the packets that the counters of a set have.
+/// A shell function that prints the sum of the packet counters of a set.
 const ELEMENTS: &str = "elements() {
     nft list set netdev bench $1 | grep -o 'counter packets [0-9]*' | awk '{ sum += $3 } END { printf \"%d \", sum }'
 }";
 
-/// One figure.
-#[derive(Clone, Debug, Serialize)]
+/// The result of a case for one number of addresses.
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Cost {
-    /// What looks at the packets.
+    /// The name of the case.
     pub case: String,
-    /// How many addresses send and receive.
+    /// The number of addresses that send and receive.
     pub addresses: u32,
-    /// Instructions for a packet, from pktgen and back.
+    /// Instructions per packet, including those of pktgen.
     pub instructions: f64,
-    /// Those that would not be executed without the rule.
+    /// Instructions per packet that the rule adds.
     pub added: f64,
-    /// How many it may add at most, where that is known.
-    #[serde(skip)]
-    pub at_most: Option<f64>,
+    /// The most instructions that the rule may add, if there is a limit.
+    pub limit: Option<f64>,
 }
 
-/// Measures every case; only one number of addresses if it is to be `quick`.
+impl Cost {
+    /// Whether the limit is met. A rule that adds nothing was not measured properly.
+    pub fn met(&self) -> Option<bool> {
+        self.limit.map(|limit| self.added > 0.0 && self.added <= limit)
+    }
+}
+
+/// Measures every case; if `quick`, only with [`MOST`] addresses.
 pub fn measure(ws: &Workspace, env: &BenchEnv, quick: bool) -> Result<Vec<Cost>> {
-    let numbers = if quick { &ADDRESSES[2..] } else { &ADDRESSES[..] };
+    let numbers = if quick { &[MOST] } else { ADDRESSES };
     let mut step = ws.step("bench-instructions", "counting instructions")?;
     let mut costs: Vec<Cost> = Vec::new();
-    for case in &CASES {
-        costs.extend(costs_of(env, case, numbers, &mut step).with_context(|| case.name.to_owned())?);
+    for case in CASES {
+        let mut measured = measure_case(env, case, numbers, &mut step).with_context(|| case.name.to_owned())?;
+        for cost in &mut measured {
+            let base = costs.iter().find(|base| base.case == case.without && base.addresses == cost.addresses);
+            cost.added = base.map_or(0.0, |base| cost.instructions - base.instructions);
+        }
+        costs.extend(measured);
     }
     step.finish();
-    let whole = costs.clone();
-    for cost in &mut costs {
-        let without = CASES.iter().find(|case| case.name == cost.case).map(|case| case.without);
-        let base = whole.iter().find(|base| Some(base.case.as_str()) == without && base.addresses == cost.addresses);
-        cost.added = cost.instructions - base.context("nothing to compare with")?.instructions;
-    }
     Ok(costs)
 }
 
-/// One guest for one case: what another case leaves behind costs nothing here.
-fn costs_of(env: &BenchEnv, case: &Case, numbers: &[u32], step: &mut Step) -> Result<Vec<Cost>> {
+/// Measures a case in a guest of its own, so that cases do not influence each other.
+fn measure_case(env: &BenchEnv, case: &Case, numbers: &[u32], step: &mut Step) -> Result<Vec<Cost>> {
     let mut guest = Guest::boot(&env.config()?)?;
     if case.name == ACCOUNT {
         install_account(&mut guest, &env.account)?;
     }
-    let source = Source::new(&mut guest)?;
+    let pktgen = Pktgen::new(&mut guest)?;
     if !case.setup.is_empty() {
         guest.must(case.setup)?;
     }
     let (mut costs, mut sent, mut pairs) = (Vec::new(), 0, 0);
     for &addresses in numbers {
         step.line(&format!("{}, {addresses} addresses", case.name));
-        let packets = PACKETS.max(case.kind.to_all(addresses));
+        let packets = PACKETS.max(case.kind.min_packets(addresses));
         let traffic = Traffic { addresses, packets, pace: Pace::Each, kind: case.kind };
-        let microseconds = source.send_twice(&mut guest, traffic)?;
+        let microseconds = pktgen.send_twice(&mut guest, traffic)?;
         sent += 2 * u64::from(packets);
         pairs += u64::from(traffic.pairs());
         let instructions = microseconds * 1000.0 / f64::from(packets);
-        costs.push(Cost { case: case.name.into(), addresses, instructions, added: 0.0, at_most: case.at_most });
+        let limit = case.limit.filter(|_| addresses == MOST);
+        costs.push(Cost { case: case.name.into(), addresses, instructions, added: 0.0, limit });
     }
     for counted in [Counted::Packets(DROPPED)].iter().chain(case.counted) {
         counted.check(&mut guest, sent, pairs)?;
@@ -275,13 +284,9 @@ fn install_account(guest: &mut Guest, account: &Account) -> Result<()> {
         (&account.library, &format!("{EXTENSIONS}/libxt_ACCOUNT.so")),
         (&account.reader, "/usr/local/bin/iptaccount"),
     ] {
-        guest.write(place, &read(file)?)?;
+        guest.write(place, &fs::read(file)?)?;
     }
     guest.must("chmod 755 /usr/local/bin/iptaccount").map(drop)
-}
-
-pub fn read(file: &Path) -> Result<Vec<u8>> {
-    fs::read(file).with_context(|| format!("cannot read {}", file.display()))
 }
 
 #[cfg(test)]
@@ -289,10 +294,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_case_has_something_to_compare_with() {
-        for case in &CASES {
-            let base = CASES.iter().find(|base| base.name == case.without);
+    fn every_case_is_compared_with_an_earlier_base_case() {
+        for (number, case) in CASES.iter().enumerate() {
+            let base = CASES[..=number].iter().find(|base| base.name == case.without);
             assert!(base.is_some_and(|base| base.without == base.name), "{}", case.name);
         }
+    }
+
+    #[test]
+    fn a_limit_is_met_by_a_positive_cost_up_to_it() {
+        let met =
+            |added| Cost { case: "ours".into(), addresses: 1, instructions: 0.0, added, limit: Some(250.0) }.met();
+        assert_eq!([250.0, 251.0, -1.0].map(met), [Some(true), Some(false), Some(false)]);
     }
 }

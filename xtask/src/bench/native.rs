@@ -1,52 +1,55 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! How long a packet takes this machine's own CPU, without a kernel around it: `module/benches/packet.rs`.
+//! The time per packet on the host, without a kernel: `module/benches/packet.rs`.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use fs_err as fs;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use walkdir::WalkDir;
 use xshell::{Shell, cmd};
 
 use crate::workspace::{Workspace, remove_tree};
 
-/// One figure.
-#[derive(Clone, Debug, Serialize)]
+/// A measured time.
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Time {
-    /// `hot`, `mixed`, `cold`, `threads`, `read` while the table is being read, or `draw`, which is what all others contain:
-    /// making the packet.
+    /// `hot`, `mixed`, `cold`, `threads`, `read` (during reads of the table), or `draw` (only making a
+    /// packet, which all others include).
     pub group: String,
-    /// What is counted, and the length of the network's prefix: 16 for direct rows, 8 for hashed ones. Where threads are
-    /// counted, also how many addresses send and receive.
+    /// What is counted (`traffic` or `all`), and the length of the network's prefix: 16 for direct rows,
+    /// 8 for hashed ones. In the group `threads` also the number of addresses.
     pub case: String,
-    /// How many addresses do, or how many threads count.
+    /// The number of addresses; in the groups `threads` and `draw` the number of threads.
     pub number: u32,
-    /// Nanoseconds for a packet: the median.
+    /// Nanoseconds per packet: the median.
     pub nanoseconds: f64,
-    /// Between which it lies, in 95 cases of 100.
+    /// The 95 % confidence interval of the median.
     pub interval: [f64; 2],
 }
 
-/// What it takes to know an address.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+/// The memory of a table.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub struct Memory {
-    /// As for a time.
+    /// Like [`Time::case`].
     pub case: String,
-    /// How many addresses are known.
+    /// The number of addresses in the table.
     pub addresses: u32,
-    /// Bytes for each of them, on each CPU that has seen it: the row, and what finds it.
+    /// Bytes per address and CPU: rows and index.
     pub bytes: f64,
 }
 
-/// All figures of this machine.
-#[derive(Clone, Debug, Default)]
-pub struct Native {
-    /// What packets take.
-    pub times: Vec<Time>,
-    /// What addresses take.
-    pub memory: Vec<Memory>,
+/// A line of the benchmark's output that is not criterion's.
+#[derive(Deserialize)]
+struct Line {
+    memory: Memory,
 }
 
-/// What criterion writes into `benchmark.json`.
+// Criterion's stable output needs the program cargo-criterion, and its CSV files are deprecated and have
+// no median. These structures match the private files of the version in Cargo.lock:
+// <https://bheisler.github.io/criterion.rs/book/user_guide/csv_output.html>
+
+/// Criterion's `benchmark.json`.
 #[derive(Deserialize)]
 struct Benchmark {
     group_id: String,
@@ -54,7 +57,7 @@ struct Benchmark {
     value_str: String,
 }
 
-/// The part of `estimates.json` that is of interest, in nanoseconds.
+/// The median in criterion's `estimates.json`, in nanoseconds.
 #[derive(Deserialize)]
 struct Estimates {
     median: Estimate,
@@ -72,50 +75,44 @@ struct Interval {
     upper_bound: f64,
 }
 
-/// Runs the benchmark, for a short time if it is to be `quick`.
-pub fn measure(ws: &Workspace, quick: bool) -> Result<Native> {
+/// Runs the benchmark, with shorter measurements if `quick`.
+pub fn measure(ws: &Workspace, quick: bool) -> Result<(Vec<Time>, Vec<Memory>)> {
     let sh = Shell::new()?;
     sh.change_dir(ws.repo());
-    // Not where those who run the benchmark themselves keep theirs.
+    // Not the default folder, which contains the results of manual runs.
     let results = ws.target("bench").join("criterion");
-    // Benchmarks that are no more must not be found.
+    // Remove the results of benchmarks that no longer exist.
     remove_tree(&results)?;
     let time: &[&str] = if quick { &["--warm-up-time", "0.2", "--measurement-time", "0.5"] } else { &[] };
-    let mut step = ws.step("bench-native", "timing the accounting on this machine")?;
-    let bench = cmd!(sh, "cargo bench --quiet --package xt-traffic-accounting --bench packet -- --noplot {time...}")
+    let mut step = ws.step("bench-native", "timing the accounting on the host")?;
+    let package = "xt-traffic-accounting";
+    let bench = cmd!(sh, "cargo bench --locked --quiet --package {package} --bench packet -- --noplot {time...}")
         .env("CRITERION_HOME", &results);
     let mut memory = Vec::new();
-    step.run_watching(bench.into(), |line| memory.extend(Memory::from_line(line)))?;
+    step.run_watching(bench.into(), |line| memory.extend(memory_in(line)))?;
     step.finish();
-    ensure!(!memory.is_empty(), "the benchmark says nothing about memory");
+    ensure!(!memory.is_empty(), "the benchmark printed no line about memory");
     let mut times = Vec::new();
-    collect(&results, &mut times)?;
-    times.sort_by(|a, b| (&a.group, &a.case, a.number).cmp(&(&b.group, &b.case, b.number)));
-    memory.sort_by(|a, b| (&a.case, a.addresses).cmp(&(&b.case, b.addresses)));
-    Ok(Native { times, memory })
-}
-
-impl Memory {
-    /// Reads a line of the benchmark, if it is about memory: "memory", the case, addresses, bytes.
-    fn from_line(line: &str) -> Option<Self> {
-        let mut words = line.strip_prefix("memory ")?.split_whitespace();
-        let case = words.next()?.to_owned();
-        let (addresses, bytes) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
-        Some(Self { case, addresses, bytes })
-    }
-}
-
-/// Finds all results below `folder`.
-fn collect(folder: &Path, times: &mut Vec<Time>) -> Result<()> {
-    for entry in fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))? {
-        let path = entry?.path();
-        if path.file_name().is_some_and(|name| name == "new") {
-            times.push(read(&path)?);
-        } else if path.is_dir() {
-            collect(&path, times)?;
+    for entry in WalkDir::new(&results) {
+        let entry = entry?;
+        if entry.file_name() == "new" {
+            times.push(read(entry.path())?);
         }
     }
-    Ok(())
+    times.sort_by(|a, b| (&a.group, &a.case, a.number).cmp(&(&b.group, &b.case, b.number)));
+    memory.sort_by(|a, b| (&a.case, a.addresses).cmp(&(&b.case, b.addresses)));
+    Ok((times, memory))
+}
+
+/// The median of one measurement, in nanoseconds per packet.
+pub fn find(times: &[Time], group: &str, case: &str, number: u32) -> Option<f64> {
+    let is = |time: &&Time| time.group == group && time.case == case && time.number == number;
+    times.iter().find(is).map(|time| time.nanoseconds)
+}
+
+/// The figure in a line of the benchmark's output, if it has one.
+fn memory_in(line: &str) -> Option<Memory> {
+    serde_json::from_str(line).ok().map(|Line { memory }| memory)
 }
 
 fn read(folder: &Path) -> Result<Time> {
@@ -128,8 +125,7 @@ fn read(folder: &Path) -> Result<Time> {
 }
 
 fn json<T: DeserializeOwned>(file: &Path) -> Result<T> {
-    let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-    serde_json::from_str(&text).with_context(|| format!("{} is not what criterion writes", file.display()))
+    serde_json::from_slice(&fs::read(file)?).with_context(|| format!("unknown format of {}", file.display()))
 }
 
 #[cfg(test)]
@@ -137,11 +133,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_about_memory() {
-        let memory = Memory { case: "all/8".into(), addresses: 256, bytes: 84.5 };
-        assert_eq!(Memory::from_line("memory all/8 256 84.5"), Some(memory));
-        for other in ["memory all/8 256", "all/8 256 84.5", "memory all/8 many 84.5", ""] {
-            assert_eq!(Memory::from_line(other), None, "{other}");
+    fn lines_about_memory_are_parsed() {
+        let line = r#"{"memory": {"case": "all/8", "addresses": 256, "bytes": 84.5}}"#;
+        assert_eq!(memory_in(line), Some(Memory { case: "all/8".into(), addresses: 256, bytes: 84.5 }));
+        let without_bytes = r#"{"memory": {"case": "all/8", "addresses": 256}}"#;
+        let wrong_number = r#"{"memory": {"case": "all/8", "addresses": "many", "bytes": 84.5}}"#;
+        for other in [without_bytes, wrong_number, "hot/all/8/256   time: [8.4 ns 8.5 ns 8.6 ns]", ""] {
+            assert_eq!(memory_in(other), None, "{other}");
         }
     }
 }

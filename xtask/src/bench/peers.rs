@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The peers: ACCOUNT of xtables-addons, built for our kernel and our iptables, a guest with Debian's pmacct, and ipfm.
+//! The other counters: `ACCOUNT` of xtables-addons, built for our kernel and our iptables, and
+//! pmacct and ipfm from Debian.
 
-use std::{
-    fs,
-    os::unix::fs::symlink,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use fs_err::{self as fs, os::unix::fs::symlink};
 use serde::Deserialize;
 use vm_tests::artifacts::Artifacts;
 
@@ -19,7 +17,7 @@ use crate::{
     workspace::{Workspace, file_name},
 };
 
-/// The pins of `peers.toml`.
+/// The content of `peers.toml`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Peers {
@@ -31,47 +29,46 @@ struct Peers {
 impl Peers {
     fn read(ws: &Workspace) -> Result<Self> {
         let file = ws.repo().join("xtask/peers.toml");
-        let text = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
-        toml::from_str(&text).with_context(|| format!("{} is wrong", file.display()))
+        toml::from_str(&fs::read_to_string(&file)?).with_context(|| format!("cannot parse {}", file.display()))
     }
 }
 
-/// A guest like the one in the folder `guest`, with the packages of the peers.
+/// The guest in the folder `guest`, with the Debian packages in `peers.toml`.
 pub fn guest(ws: &Workspace, guest: &Path) -> Result<Artifacts> {
     let base = guest_root::prepare_with(ws, &Peers::read(ws)?.packages)?;
     let folder = ws.target("guest").join("peers");
-    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    fs::create_dir_all(&folder)?;
     let files = [("bzImage", guest.join("bzImage")), ("base.cpio", base), ("overlay.cpio", guest.join("overlay.cpio"))];
     for (name, from) in files {
         let link = folder.join(name);
         remove_if_exists(&link)?;
-        symlink(&from, &link).with_context(|| format!("cannot make {}", link.display()))?;
+        symlink(&from, &link)?;
     }
     Artifacts::from_dir(&folder)
 }
 
-/// The version of the xtables-addons that ACCOUNT comes from.
-pub fn account_version(ws: &Workspace) -> Result<String> {
+/// The version of xtables-addons.
+pub fn xtables_addons_version(ws: &Workspace) -> Result<String> {
     Ok(Peers::read(ws)?.xtables_addons.version)
 }
 
-/// The package of ipfm, which needs nothing that pmacct does not.
+/// The Debian package of ipfm. It needs no library that pmacct does not need.
 pub fn ipfm(ws: &Workspace) -> Result<PathBuf> {
     fetch::pinned(ws, &Peers::read(ws)?.ipfm)
 }
 
-/// The kernel's half of ACCOUNT, and that of iptables.
+/// The built `ACCOUNT`.
 pub struct Account {
-    /// `xt_ACCOUNT.ko`
+    /// The kernel module `xt_ACCOUNT.ko`.
     pub module: PathBuf,
-    /// `libxt_ACCOUNT.so`
+    /// The iptables extension `libxt_ACCOUNT.so`.
     pub library: PathBuf,
-    /// `iptaccount`, which prints what was counted.
+    /// The program `iptaccount`, which prints the counters.
     pub reader: PathBuf,
 }
 
-/// Takes what belongs to ACCOUNT out of the tarball and builds it. There is no configure: that would
-/// look for a kernel with all that the other extensions need.
+/// Unpacks `ACCOUNT` and builds its programs. It does not run `configure`, which requires a kernel with
+/// everything that the other extensions of xtables-addons need.
 const SCRIPT: &str = "\
 rm -rf * && tar --extract --file \"/src/$1\" --strip-components 1
 cd extensions/ACCOUNT && cp ../compat_*.h .
@@ -79,9 +76,9 @@ echo 'obj-m += xt_ACCOUNT.o' >Kbuild
 gcc -O2 -fPIC -shared -D_INIT=libxt_ACCOUNT_init -I/repo -I. -o /out/libxt_ACCOUNT.so libxt_ACCOUNT.c
 gcc -O2 -I/repo -I. -o /out/iptaccount iptaccount.c libxt_ACCOUNT_cl.c";
 
-/// Builds it when it, the kernel or iptables has changed.
+/// Builds `ACCOUNT` if its source, the kernel or iptables has changed.
 pub fn account(ws: &Workspace, root: &BuildRoot, kernel: &Kernel, iptables: &Iptables) -> Result<Account> {
-    let Peers { xtables_addons, .. } = Peers::read(ws)?;
+    let source = Peers::read(ws)?.xtables_addons;
     let out = ws.target("build").join("account");
     let account = Account {
         module: out.join("xt_ACCOUNT.ko"),
@@ -89,7 +86,7 @@ pub fn account(ws: &Workspace, root: &BuildRoot, kernel: &Kernel, iptables: &Ipt
         reader: out.join("iptaccount"),
     };
     let stamp = Recipe::new("account 2")
-        .text("source", &xtables_addons.sha256)
+        .text("source", &source.sha256)
         .text("script", SCRIPT)
         .text("kernel", kernel.stamp.as_str())
         .text("iptables", iptables.stamp.as_str())
@@ -98,17 +95,17 @@ pub fn account(ws: &Workspace, root: &BuildRoot, kernel: &Kernel, iptables: &Ipt
     if stamp.is_in(&stamp_file) {
         return Ok(account);
     }
-    fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
+    fs::create_dir_all(&out)?;
     remove_if_exists(&stamp_file)?;
-    let tarball = fetch::pinned(ws, &xtables_addons)?;
-    let downloads = tarball.parent().context("a download lies in no folder")?;
+    let tarball = fetch::pinned(ws, &source)?;
+    let downloads = tarball.parent().context("the download has no parent folder")?;
     let mut step = ws.step("account", "building ACCOUNT of xtables-addons")?;
     let headers = iptables.installed.join("usr/local/include");
     let sandbox = root.sandbox().bind_ro(downloads, "src").bind_ro(&headers, "repo").bind_rw(&out, "out");
     step.run(sandbox.command("out", &["sh", "-euc", SCRIPT, "-", &file_name(&tarball)]))?;
     let sandbox = root.sandbox().bind_ro(&kernel.source, "src").bind_ro(&kernel.objects, "build").bind_rw(&out, "out");
     step.run(sandbox.command("out", &["make", "-C", "/build", "M=/out/extensions/ACCOUNT", "modules"]))?;
-    fs::rename(out.join("extensions/ACCOUNT/xt_ACCOUNT.ko"), &account.module).context("there is no xt_ACCOUNT.ko")?;
+    fs::rename(out.join("extensions/ACCOUNT/xt_ACCOUNT.ko"), &account.module)?;
     step.finish();
     stamp.write(&stamp_file)?;
     Ok(account)

@@ -1,51 +1,55 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! How many packets a second are counted without losing one, beside a program that is sent copies of them.
+//! The highest rate of packets that a counter counts without loss, compared with programs in user space.
 //!
-//! The guest has one CPU, which has to do everything, and its clock counts instructions: it is a CPU that executes 10^9 of
-//! them in a second. A rate is kept when everything that was sent at it, for some seconds, has been counted.
+//! The guest has one CPU, which does everything. Its clock counts instructions: the CPU executes 10^9
+//! per second. A rate is kept if all packets of some seconds have been counted.
 
 use anyhow::{Context, Result, bail, ensure};
-use serde::Serialize;
-use vm_tests::guest::Guest;
+use fs_err as fs;
+use serde::{Deserialize, Serialize};
+use vm_tests::guest::{Config, Guest};
 
 use super::{
-    env::{BenchEnv, Programs},
-    instructions::{RULE_TRAFFIC, TABLE, TRAFFIC, read},
-    source::{BURST, Kind, Pace, Source, Traffic},
+    env::BenchEnv,
+    instructions::{RULE_TRAFFIC, TABLE, TRAFFIC},
+    pktgen::{BURST, Kind, Pace, Pktgen, Traffic},
 };
 use crate::{ui::Step, workspace::Workspace};
 
-/// How many addresses send and receive.
+/// The number of addresses that send and receive.
 const ADDRESSES: u32 = 1 << 8;
-/// How long packets are sent at a rate.
+/// The time for which packets are sent at a rate.
 const SECONDS: u32 = 2;
-/// Packets a second of which nobody can take more.
-const MANY: u32 = 1_000_000;
-/// The lowest rate, which anybody has to keep.
+/// The lowest rate, in packets per second. Every counter must keep it.
 const LOWEST: u32 = 8_000;
-/// Halvings of the last step, when the rate that is not kept is known.
+/// More packets per second than the guest can receive.
+const MANY: u32 = 1_000_000;
+/// The number of times that the last step is halved, when a rate that is not kept is known.
 const HALVINGS: u32 = 4;
 
-/// Somebody who counts.
+/// A counter under test.
 struct Counter {
     name: &'static str,
-    /// Prints its version, if it is not ours.
+    /// A shell command that prints a text with the version; empty for our own.
     version: &'static str,
+    /// The shell commands that start it.
     setup: &'static str,
-    /// How many packets it may have taken that it shows only when the next ones come.
+    /// The most packets that it may have counted but shows only after the next ones.
     pending: u64,
-    /// Prints how many packets it has counted since it was set up; twice, if it tells those sent from those received.
+    /// A shell command that prints the number of packets counted since the start; twice if it counts
+    /// sent and received packets separately.
     counted: &'static str,
 }
 
-/// The program's name.
+/// The counter that has a target.
 pub const PMACCTD: &str = "pmacctd";
 const IPFM: &str = "ipfm";
 
-const COUNTERS: [Counter; 3] = [
+const COUNTERS: &[Counter] = &[
     Counter { name: TRAFFIC, version: "", setup: RULE_TRAFFIC, pending: 0, counted: TABLE },
-    // Each packet is one of its sender's and one of its receiver's. The sizes are what its documentation advises for
-    // many packets.
+    // It counts each packet for the sender and for the receiver. The sizes are those that its
+    // documentation recommends for high rates:
+    // <https://sources.debian.org/src/pmacct/latest/CONFIG-KEYS/>
     Counter {
         name: PMACCTD,
         version: "pmacctd -V 2>&1 | head -n 1",
@@ -61,12 +65,12 @@ plugin_buffer_size: 65536
 pmacctd_pipe_size: 67108864
 END
 pmacctd -f /tmp/pmacctd.conf && sleep 2",
-        // A buffer of 64 KiB for the plugin: its records have more than 128 bytes.
+        // The records in the buffer of 64 KiB have more than 128 bytes.
         pending: 512,
         counted: "pmacct -s -p /tmp/pmacctd.pipe | awk '$2 ~ /^[0-9]+$/ { sum += $2 } END { printf \"%d\", sum / 2 }'",
     },
-    // Its file has each host's bytes in, out and in all. It is written when a packet comes, if that is a second or more
-    // after the last time: a ping that leaves through the port is one.
+    // It prints the bytes of each host: in, out, total. It writes its file when a packet arrives at least
+    // a second after the last write. The ping is such a packet.
     Counter {
         name: IPFM,
         version: "ar -p /ipfm.deb control.tar.xz | unxz | tar -xO ./control | grep '^Version'",
@@ -83,108 +87,130 @@ ip address add 192.0.2.1/24 dev mirror0 && ipfm -c /tmp/ipfm.conf && sleep 2",
     },
 ];
 
-/// One figure.
-#[derive(Clone, Debug, Serialize)]
+/// The highest rate of a counter.
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Rate {
-    /// Who counts.
+    /// The name of the counter.
     pub counter: String,
-    /// What it says of its version, if it is not ours.
+    /// Its version; empty for our own.
     pub version: String,
-    /// Packets a second, the highest rate that was kept.
+    /// Packets per second.
     pub packets: f64,
-    /// Whether that is as fast as they could be received.
-    pub all: bool,
+    /// Whether the receive path of the kernel was the limit.
+    pub receive_limit: bool,
 }
 
-/// Looks for the rate of each.
+/// Measures every counter.
 pub fn measure(ws: &Workspace, env: &BenchEnv) -> Result<Vec<Rate>> {
-    let programs = env.with_programs(ws)?;
+    let (config, ipfm) = env.config_with_programs(ws)?;
+    let ipfm = fs::read(ipfm)?;
     let mut step = ws.step("bench-rates", "sending packets")?;
-    let rate = |counter: &Counter| rate_of(&programs, counter, &mut step).with_context(|| counter.name.to_owned());
+    let rate = |counter| measure_counter(&config, &ipfm, counter, &mut step).with_context(|| counter.name.to_owned());
     let rates = COUNTERS.iter().map(rate).collect::<Result<_>>()?;
     step.finish();
     Ok(rates)
 }
 
-fn rate_of(programs: &Programs, counter: &Counter, step: &mut Step) -> Result<Rate> {
-    let mut guest = Guest::boot(&programs.config)?;
-    guest.write("/ipfm.deb", &read(&programs.ipfm)?)?;
-    let source = Source::new(&mut guest)?;
+fn measure_counter(config: &Config, ipfm: &[u8], counter: &Counter, step: &mut Step) -> Result<Rate> {
+    let mut guest = Guest::boot(config)?;
+    guest.write("/ipfm.deb", ipfm)?;
+    let pktgen = Pktgen::new(&mut guest)?;
     guest.must(counter.setup)?;
-    let version = guest.must(counter.version)?.trim().to_owned();
-    let mut trial = Trial { guest, source, counter, step, sent: 0, lost: 0 };
-    let (packets, all) = highest(&mut trial)?;
+    let version = version_in(&guest.must(counter.version)?).to_owned();
+    let mut trial = Trial { guest, pktgen, counter, step, sent: 0, lost: 0 };
+    let (packets, receive_limit) = highest(&mut trial)?;
     trial.guest.finish()?;
-    Ok(Rate { counter: counter.name.into(), version, packets, all })
+    Ok(Rate { counter: counter.name.into(), version, packets, receive_limit })
 }
 
-/// The highest rate, and whether that is as fast as packets can be received: doubles it while it is kept, then halves the
-/// last step.
+/// The first number with a dot in a text, or nothing.
+fn version_in(text: &str) -> &str {
+    let mut numbers = text.split(|c: char| !c.is_ascii_digit() && c != '.').map(|number| number.trim_matches('.'));
+    numbers.find(|number| number.contains('.')).unwrap_or_default()
+}
+
+/// The highest rate that is kept, and whether the receive path is the limit. Doubles the rate until it
+/// is not kept, then halves the last step.
 fn highest(trial: &mut Trial) -> Result<(f64, bool)> {
-    let (mut kept, true) = trial.at(Some(LOWEST))? else { bail!("not even {LOWEST} packets a second are counted") };
-    if let (sent, true) = trial.at(None)? {
-        return Ok((sent, true));
+    let (mut highest, true) = trial.at(Some(LOWEST))? else {
+        bail!("it does not keep the lowest rate, {LOWEST} packets per second")
+    };
+    if let (actual, true) = trial.at(None)? {
+        return Ok((actual, true));
     }
     let (mut low, mut high) = (LOWEST, 2 * LOWEST);
-    while let (sent, true) = trial.at(Some(high))? {
-        (kept, low, high) = (sent, high, 2 * high);
+    while let (actual, true) = trial.at(Some(high))? {
+        (highest, low, high) = (actual, high, 2 * high);
     }
     for _ in 0..HALVINGS {
         let middle = low.midpoint(high);
         match trial.at(Some(middle))? {
-            (sent, true) => (kept, low) = (sent, middle),
+            (actual, true) => (highest, low) = (actual, middle),
             (_, false) => high = middle,
         }
     }
-    Ok((kept, false))
+    Ok((highest, false))
 }
 
-/// A counter at work.
+/// A running counter.
 struct Trial<'a> {
     guest: Guest,
-    source: Source,
+    pktgen: Pktgen,
     counter: &'a Counter,
     step: &'a mut Step,
-    /// Packets that were sent, and that have been lost.
+    /// The number of packets sent so far.
     sent: u64,
+    /// The number of packets lost so far.
     lost: u64,
 }
 
 impl Trial<'_> {
-    /// Sends at a rate, or as fast as it can. Gives the rate at which packets were really sent, and whether all were counted.
+    /// Sends at a rate, or as fast as possible. Returns the actual rate, and whether all packets were
+    /// counted.
     fn at(&mut self, rate: Option<u32>) -> Result<(f64, bool)> {
         let packets = (rate.unwrap_or(MANY) * SECONDS).next_multiple_of(BURST);
         let traffic = Traffic { addresses: ADDRESSES, packets, pace: Pace::Bursts(rate), kind: Kind::Ipv4 };
-        let microseconds = self.source.send(&mut self.guest, traffic)?;
+        let microseconds = self.pktgen.send(&mut self.guest, traffic)?;
         self.sent += u64::from(packets);
-        let missing = self.missing_after_a_while()?;
-        let whole = missing <= self.lost + self.counter.pending;
+        let missing = self.missing()?;
+        let kept = missing <= self.lost + self.counter.pending;
         let rate = f64::from(packets) / microseconds * 1e6;
-        let Counter { name, .. } = self.counter;
-        self.step.line(&format!("{name}: {packets} packets at {rate:.0} a second, {missing} are missing by now"));
-        if !whole {
-            self.lost = self.lost_for_good(missing)?;
+        self.step.line(&format!("{}: {packets} packets at {rate:.0}/s, {missing} missing", self.counter.name));
+        if !kept {
+            self.lost = self.missing_finally(missing)?;
         }
-        Ok((rate, whole))
+        Ok((rate, kept))
     }
 
-    /// How many have not been counted, when what is in buffers has had some time.
-    fn missing_after_a_while(&mut self) -> Result<u64> {
+    /// The number of packets that have not been counted after two seconds for buffered ones.
+    fn missing(&mut self) -> Result<u64> {
         self.guest.must("sleep 2")?;
-        let counted = self.guest.must(self.counter.counted)?;
-        let mut numbers = counted.split_whitespace().map(str::parse);
-        let Some(Ok(first)) = numbers.next() else { bail!("it says it has counted {}", counted.trim()) };
-        ensure!(numbers.all(|number| number == Ok(first)), "it has counted {} packets", counted.trim());
-        self.sent.checked_sub(first).with_context(|| format!("it has counted {first} packets of {}", self.sent))
+        let printed = self.guest.must(self.counter.counted)?;
+        let mut numbers = printed.split_whitespace().map(str::parse);
+        let Some(Ok(first)) = numbers.next() else { bail!("it printed {}, expected a number", printed.trim()) };
+        ensure!(numbers.all(|number| number == Ok(first)), "it counted {}, expected equal numbers", printed.trim());
+        self.sent.checked_sub(first).with_context(|| format!("it counted {first} of {} packets", self.sent))
     }
 
-    /// How many are still missing when no more come out of buffers.
-    fn lost_for_good(&mut self, mut missing: u64) -> Result<u64> {
+    /// The number of missing packets when it no longer decreases.
+    fn missing_finally(&mut self, mut missing: u64) -> Result<u64> {
         loop {
-            match self.missing_after_a_while()? {
+            match self.missing()? {
                 same if same == missing => return Ok(same),
                 other => missing = other,
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_is_the_first_number_with_a_dot() {
+        assert_eq!(version_in("Promiscuous Mode Accounting Daemon, pmacctd 1.7.8-git [20221231]"), "1.7.8");
+        assert_eq!(version_in("Version: 0.11.5-4.3"), "0.11.5");
+        assert_eq!(version_in(""), "");
     }
 }

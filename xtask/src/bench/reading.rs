@@ -1,48 +1,47 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! How long it takes to read a table.
+//! The cost of reading a table.
 
 use anyhow::{Result, bail, ensure};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use vm_tests::guest::Guest;
 
 use super::{
     env::BenchEnv,
-    instructions::{ADDRESSES, PACKETS, RULE_TRAFFIC},
-    source::{Kind, Pace, Source, Traffic},
+    instructions::{MOST, PACKETS, RULE_TRAFFIC},
+    pktgen::{Kind, Pace, Pktgen, Traffic},
 };
 use crate::workspace::Workspace;
 
-/// How often it is read.
-const TIMES: u32 = 20;
+/// The number of reads.
+const READS: u32 = 20;
 
-/// What reading a table costs.
-#[derive(Clone, Debug, Serialize)]
+/// The cost of reading a table once.
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Reading {
-    /// Rows in the table.
+    /// The rows of the table.
     pub rows: u32,
-    /// Instructions until all of it has been read: in nanoseconds, if each takes one.
+    /// Instructions for the whole table.
     pub instructions: f64,
 }
 
-/// Reads a table with a row for each of the most addresses.
+/// Reads a table with a row for each of [`MOST`] addresses.
 pub fn measure(ws: &Workspace, env: &BenchEnv) -> Result<Reading> {
     let step = ws.step("bench-reading", "reading a table")?;
     let mut guest = Guest::boot(&env.config()?)?;
-    let source = Source::new(&mut guest)?;
+    let pktgen = Pktgen::new(&mut guest)?;
     guest.must(RULE_TRAFFIC)?;
-    let rows = ADDRESSES.into_iter().max().unwrap_or_default();
-    let packets = PACKETS.max(rows);
-    source.send(&mut guest, Traffic { addresses: rows, packets, pace: Pace::Each, kind: Kind::Ipv4 })?;
+    let packets = PACKETS.max(MOST);
+    pktgen.send(&mut guest, Traffic { addresses: MOST, packets, pace: Pace::Each, kind: Kind::Ipv4 })?;
     let lines = guest.must("wc -l </proc/net/xt_traffic/t")?;
-    ensure!(lines.trim() == (rows + 1).to_string(), "the table has {} lines", lines.trim());
+    ensure!(lines.trim() == (MOST + 1).to_string(), "the table has {} lines, expected {}", lines.trim(), MOST + 1);
     let times = guest.must(&format!(
         "read begun rest </proc/uptime; n=0; \
-         while [ $n -lt {TIMES} ]; do cat /proc/net/xt_traffic/t >/dev/null; n=$((n + 1)); done; \
+         while [ $n -lt {READS} ]; do cat /proc/net/xt_traffic/t >/dev/null; n=$((n + 1)); done; \
          read ended rest </proc/uptime; echo $begun $ended"
     ))?;
     guest.finish()?;
     step.finish();
-    let times: Vec<f64> = times.split_whitespace().filter_map(|time| time.parse().ok()).collect();
-    let &[begun, ended] = &times[..] else { bail!("the guest has no clock") };
-    Ok(Reading { rows, instructions: (ended - begun) * 1e9 / f64::from(TIMES) })
+    let seconds: Vec<f64> = times.split_whitespace().filter_map(|time| time.parse().ok()).collect();
+    let &[begun, ended] = &seconds[..] else { bail!("/proc/uptime has no numbers: {}", times.trim()) };
+    Ok(Reading { rows: MOST, instructions: (ended - begun) * 1e9 / f64::from(READS) })
 }

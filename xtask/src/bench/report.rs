@@ -1,72 +1,61 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The figures, for people and for programs.
+//! The figures of one run: as text, as JSON and as plots.
 
 use std::{
     fmt::{self, Display, Formatter},
-    fs,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, Result};
+use fs_err as fs;
 use git2::Repository;
 use plotters::{
     coord::ranged1d::{AsRangedCoord, ValueFormatter},
     prelude::*,
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{
     instructions::Cost,
-    native::{Memory, Native, Time},
+    native::{Memory, Time},
     peers,
     rate::Rate,
     reading::Reading,
-    targets::{self, Target},
+    targets::Target,
 };
 use crate::{builds::kernel::Choice, packages::version::is_dirty, workspace::Workspace};
 
 /// All figures of one run.
-#[derive(Serialize)]
+#[derive(Deserialize, Serialize)]
 pub struct Report {
-    /// Where they come from.
+    /// What was measured, and where.
     pub origin: Origin,
     /// Instructions per packet.
     pub instructions: Vec<Cost>,
-    /// What it costs to read a table.
+    /// The cost of reading a table.
     pub reading: Reading,
-    /// Packets a second without loss.
+    /// Packets per second without loss.
     pub rates: Vec<Rate>,
     /// Nanoseconds per packet.
     pub native: Vec<Time>,
     /// Bytes of memory per address.
     pub memory: Vec<Memory>,
-    /// What the figures are to be like.
+    /// The targets, and whether they are met.
     pub targets: Vec<Target>,
 }
 
 impl Report {
-    /// A report of these figures.
-    pub fn new(
-        origin: Origin,
-        instructions: Vec<Cost>,
-        reading: Reading,
-        rates: Vec<Rate>,
-        native: Native,
-    ) -> Result<Self> {
-        let Native { times, memory } = native;
-        let targets =
-            [targets::of_costs(&instructions)?, targets::of_rates(&rates)?, targets::of_times(&times)?].concat();
-        Ok(Self { origin, instructions, reading, rates, native: times, memory, targets })
+    /// Reads a `report.json`.
+    pub fn read(file: &Path) -> Result<Self> {
+        serde_json::from_slice(&fs::read(file)?).with_context(|| format!("cannot parse {}", file.display()))
     }
 
-    /// Writes the report as `report.json`, and its plots, into a folder.
+    /// Writes `report.json` and the plots to a folder.
     pub fn write(&self, folder: &Path) -> Result<()> {
-        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        let file = folder.join("report.json");
-        fs::write(&file, serde_json::to_string_pretty(self)?)
-            .with_context(|| format!("cannot write {}", file.display()))?;
-        let plot = |name, title, axis| Plot { file: folder.join(name), title, axis };
-        // What others are compared with adds nothing.
+        fs::create_dir_all(folder)?;
+        fs::write(folder.join("report.json"), serde_json::to_string_pretty(self)?)?;
+        let plot = |name, title, x_label| Plot { file: folder.join(name), title, x_label };
+        // The base cases add nothing.
         let costs: Vec<_> = self.instructions.iter().filter(|cost| cost.added > 0.0).collect();
         let costs = lines(&costs, |cost| (cost.case.clone(), cost.addresses, cost.added));
         plot("addresses.svg", "Instructions that a rule adds to a packet", "addresses").draw(&costs, |top| 0.0..top)?;
@@ -74,28 +63,26 @@ impl Report {
             let times: Vec<_> = self.native.iter().filter(|time| groups.contains(&time.group.as_str())).collect();
             lines(&times, |time| (name(time), time.number, time.nanoseconds))
         };
-        let orders = |top: f64| (1.0..top).log_scale();
+        let logarithmic = |top: f64| (1.0..top).log_scale();
         let hot = times(&["hot", "mixed"], |time| format!("{}, {}", time.case, time.group));
-        plot("nanoseconds.svg", "Nanoseconds for a packet", "addresses").draw(&hot, orders)?;
+        plot("nanoseconds.svg", "Nanoseconds per packet", "addresses").draw(&hot, logarithmic)?;
         let threads = times(&["threads"], |time| time.case.clone());
-        plot("cpus.svg", "Nanoseconds for a packet, on each CPU", "CPUs that count").draw(&threads, orders)
+        plot("cpus.svg", "Nanoseconds per packet on each CPU", "CPUs that count").draw(&threads, logarithmic)
     }
 }
 
 impl Display for Report {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", Costs(&self.instructions))?;
+        writeln!(f, "{}\n\n{}", self.origin, Costs(&self.instructions))?;
         let Reading { rows, instructions } = &self.reading;
-        let row = instructions / f64::from(*rows);
-        writeln!(f, "\nreading {rows} rows: {:.1} million instructions, {row:.0} for a row", instructions / 1e6)?;
-        writeln!(f, "\npackets a second without loss, on a CPU that executes 10^9 instructions")?;
-        for Rate { counter, version, packets, all } in &self.rates {
-            let most = if *all { "   (no more can be received)" } else { "" };
-            writeln!(f, "{counter:<42}{packets:>10.0}   {version}{most}")?;
+        let per_row = instructions / f64::from(*rows);
+        writeln!(f, "reading {rows} rows: {:.1} million instructions, {per_row:.0} per row", instructions / 1e6)?;
+        writeln!(f, "\npackets per second without loss, on a CPU that executes 10^9 instructions per second")?;
+        for Rate { counter, version, packets, receive_limit } in &self.rates {
+            let note = if *receive_limit { "   (limit of the receive path)" } else { "" };
+            writeln!(f, "{counter:<42}{packets:>10.0}   {version}{note}")?;
         }
-        let Origin { cpus, cpu, quick, .. } = &self.origin;
-        let short = if *quick { ", in a short time" } else { "" };
-        writeln!(f, "\nnanoseconds per packet, on {cpus} x {cpu}{short}")?;
+        writeln!(f, "\nnanoseconds per packet{}", if self.origin.quick { ", short measurements" } else { "" })?;
         for Time { group, case, number, nanoseconds, .. } in &self.native {
             writeln!(f, "{group:<10}{case:<20}{number:>10}{nanoseconds:>14.1}")?;
         }
@@ -108,41 +95,63 @@ impl Display for Report {
     }
 }
 
-/// What the figures were measured with, and where.
-#[derive(Clone, Debug, Default, Serialize)]
+/// What was measured, and where.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct Origin {
-    /// The commit, and `+` if it was changed.
+    /// The commit, followed by `+` if the work tree differs.
     pub commit: String,
-    /// The version of the kernel in the guests.
+    /// The version of the guest's kernel.
     pub kernel: String,
-    /// The version of the xtables-addons that ACCOUNT comes from.
+    /// The configuration of the guest's kernel.
+    pub config: String,
+    /// The version of xtables-addons, which contains `ACCOUNT`.
     pub xtables_addons: String,
-    /// What the machine's CPU calls itself, for the native figures.
+    /// The model of the host's CPU.
     pub cpu: String,
-    /// How many of them there are.
+    /// The number of the host's processors.
     pub cpus: usize,
-    /// With the most addresses only, and natively for a short time?
+    /// The host's second- and third-level caches, such as `L2 1024K, L3 32768K`.
+    pub caches: String,
+    /// Whether the run was a short one.
     pub quick: bool,
 }
 
 impl Origin {
-    /// This commit on this machine.
-    pub fn here(ws: &Workspace, choice: &Choice, quick: bool) -> Result<Self> {
-        let pins = ws.pins();
-        let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    /// The current commit, the chosen kernel and this host.
+    pub fn current(ws: &Workspace, choice: &Choice, quick: bool) -> Result<Self> {
+        let info = fs::read_to_string("/proc/cpuinfo")?;
         let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
         Ok(Self {
             commit: commit(ws).unwrap_or_else(|_| "unknown".into()),
-            kernel: pins.kernel_source(&choice.series)?.version.clone(),
-            xtables_addons: peers::account_version(ws)?,
+            kernel: ws.pins().kernel_source(&choice.series)?.version.clone(),
+            config: choice.config.to_string(),
+            xtables_addons: peers::xtables_addons_version(ws)?,
             cpu: model.map_or("unknown", |(_, name)| name).to_owned(),
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
+            caches: caches(),
             quick,
         })
     }
 }
 
-/// The commit that is checked out. There is none in an archive of the source.
+impl Display for Origin {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self { commit, kernel, config, cpu, cpus, caches, .. } = self;
+        write!(f, "commit {commit}\nguest: kernel {kernel}, configuration {config}\nhost: {cpus} x {cpu}, {caches}")
+    }
+}
+
+/// The caches above the first level. Indexes 0 and 1 are the first level on x86:
+/// <https://www.kernel.org/doc/Documentation/ABI/testing/sysfs-devices-system-cpu>
+fn caches() -> String {
+    let cache = |index: u32| {
+        let read = |name| fs::read_to_string(format!("/sys/devices/system/cpu/cpu0/cache/index{index}/{name}")).ok();
+        Some(format!("L{} {}", read("level")?.trim(), read("size")?.trim()))
+    };
+    (2..).map_while(cache).collect::<Vec<_>>().join(", ")
+}
+
+/// The checked-out commit. An archive of the source has none.
 fn commit(ws: &Workspace) -> Result<String> {
     let repo = Repository::open(ws.repo())?;
     let id = repo.head()?.peel_to_commit()?.id();
@@ -155,13 +164,20 @@ pub struct Costs<'a>(pub &'a [Cost]);
 impl Display for Costs<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         writeln!(f, "{:<42}{:>10}{:>14}{:>10}", "instructions per packet", "addresses", "all", "added")?;
-        self.0.iter().try_for_each(|Cost { case, addresses, instructions, added, .. }| {
-            writeln!(f, "{case:<42}{addresses:>10}{instructions:>14.1}{added:>10.1}")
-        })
+        for cost in self.0 {
+            let Cost { case, addresses, instructions, added, limit } = cost;
+            write!(f, "{case:<42}{addresses:>10}{instructions:>14.1}{added:>10.1}")?;
+            if let Some(limit) = limit {
+                let mark = if cost.met() == Some(false) { ", missed" } else { "" };
+                write!(f, "   (at most {limit}{mark})")?;
+            }
+            writeln!(f)?;
+        }
+        Ok(())
     }
 }
 
-/// A line of a plot: its name and points.
+/// A line of a plot: its name and its points.
 type Line = (String, Vec<(f64, f64)>);
 
 fn lines<T>(figures: &[T], point: impl Fn(&T) -> (String, u32, f64)) -> Vec<Line> {
@@ -176,16 +192,16 @@ fn lines<T>(figures: &[T], point: impl Fn(&T) -> (String, u32, f64)) -> Vec<Line
     lines
 }
 
-/// What a plot is about.
+/// A plot.
 struct Plot {
     file: PathBuf,
     title: &'static str,
-    /// What there are so many of, from left to right.
-    axis: &'static str,
+    /// The label of the horizontal axis.
+    x_label: &'static str,
 }
 
 impl Plot {
-    /// Draws lines over a logarithmic axis. `height` makes the other one, for figures up to so many.
+    /// Draws lines over a logarithmic axis. `height` makes the vertical axis, given the highest figure.
     fn draw<Y>(&self, lines: &[Line], height: impl Fn(f64) -> Y) -> Result<()>
     where
         Y: AsRangedCoord<Value = f64, CoordDescType: ValueFormatter<f64>>,
@@ -195,16 +211,16 @@ impl Plot {
         let top = points().map(|point| point.1).fold(1.0, f64::max);
         let area = SVGBackend::new(&self.file, (1100, 540)).into_drawing_area();
         area.fill(&WHITE)?;
-        // The names stand to the right of all lines.
-        let room = last.powf(1.5);
+        // The legend is to the right of all lines.
+        let width = last.powf(1.5);
         let mut chart = ChartBuilder::on(&area)
             .caption(self.title, ("sans-serif", 22))
             .margin(16)
             .x_label_area_size(44)
             .y_label_area_size(64)
-            .build_cartesian_2d((1.0..room).log_scale().base(2.0), height(top * 1.1))?;
+            .build_cartesian_2d((1.0..width).log_scale().base(2.0), height(top * 1.1))?;
         let label = |x: &f64| if x.fract() == 0.0 && *x <= last { format!("{x:.0}") } else { String::new() };
-        chart.configure_mesh().x_desc(self.axis).x_label_formatter(&label).draw()?;
+        chart.configure_mesh().x_desc(self.x_label).x_label_formatter(&label).draw()?;
         for (number, (name, points)) in lines.iter().enumerate() {
             let colour = Palette99::pick(number).stroke_width(2);
             chart
@@ -219,49 +235,65 @@ impl Plot {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::{super::targets::Bound, *};
 
-    fn report() -> Report {
-        let cost =
-            |addresses, added| Cost { case: "one".into(), addresses, instructions: 1500.0, added, at_most: None };
+    /// A report with two figures of most kinds.
+    pub fn report() -> Report {
+        let cost = |addresses, added, limit| Cost {
+            case: "--traffic, hashed".into(),
+            addresses,
+            instructions: 1500.0,
+            added,
+            limit,
+        };
         let target = |value, met| Target { what: "a target".into(), value, bound: Bound::AtMost(0.8), met };
-        let time = |group: &str, number| Time {
+        let time = |group: &str, case: &str, number| Time {
             group: group.into(),
-            case: "traffic".into(),
+            case: case.into(),
             number,
             nanoseconds: 9.0,
             interval: [8.0, 10.0],
         };
         Report {
-            origin: Origin { cpu: "fast".into(), cpus: 2, ..Origin::default() },
-            instructions: vec![cost(1, 250.0), cost(65536, 260.0)],
-            rates: vec![Rate { counter: "one".into(), version: "1".into(), packets: 1000.0, all: true }],
+            origin: Origin { cpu: "fast".into(), cpus: 2, config: "test".into(), ..Origin::default() },
+            instructions: vec![cost(1, 250.0, None), cost(65536, 260.0, Some(255.0))],
+            rates: vec![Rate { counter: "one".into(), version: "1".into(), packets: 64_123.0, receive_limit: true }],
             reading: Reading { rows: 65536, instructions: 6.5536e7 },
-            native: vec![time("hot", 1), time("hot", 256), time("threads", 1), time("threads", 2)],
-            memory: vec![Memory { case: "traffic".into(), addresses: 256, bytes: 64.0 }],
+            native: vec![
+                time("hot", "traffic/16", 1),
+                time("hot", "traffic/16", 65536),
+                time("threads", "traffic/16/1", 1),
+                time("threads", "traffic/16/1", 2),
+            ],
+            memory: vec![Memory { case: "traffic/16".into(), addresses: 256, bytes: 64.0 }],
             targets: vec![target(0.75, true), target(0.85, false)],
         }
     }
 
     #[test]
-    fn what_is_missed_is_marked() {
+    fn missed_targets_and_limits_are_marked() {
         let text = report().to_string();
-        let targets: Vec<_> = text.lines().filter(|line| line.starts_with("a target")).collect();
-        assert!(!targets[0].contains("missed") && targets[1].contains("missed"), "{text}");
+        let marked = |start: &str| -> Vec<_> {
+            let lines = text.lines().filter(|line| line.starts_with(start));
+            lines.map(|line| line.ends_with(", missed)")).collect()
+        };
+        assert_eq!(marked("a target"), [false, true], "{text}");
+        assert_eq!(marked("--traffic, hashed"), [false, true], "{text}");
     }
 
     #[test]
-    fn there_is_a_plot_of_each_kind() {
+    fn a_report_is_written_with_plots_and_read_back() {
         let folder = tempfile::tempdir().unwrap();
         report().write(folder.path()).unwrap();
         for name in ["addresses.svg", "nanoseconds.svg", "cpus.svg"] {
             let plot = fs::read_to_string(folder.path().join(name)).unwrap();
             assert!(plot.starts_with("<svg") && plot.contains("<polyline"), "{name}");
         }
-        let json = fs::read(folder.path().join("report.json")).unwrap();
-        let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+        let file = folder.path().join("report.json");
+        let json: serde_json::Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
         assert_eq!(json["instructions"][1]["addresses"], 65536);
         assert_eq!(json["targets"][1]["met"], false);
+        assert_eq!(Report::read(&file).unwrap().to_string(), report().to_string());
     }
 }

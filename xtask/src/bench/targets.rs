@@ -1,125 +1,118 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! What the figures are to be like, and whether they are.
+//! The targets that compare two figures or bound one, and whether they are met. The limit of a single
+//! case is in [`super::instructions`].
 
 use std::fmt::{self, Display, Formatter};
 
-use anyhow::{Context, Error, Result};
-use serde::Serialize;
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
 
 use super::{
-    instructions::{ACCOUNT, ALL, Cost, SETS, TRAFFIC},
-    native::Time,
+    instructions::{ACCOUNT, ALL, Cost, MOST, SETS, TRAFFIC},
+    native::{self, Time},
     rate::{PMACCTD, Rate},
 };
 
-/// A bound.
-#[derive(Clone, Copy, Debug, Serialize)]
+/// The allowed range of a figure.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Bound {
-    /// No more than that.
+    /// An inclusive maximum.
     AtMost(f64),
-    /// No less than that.
+    /// An inclusive minimum.
     AtLeast(f64),
 }
 
+impl Display for Bound {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AtMost(bound) => write!(f, "at most {bound}"),
+            Self::AtLeast(bound) => write!(f, "at least {bound}"),
+        }
+    }
+}
+
 /// A figure and its bound.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Target {
-    /// What it says.
+    /// What the figure says, with its unit.
     pub what: String,
     /// The figure.
     pub value: f64,
     /// Its bound.
     pub bound: Bound,
-    /// Is it within its bound?
+    /// Whether the figure is within the bound.
     pub met: bool,
 }
 
 impl Target {
-    fn at_most(bound: f64, what: impl Into<String>, value: f64) -> Self {
-        // A ratio of something that was not measured is no figure.
-        let met = value.is_finite() && value > 0.0 && value <= bound;
-        Self { what: what.into(), value, bound: Bound::AtMost(bound), met }
-    }
-
-    fn at_least(bound: f64, what: impl Into<String>, value: f64) -> Self {
-        let met = value.is_finite() && value >= bound;
-        Self { what: what.into(), value, bound: Bound::AtLeast(bound), met }
+    /// A target. The ratio of a figure that was not measured is 0, infinite or not a number, and never
+    /// meets its bound.
+    fn new(what: impl Into<String>, value: f64, bound: Bound) -> Self {
+        let within = match bound {
+            Bound::AtMost(bound) => value <= bound,
+            Bound::AtLeast(bound) => value >= bound,
+        };
+        Self { what: what.into(), value, bound, met: within && value.is_finite() && value > 0.0 }
     }
 }
 
 impl Display for Target {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let Self { what, value, bound, met } = self;
-        let (word, bound) = match bound {
-            Bound::AtMost(bound) => ("at most", bound),
-            Bound::AtLeast(bound) => ("at least", bound),
-        };
-        let verdict = if *met { "" } else { ", missed" };
-        write!(f, "{what:<66}{value:>10.2}   ({word} {bound}{verdict})")
+        write!(f, "{what:<74}{value:>8.2}   ({bound}{})", if *met { "" } else { ", missed" })
     }
 }
 
-/// Those of a packet's instructions: in comparison with the peers, and those of our own that may not become more.
-pub fn of_costs(costs: &[Cost]) -> Result<Vec<Target>> {
-    let ratio = |one, other| Ok::<_, Error>(added(costs, one)? / added(costs, other)?);
-    let mut targets = vec![
-        Target::at_most(0.8, "instructions added, --traffic / ACCOUNT", ratio(TRAFFIC, ACCOUNT)?),
-        Target::at_most(0.4, "instructions added, --traffic / nftables sets", ratio(TRAFFIC, SETS)?),
-        Target::at_most(2.0, "instructions added, all tables / ACCOUNT", ratio(ALL, ACCOUNT)?),
-    ];
-    for Cost { case, added, at_most, .. } in most_addresses(costs) {
-        targets.extend(at_most.map(|bound| Target::at_most(bound, format!("instructions added, {case}"), *added)));
+/// The targets for instructions per packet with [`MOST`] addresses.
+pub fn for_instructions(costs: &[Cost]) -> Result<Vec<Target>> {
+    let added = |case| {
+        let cost = costs.iter().find(|cost| cost.case == case && cost.addresses == MOST);
+        cost.map(|cost| cost.added).with_context(|| format!("{case} was not measured"))
+    };
+    [(TRAFFIC, ACCOUNT, 0.8), (TRAFFIC, SETS, 0.4), (ALL, ACCOUNT, 2.0)]
+        .into_iter()
+        .map(|(one, other, bound)| {
+            let ratio = added(one)? / added(other)?;
+            Ok(Target::new(format!("instructions added, {one} / {other}"), ratio, Bound::AtMost(bound)))
+        })
+        .collect()
+}
+
+/// The target for packets per second.
+pub fn for_rates(rates: &[Rate]) -> Result<Vec<Target>> {
+    let rate = |name| {
+        let rate = rates.iter().find(|rate| rate.counter == name);
+        rate.map(|rate| rate.packets).with_context(|| format!("the rate of {name} was not measured"))
+    };
+    let ratio = rate(TRAFFIC)? / rate(PMACCTD)?;
+    let what = format!("packets per second without loss, {TRAFFIC} / {PMACCTD}");
+    Ok(vec![Target::new(what, ratio, Bound::AtLeast(5.0))])
+}
+
+/// The targets for times on the host: of one core, and of two if the host has them.
+pub fn for_times(times: &[Time]) -> Result<Vec<Target>> {
+    let time = |group, case, number| {
+        let time = native::find(times, group, case, number);
+        time.with_context(|| format!("{group}/{case}/{number} was not measured"))
+    };
+    let mut targets = Vec::new();
+    for (what, case, addresses, bound) in [
+        ("nanoseconds, 256 addresses", "traffic/16", 1 << 8, 15.0),
+        ("nanoseconds, 65,536 addresses", "traffic/16", 1 << 16, 40.0),
+        ("nanoseconds, 65,536 addresses, hashed rows", "traffic/8", 1 << 16, 40.0),
+    ] {
+        targets.push(Target::new(what, time("hot", case, addresses)?, Bound::AtMost(bound)));
     }
-    Ok(targets)
-}
-
-/// Those of packets a second.
-pub fn of_rates(rates: &[Rate]) -> Result<Vec<Target>> {
-    let ratio = rate(rates, TRAFFIC)? / rate(rates, PMACCTD)?;
-    Ok(vec![Target::at_least(5.0, "packets a second, --traffic / pmacctd", ratio)])
-}
-
-/// Those of this machine: of one core, and of two if it has them.
-pub fn of_times(times: &[Time]) -> Result<Vec<Target>> {
     let cores = times.iter().filter(|time| time.group == "draw").map(|time| time.number).max();
-    let hot = |case, addresses| time(times, "hot", case, addresses);
-    let mut targets = vec![
-        Target::at_most(15.0, "nanoseconds, 256 addresses", hot("traffic/16", 1 << 8)?),
-        Target::at_most(40.0, "nanoseconds, 65536 addresses", hot("traffic/16", 1 << 16)?),
-        Target::at_most(40.0, "nanoseconds, 65536 addresses, hashed", hot("traffic/8", 1 << 16)?),
-    ];
     if cores > Some(1) {
-        for addresses in [1 << 8, 1 << 16] {
-            let thread = |threads| time(times, "threads", &format!("traffic/16/{addresses}"), threads);
-            let what = format!("packets of two threads / of one, {addresses} addresses");
-            targets.push(Target::at_least(1.9, what, 2.0 * thread(1)? / thread(2)?));
+        for (what, case) in [("256", "traffic/16/256"), ("65,536", "traffic/16/65536")] {
+            let ratio = 2.0 * time("threads", case, 1)? / time("threads", case, 2)?;
+            let what = format!("packets of two threads / of one, {what} addresses");
+            targets.push(Target::new(what, ratio, Bound::AtLeast(1.9)));
         }
     }
     Ok(targets)
-}
-
-/// The figures with the most addresses.
-fn most_addresses(costs: &[Cost]) -> impl Iterator<Item = &Cost> {
-    let most = costs.iter().map(|cost| cost.addresses).max();
-    costs.iter().filter(move |cost| Some(cost.addresses) == most)
-}
-
-/// The instructions that a case adds with the most addresses.
-fn added(costs: &[Cost], name: &str) -> Result<f64> {
-    let cost = most_addresses(costs).find(|cost| cost.case == name);
-    cost.map(|cost| cost.added).with_context(|| format!("no figure of {name}"))
-}
-
-fn rate(rates: &[Rate], name: &str) -> Result<f64> {
-    let rate = rates.iter().find(|rate| rate.counter == name).map(|rate| rate.packets);
-    rate.with_context(|| format!("no rate of {name}"))
-}
-
-fn time(times: &[Time], group: &str, case: &str, number: u32) -> Result<f64> {
-    let is = |time: &&Time| time.group == group && time.case == case && time.number == number;
-    let time = times.iter().find(is).map(|time| time.nanoseconds);
-    time.with_context(|| format!("the benchmark has no figure {group}/{case}/{number}"))
 }
 
 #[cfg(test)]
@@ -127,63 +120,61 @@ mod tests {
     use super::*;
 
     fn cost(case: &str, addresses: u32, added: f64) -> Cost {
-        Cost { case: case.into(), addresses, instructions: 1000.0 + added, added, at_most: None }
+        Cost { case: case.into(), addresses, instructions: 1000.0 + added, added, limit: None }
     }
 
     fn time(group: &str, case: &str, number: u32, nanoseconds: f64) -> Time {
         Time { group: group.into(), case: case.into(), number, nanoseconds, interval: [nanoseconds; 2] }
     }
 
-    fn judged(targets: &[Target]) -> Vec<(f64, bool)> {
+    fn results(targets: &[Target]) -> Vec<(f64, bool)> {
         targets.iter().map(|target| (target.value, target.met)).collect()
     }
 
     #[test]
-    fn instructions_are_those_with_the_most_addresses() {
+    fn instructions_are_compared_with_the_most_addresses() {
         let costs = [
             (TRAFFIC, 1, 400.0),
-            (TRAFFIC, 256, 150.0),
+            (TRAFFIC, MOST, 150.0),
             (ACCOUNT, 1, 100.0),
-            (ACCOUNT, 256, 200.0),
-            (SETS, 256, 300.0),
-            (ALL, 256, 400.0),
+            (ACCOUNT, MOST, 200.0),
+            (SETS, MOST, 300.0),
+            (ALL, MOST, 400.0),
         ];
         let mut costs = costs.map(|(case, addresses, added)| cost(case, addresses, added)).to_vec();
-        assert_eq!(judged(&of_costs(&costs).unwrap()), [(0.75, true), (0.5, false), (2.0, true)]);
-        // What was not measured is not met in silence.
+        assert_eq!(results(&for_instructions(&costs).unwrap()), [(0.75, true), (0.5, false), (2.0, true)]);
         costs.pop();
-        assert!(of_costs(&costs).is_err());
+        assert!(for_instructions(&costs).is_err());
     }
 
     #[test]
-    fn our_own_may_not_become_more() {
-        let one = |added| [TRAFFIC, ALL, ACCOUNT, SETS].map(|case| cost(case, 1, added));
-        let bounded = |added| Cost { at_most: Some(250.0), ..cost("ours", 1, added) };
-        let last = |added| judged(&of_costs(&[&one(100.0)[..], &[bounded(added)]].concat()).unwrap())[3];
-        assert_eq!(last(250.0), (250.0, true));
-        assert_eq!(last(251.0), (251.0, false));
-        // Nothing costs nothing, and nobody is infinitely better than somebody.
-        assert_eq!(last(-1.0), (-1.0, false));
-        assert!(!of_costs(&one(0.0)).unwrap()[0].met);
+    fn figures_that_were_not_measured_miss_their_target() {
+        let costs = |added| [TRAFFIC, ALL, ACCOUNT, SETS].map(|case| cost(case, MOST, added));
+        assert!(for_instructions(&costs(0.0)).unwrap().iter().all(|target| !target.met));
+        for value in [-1.0, 0.0, f64::INFINITY, f64::NAN] {
+            assert!(
+                !Target::new("", value, Bound::AtMost(1.0)).met && !Target::new("", value, Bound::AtLeast(0.0)).met
+            );
+        }
     }
 
     #[test]
-    fn more_packets_are_better() {
+    fn the_rate_is_compared_with_pmacctd() {
         let rates = |ours| {
             [(TRAFFIC, ours), (PMACCTD, 200.0)].map(|(name, packets)| Rate {
                 counter: name.into(),
                 version: String::new(),
                 packets,
-                all: false,
+                receive_limit: false,
             })
         };
-        assert_eq!(judged(&of_rates(&rates(1000.0)).unwrap()), [(5.0, true)]);
-        assert_eq!(judged(&of_rates(&rates(800.0)).unwrap()), [(4.0, false)]);
-        assert_eq!(judged(&of_rates(&rates(f64::INFINITY)).unwrap()), [(f64::INFINITY, false)]);
+        assert_eq!(results(&for_rates(&rates(1000.0)).unwrap()), [(5.0, true)]);
+        assert_eq!(results(&for_rates(&rates(800.0)).unwrap()), [(4.0, false)]);
+        assert_eq!(results(&for_rates(&rates(f64::INFINITY)).unwrap()), [(f64::INFINITY, false)]);
     }
 
     #[test]
-    fn one_core_has_no_figure_for_two() {
+    fn two_threads_need_two_cores() {
         let mut times = vec![
             time("draw", "nothing", 1, 1.0),
             time("hot", "traffic/16", 256, 15.0),
@@ -193,10 +184,10 @@ mod tests {
         let threads = |addresses, threads, took| time("threads", &format!("traffic/16/{addresses}"), threads, took);
         times.extend([threads(256, 1, 10.0), threads(1 << 16, 1, 10.0), threads(1 << 16, 2, 10.0)]);
         let one = [(15.0, true), (40.5, false), (20.0, true)];
-        assert_eq!(judged(&of_times(&times).unwrap()), one);
+        assert_eq!(results(&for_times(&times).unwrap()), one);
         times.push(time("draw", "nothing", 2, 1.0));
-        assert!(of_times(&times).is_err());
+        assert!(for_times(&times).is_err());
         times.push(threads(256, 2, 12.5));
-        assert_eq!(judged(&of_times(&times).unwrap())[3..], [(1.6, false), (2.0, true)]);
+        assert_eq!(results(&for_times(&times).unwrap())[3..], [(1.6, false), (2.0, true)]);
     }
 }

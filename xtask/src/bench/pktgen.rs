@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! pktgen, which hands packets for others to the receive path of a device in a guest.
+//! Traffic of the kernel's packet generator, passed to the receive path of a device in a guest:
+//! <https://docs.kernel.org/networking/pktgen.html>
 
 use std::{
     net::{Ipv4Addr, Ipv6Addr},
@@ -13,44 +14,46 @@ use vm_tests::guest::Guest;
 const FIRST: u32 = 0x0a00_0000;
 /// The first of IPv6, fd00::.
 const FIRST_IPV6: u128 = 0xfd << 120;
-/// Bytes of the header of the frame around a packet.
+/// The length of an Ethernet header.
 const ETHERNET: u32 = 14;
-/// How often a packet is handed over before the next one is made, where the source is not to take much of the time. It
-/// sends no part of a burst.
+/// The length of a burst. pktgen sends whole bursts only.
 pub const BURST: u32 = 64;
-/// How many addresses send IPv6, if there are so many. Where a sender's row is among others in its bucket is a matter of
-/// luck, and of one sender alone it would be in the figure.
+/// The most addresses that send IPv6. The cost depends on the position of the sender's row in its
+/// bucket. Many senders average this out.
 const IPV6_SENDERS: u32 = 32;
-/// Where it is told what to send from the device, and says what it has sent.
+/// The device's file, for settings and results.
 const DEVICE: &str = "/proc/net/pktgen/mirror0";
-/// Has it send, and waits until all is sent.
+/// Sends all packets and waits until they are sent.
 const START: &str = "echo start >/proc/net/pktgen/pgctrl";
-/// What sending may take.
-const PATIENCE: Duration = Duration::from_secs(600);
+/// The longest time that sending may take.
+const TIMEOUT: Duration = Duration::from_secs(600);
 
-/// How packets follow each other.
+/// The time between packets.
 #[derive(Clone, Copy)]
 pub enum Pace {
-    /// Each is made anew, as a network card's driver does it, and comes when the one before has been received.
+    /// Each packet has a buffer of its own, as from a driver. It is sent when the one before has been
+    /// received.
     Each,
-    /// In bursts of the same packet, so many packets a second, or as fast as they are received.
+    /// Bursts of the same packet, so that making packets takes little time: this number of packets per
+    /// second, or as fast as they are received.
     Bursts(Option<u32>),
 }
 
-/// What is sent.
+/// The kind of the packets: UDP datagrams.
 #[derive(Clone, Copy)]
 pub enum Kind {
-    /// IPv4. All packets between two addresses belong together.
+    /// IPv4. One half of the addresses sends to the other half, each to the same one, in turn. A single
+    /// address sends to itself. Each pair of addresses is one flow.
     Ipv4,
-    /// The same, but each packet belongs to no other: it has ports of its own.
+    /// The same with different ports, so that each packet is a flow.
     Ipv4Flows,
-    /// IPv6. Some addresses send, one after the other, each to its share of as many others as there are to be, drawn at
-    /// random: pktgen can do nothing else.
+    /// IPv6. The senders send one after the other, each to randomly chosen receivers of its own, because
+    /// pktgen offers nothing else.
     Ipv6,
 }
 
 impl Kind {
-    /// Bytes of a packet at the IP layer. With less, pktgen has no room for what it writes into each.
+    /// The length of a packet at the IP layer. It includes pktgen's own header.
     const fn size(self) -> u32 {
         match self {
             Self::Ipv4 | Self::Ipv4Flows => 46,
@@ -58,32 +61,31 @@ impl Kind {
         }
     }
 
-    /// How many packets it takes at least for so many addresses to become known.
-    pub fn to_all(self, addresses: u32) -> u32 {
+    /// The number of packets after which all addresses have occurred.
+    pub fn min_packets(self, addresses: u32) -> u32 {
         match self {
             Self::Ipv4 | Self::Ipv4Flows => 2 * addresses,
-            // The odds that one of 65,536 is left out are 1 to 135.
+            // One of 65,536 receivers is left out with a probability of 1 in 136.
             Self::Ipv6 => 16 * addresses,
         }
     }
 }
 
-/// UDP datagrams. Of IPv4, one half of the addresses sends to the other, each as often as any other and always to the
-/// same, one after the other. A single one sends to itself.
+/// The packets of one run.
 #[derive(Clone, Copy)]
 pub struct Traffic {
-    /// How many addresses send and receive: a power of two.
+    /// The number of addresses, a power of two. IPv6 has this number of receivers, and the senders.
     pub addresses: u32,
-    /// How many packets are sent in a run.
+    /// The number of packets.
     pub packets: u32,
-    /// How they follow each other.
+    /// The time between them.
     pub pace: Pace,
-    /// What they are.
+    /// Their kind.
     pub kind: Kind,
 }
 
 impl Traffic {
-    /// How many pairs of addresses there are.
+    /// The number of pairs of addresses.
     pub fn pairs(self) -> u32 {
         match self.kind {
             Kind::Ipv4 | Kind::Ipv4Flows => (self.addresses / 2).max(1),
@@ -91,16 +93,17 @@ impl Traffic {
         }
     }
 
-    /// What pktgen is told, once and for all.
-    fn lines(self) -> Vec<String> {
+    /// The settings of all parts.
+    fn settings(self) -> Vec<String> {
         let (burst, delay) = match self.pace {
             Pace::Each => (1, 0),
             Pace::Bursts(None) => (BURST, 0),
-            // From one burst to the next, in nanoseconds.
+            // The delay is from one burst to the next, in nanoseconds.
             Pace::Bursts(Some(rate)) => (BURST, u64::from(BURST) * 1_000_000_000 / u64::from(rate)),
         };
         let shared = if burst > 1 { "SHARED" } else { "!SHARED" };
-        // Ports, from the first to the one before the last, come with the addresses, but end elsewhere.
+        // pktgen excludes the last port. Ports and addresses advance together, but wrap at different
+        // numbers.
         let ports = match self.kind {
             Kind::Ipv4 | Kind::Ipv6 => (9, 9),
             Kind::Ipv4Flows => (1024, 65533),
@@ -117,7 +120,7 @@ impl Traffic {
         ]
     }
 
-    /// What it is told before each part of the packets.
+    /// The settings of each part of the packets.
     fn parts(self) -> Vec<Vec<String>> {
         match self.kind {
             Kind::Ipv4 | Kind::Ipv4Flows => vec![self.ipv4_part()],
@@ -142,7 +145,7 @@ impl Traffic {
 
     fn ipv6_part(self, sender: u32, senders: u32) -> Vec<String> {
         let share = u128::from(self.addresses / senders);
-        // Not the receivers that another number of addresses has, whose flows would be known already.
+        // Each number of addresses has receivers of its own: the flows of the others are known already.
         let first = FIRST_IPV6 + (u128::from(self.addresses) << 32) + u128::from(sender) * share;
         vec![
             format!("count {}", self.packets / senders),
@@ -153,55 +156,57 @@ impl Traffic {
     }
 }
 
-/// The dummy device `mirror0`, and pktgen on its first thread.
-pub struct Source(());
+/// The dummy device `mirror0`, added to the first thread of pktgen.
+pub struct Pktgen(());
 
-impl Source {
-    /// Makes the device, up and promiscuous, and tells pktgen about it.
+impl Pktgen {
+    /// Creates the device, up and promiscuous, and adds it to pktgen.
     pub fn new(guest: &mut Guest) -> Result<Self> {
         guest.must("ip link add mirror0 type dummy && ip link set mirror0 up promisc on")?;
         guest.must("echo add_device mirror0 >/proc/net/pktgen/kpktgend_0")?;
         Ok(Self(()))
     }
 
-    /// Lets it send, and gives the microseconds that it took.
+    /// Sends the packets and returns the time in microseconds.
     pub fn send(&self, guest: &mut Guest, traffic: Traffic) -> Result<f64> {
-        self.send_by(guest, traffic, "all")
+        self.run(guest, traffic, "all")
     }
 
-    /// Lets it send once for all addresses to become known, and once more. Gives the microseconds of the second time.
+    /// Sends the packets twice, the first time to make the addresses known, and returns the time of the
+    /// second run in microseconds.
     ///
-    /// Flows of addresses are remembered then: the guest waits for nobody between the two, as its clock would run away
-    /// meanwhile. Those of packets, which are the same both times, are not: it is silent for so long.
+    /// The guest must not wait for the host between the runs: its clock would advance, and it would
+    /// forget the flows of addresses. The flows of [`Kind::Ipv4Flows`] must be new in both runs, so the
+    /// guest sleeps until it has forgotten them.
     pub fn send_twice(&self, guest: &mut Guest, traffic: Traffic) -> Result<f64> {
         let between = match traffic.kind {
             Kind::Ipv4 | Kind::Ipv6 => "",
             Kind::Ipv4Flows => "sleep 31 && ",
         };
-        self.send_by(guest, traffic, &format!("all >/dev/null && {between}all"))
+        self.run(guest, traffic, &format!("all >/dev/null && {between}all"))
     }
 
-    /// `command` is what has `all` parts sent.
-    fn send_by(&self, guest: &mut Guest, traffic: Traffic, command: &str) -> Result<f64> {
-        let arguments = |lines: &Vec<String>| format!("'{}'", lines.join("' '"));
-        let parts: Vec<_> = traffic.parts().iter().map(|lines| format!("part {}", arguments(lines))).collect();
+    /// Runs a shell command, in which the function `all` sends all parts.
+    fn run(&self, guest: &mut Guest, traffic: Traffic, command: &str) -> Result<f64> {
+        let arguments = |settings: &Vec<String>| format!("'{}'", settings.join("' '"));
+        let parts: Vec<_> = traffic.parts().iter().map(|settings| format!("part {}", arguments(settings))).collect();
         let script = format!(
-            "tell() {{ for line; do echo $line >{DEVICE} || {{ echo \"$line\" >&2; return 1; }}; done; }}\n\
-             part() {{ tell \"$@\" && {START} && grep ^Result: {DEVICE}; }}\n\
+            "configure() {{ for line; do echo $line >{DEVICE} || {{ echo \"$line\" >&2; return 1; }}; done; }}\n\
+             part() {{ configure \"$@\" && {START} && grep ^Result: {DEVICE}; }}\n\
              all() {{ {}; }}\n\
-             tell {} && {command}",
+             configure {} && {command}",
             parts.join(" && "),
-            arguments(&traffic.lines())
+            arguments(&traffic.settings())
         );
-        let output = guest.run_for(&script, PATIENCE)?;
-        ensure!(output.status == 0, "pktgen does not start: {}", output.stderr);
+        let output = guest.run_for(&script, TIMEOUT)?;
+        ensure!(output.status == 0, "failed to start pktgen: {}", output.stderr);
         let times: Vec<_> = output.stdout.lines().filter_map(microseconds).collect();
-        ensure!(times.len() == parts.len(), "pktgen has not sent: {}", output.stdout);
+        ensure!(times.len() == parts.len(), "pktgen did not send everything: {}", output.stdout);
         Ok(times.iter().sum())
     }
 }
 
-/// What sending took, from what pktgen says of it: `Result: OK: 52(c50+d2) usec, ...`.
+/// The time in a result of pktgen: `Result: OK: 52(c50+d2) usec, ...`.
 fn microseconds(result: &str) -> Option<f64> {
     result.split_once("OK: ")?.1.split_once('(')?.0.parse().ok()
 }
@@ -215,16 +220,16 @@ mod tests {
         Traffic { addresses, packets, pace: Pace::Each, kind }
     }
 
-    /// What follows a word, in each part that has it.
+    /// The values of one setting in all parts.
     fn values<'a>(parts: &'a [Vec<String>], word: &'a str) -> impl Iterator<Item = &'a str> {
         parts.iter().flatten().filter_map(move |line| line.strip_prefix(word)?.strip_prefix(' '))
     }
 
     #[test]
-    fn parts_are_all_packets() {
+    fn the_parts_have_all_packets() {
         for kind in [Kind::Ipv4, Kind::Ipv4Flows, Kind::Ipv6] {
-            for addresses in ADDRESSES {
-                let packets = PACKETS.max(kind.to_all(addresses));
+            for &addresses in ADDRESSES {
+                let packets = PACKETS.max(kind.min_packets(addresses));
                 let parts = traffic(kind, addresses, packets).parts();
                 let counts: u32 = values(&parts, "count").map(|count| count.parse::<u32>().unwrap()).sum();
                 assert_eq!(counts, packets);
@@ -233,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn shares_of_ipv6_lie_side_by_side() {
+    fn the_receivers_of_ipv6_senders_are_adjacent() {
         let parts = traffic(Kind::Ipv6, 256, 20_000).parts();
         let addresses = |word| values(&parts, word).map(|address| address.parse::<Ipv6Addr>().unwrap().to_bits());
         let (mut firsts, lasts) = (addresses("dst6_min"), addresses("dst6_max"));
@@ -250,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn what_pktgen_says() {
+    fn the_time_is_parsed() {
         assert_eq!(microseconds("Result: OK: 52(c50+d2) usec, 20 (60byte,0frags)"), Some(52.0));
         assert_eq!(microseconds("Result: Idle"), None);
     }

@@ -1,0 +1,274 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Writes the tables of `docs/performance.md`. Each table is between two markers,
+//! `<!-- bench:NAME -->` and `<!-- /bench:NAME -->`.
+
+use anyhow::{Context, Result, ensure};
+use fs_err as fs;
+
+use super::{
+    instructions::{Cost, MOST},
+    native,
+    report::Report,
+    targets::Target,
+};
+use crate::{stamp::write_atomically, workspace::Workspace};
+
+/// The document, relative to the repository.
+const DOCUMENT: &str = "docs/performance.md";
+
+/// The cells of a row. A cell without a figure is empty.
+type Row = Vec<String>;
+
+/// A table of the document.
+struct Table {
+    /// The name in its markers.
+    name: &'static str,
+    /// The header of the columns, and their alignment.
+    header: &'static str,
+    rows: fn(&Report) -> Vec<Row>,
+}
+
+const TABLES: &[Table] = &[
+    Table { name: "machine", header: "| | |\n| --- | --- |\n", rows: machine },
+    Table { name: "targets", header: "| figure | target | result | |\n| --- | ---: | ---: | --- |\n", rows: targets },
+    Table {
+        name: "instructions",
+        header: "| case | instructions | added | limit | |\n| --- | ---: | ---: | ---: | --- |\n",
+        rows: instructions,
+    },
+    Table {
+        name: "reading",
+        header: "| rows | million instructions | instructions per row |\n| ---: | ---: | ---: |\n",
+        rows: reading,
+    },
+    Table {
+        name: "rates",
+        header: "| counter | packets per second without loss | |\n| --- | ---: | --- |\n",
+        rows: rates,
+    },
+    Table {
+        name: "nanoseconds",
+        header: "| addresses | 1 | 256 | 65,536 | 1,000,000 |\n| --- | ---: | ---: | ---: | ---: |\n",
+        rows: nanoseconds,
+    },
+];
+
+/// Writes the tables of the report to the document.
+///
+/// # Errors
+/// If the report is from a short run, or if the document lacks a marker.
+pub fn write(ws: &Workspace, report: &Report) -> Result<()> {
+    ensure!(!report.origin.quick, "the report is from a run with --quick: it lacks figures of the tables");
+    let file = ws.repo().join(DOCUMENT);
+    let text = render(&fs::read_to_string(&file)?, report).with_context(|| format!("cannot update {DOCUMENT}"))?;
+    write_atomically(&file, text.as_bytes())
+}
+
+/// The document with the tables of the report between its markers.
+fn render(document: &str, report: &Report) -> Result<String> {
+    let mut text = document.to_owned();
+    for Table { name, header, rows } in TABLES {
+        let (begin, end) = (format!("<!-- bench:{name} -->\n"), format!("<!-- /bench:{name} -->"));
+        let (before, rest) = text.split_once(&begin).with_context(|| format!("there is no marker {begin}"))?;
+        let (_, after) = rest.split_once(&end).with_context(|| format!("there is no marker {end} after {begin}"))?;
+        let rows: String = rows(report).iter().map(line).collect();
+        text = [before, &begin, header, &rows, &end, after].concat();
+    }
+    Ok(text)
+}
+
+/// A row in Markdown.
+fn line(row: &Row) -> String {
+    let cells: String =
+        row.iter().map(|cell| if cell.is_empty() { " |".into() } else { format!(" {cell} |") }).collect();
+    format!("|{cells}\n")
+}
+
+fn machine(report: &Report) -> Vec<Row> {
+    let origin = &report.origin;
+    [
+        ("CPU", origin.cpu.clone()),
+        ("processors", origin.cpus.to_string()),
+        ("caches", origin.caches.clone()),
+        ("kernel of the guest", format!("{}, configuration `{}`", origin.kernel, origin.config)),
+        ("xtables-addons", origin.xtables_addons.clone()),
+    ]
+    .map(|(name, value)| vec![name.to_owned(), value])
+    .into()
+}
+
+fn targets(report: &Report) -> Vec<Row> {
+    let row = |target: &Target| {
+        let result = if target.value < 5.0 { format!("{:.2}", target.value) } else { format!("{:.1}", target.value) };
+        vec![code(&target.what), target.bound.to_string(), result, mark(target.met).into()]
+    };
+    report.targets.iter().map(row).collect()
+}
+
+fn instructions(report: &Report) -> Vec<Row> {
+    let row = |cost: &Cost| {
+        let added = if cost.added > 0.0 { format!("{:.0}", cost.added) } else { String::new() };
+        let limit = cost.limit.map(|limit| limit.to_string()).unwrap_or_default();
+        let mark = cost.met().map(mark).unwrap_or_default();
+        vec![code(&cost.case), format!("{:.0}", cost.instructions), added, limit, mark.into()]
+    };
+    report.instructions.iter().filter(|cost| cost.addresses == MOST).map(row).collect()
+}
+
+fn reading(report: &Report) -> Vec<Row> {
+    let (rows, instructions) = (report.reading.rows, report.reading.instructions);
+    let per_row = instructions / f64::from(rows);
+    vec![vec![grouped(f64::from(rows), 1.0), format!("{:.0}", instructions / 1e6), grouped(per_row, 100.0)]]
+}
+
+/// The fastest counter first.
+fn rates(report: &Report) -> Vec<Row> {
+    let mut rates: Vec<_> = report.rates.iter().collect();
+    rates.sort_by(|a, b| b.packets.total_cmp(&a.packets));
+    let note = |limit| if limit { "limit of the receive path" } else { "" };
+    rates
+        .iter()
+        .map(|rate| {
+            let name = format!("{} {}", code(&rate.counter), rate.version);
+            vec![name.trim_end().to_owned(), grouped(rate.packets, 1000.0), note(rate.receive_limit).into()]
+        })
+        .collect()
+}
+
+/// The rows of the table of nanoseconds: name, group, case.
+const TIMES: &[(&str, &str, &str)] = &[
+    ("draw", "draw", "nothing"),
+    ("`--traffic`, direct, hot", "hot", "traffic/16"),
+    ("`--traffic`, direct, mixed", "mixed", "traffic/16"),
+    ("`--traffic`, direct, cold", "cold", "traffic/16"),
+    ("`--traffic`, hashed, hot", "hot", "traffic/8"),
+    ("`--traffic`, hashed, mixed", "mixed", "traffic/8"),
+    ("`--traffic`, hashed, cold", "cold", "traffic/8"),
+    ("all three, direct, hot", "hot", "all/16"),
+    ("all three, direct, cold", "cold", "all/16"),
+    ("all three, hashed, hot", "hot", "all/8"),
+    ("all three, hashed, cold", "cold", "all/8"),
+    ("`--traffic`, direct, two threads", "threads", "traffic/16"),
+    ("`--traffic`, hashed, two threads", "threads", "traffic/8"),
+    ("`--traffic`, direct, read", "read", "traffic/16"),
+];
+
+fn nanoseconds(report: &Report) -> Vec<Row> {
+    let cell = |group, case: &str, addresses| {
+        let time = match group {
+            "threads" => native::find(&report.native, group, &format!("{case}/{addresses}"), 2),
+            _ => native::find(&report.native, group, case, addresses),
+        };
+        time.map(|time| if time < 10.0 { format!("{time:.1}") } else { format!("{time:.0}") }).unwrap_or_default()
+    };
+    let row = |&(name, group, case): &(&str, _, _)| {
+        // "draw" has a number of threads instead. One thread is in the first column.
+        let columns = if group == "draw" { &[1, 0, 0, 0] } else { &[1, 256, 65_536, 1_000_000] };
+        let cells = columns.iter().map(|addresses| cell(group, case, *addresses));
+        [name.to_owned()].into_iter().chain(cells).collect()
+    };
+    TIMES.iter().map(row).collect()
+}
+
+fn mark(met: bool) -> &'static str {
+    if met { "met" } else { "**missed**" }
+}
+
+/// A text with its command-line options as inline code.
+fn code(text: &str) -> String {
+    let quoted = |word: &str| match word.strip_suffix(',') {
+        _ if !word.starts_with("--") => word.to_owned(),
+        Some(option) => format!("`{option}`,"),
+        None => format!("`{word}`"),
+    };
+    text.split(' ').map(quoted).collect::<Vec<_>>().join(" ").replace("` `", " ")
+}
+
+/// A rounded number with commas between thousands.
+fn grouped(number: f64, unit: f64) -> String {
+    let digits = format!("{:.0}", (number / unit).round() * unit);
+    let mut text = String::new();
+    for (index, digit) in digits.char_indices() {
+        if index > 0 && (digits.len() - index) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::report::tests::report, *};
+
+    /// Text between the markers of all tables, and around them.
+    fn document(between: &str) -> String {
+        let part =
+            |Table { name, .. }: &Table| format!("before\n<!-- bench:{name} -->\n{between}<!-- /bench:{name} -->\n");
+        TABLES.iter().map(part).collect::<String>() + "end\n"
+    }
+
+    /// The text between the markers of a table.
+    fn between<'a>(document: &'a str, name: &str) -> &'a str {
+        let (_, rest) = document.split_once(&format!("<!-- bench:{name} -->\n")).unwrap();
+        rest.split_once(&format!("<!-- /bench:{name} -->")).unwrap().0
+    }
+
+    #[test]
+    fn exactly_the_text_between_markers_is_replaced() {
+        let mut rendered = render(&document("old\n"), &report()).unwrap();
+        assert_eq!(render(&rendered, &report()).unwrap(), rendered);
+        for Table { name, header, rows } in TABLES {
+            let table = between(&rendered, name).to_owned();
+            assert_eq!(table, header.to_string() + &rows(&report()).iter().map(line).collect::<String>());
+            rendered = rendered.replacen(&table, "", 1);
+        }
+        assert_eq!(rendered, document(""));
+    }
+
+    #[test]
+    fn a_missing_marker_is_an_error() {
+        for Table { name, .. } in TABLES {
+            for marker in [format!("<!-- bench:{name} -->"), format!("<!-- /bench:{name} -->")] {
+                let error = render(&document("").replace(&marker, ""), &report()).unwrap_err().to_string();
+                assert!(error.contains(&marker), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_tables_have_the_figures_of_the_report() {
+        let rendered = render(&document(""), &report()).unwrap();
+        for (name, row) in [
+            ("machine", "| kernel of the guest | , configuration `test` |"),
+            ("targets", "| a target | at most 0.8 | 0.75 | met |"),
+            ("targets", "| a target | at most 0.8 | 0.85 | **missed** |"),
+            ("instructions", "| `--traffic`, hashed | 1500 | 260 | 255 | **missed** |"),
+            ("reading", "| 65,536 | 66 | 1,000 |"),
+            ("rates", "| one 1 | 64,000 | limit of the receive path |"),
+            ("nanoseconds", "| `--traffic`, direct, hot | 9.0 | | 9.0 | |"),
+            ("nanoseconds", "| `--traffic`, direct, two threads | 9.0 | | | |"),
+            ("nanoseconds", "| draw | | | | |"),
+        ] {
+            assert!(between(&rendered, name).lines().any(|line| line == row), "{row}\n{rendered}");
+        }
+    }
+
+    #[test]
+    fn options_become_code() {
+        assert_eq!(code("a, --traffic / ACCOUNT"), "a, `--traffic` / ACCOUNT");
+        assert_eq!(code("--traffic --ipconn, b"), "`--traffic --ipconn`, b");
+    }
+
+    #[test]
+    fn the_document_has_the_markers_and_columns_of_the_tables() {
+        let document = include_str!("../../../docs/performance.md");
+        let markers = document.lines().filter(|line| line.contains("bench:"));
+        let expected =
+            TABLES.iter().flat_map(|Table { name, .. }| ["", "/"].map(|end| format!("<!-- {end}bench:{name} -->")));
+        assert_eq!(markers.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
+        for Table { name, header, .. } in TABLES {
+            assert!(between(document, name).starts_with(header), "the table {name} has other columns");
+        }
+    }
+}
