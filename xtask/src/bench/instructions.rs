@@ -150,7 +150,7 @@ const CASES: &[Case] = &[
     },
     Case { name: EMPTY_IPV6, without: EMPTY_IPV6, setup: "ip6tables-legacy -L PROMISC", kind: Kind::Ipv6, ..RULES },
     Case {
-        name: "--traffic, IPv6",
+        name: "--traffic, IPv6 (hashed rows)",
         without: EMPTY_IPV6,
         setup: "ip6tables-legacy -A PROMISC -m traffic --traffic --net fd00::/48 --name t",
         kind: Kind::Ipv6,

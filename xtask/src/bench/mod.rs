@@ -2,10 +2,9 @@
 //! The benchmark: the cost per packet of the match and of other counters.
 //!
 //! [`instructions`], [`reading`] and [`rate`] measure in a guest, [`native`] on the host. [`report`]
-//! collects the figures, [`targets`] judges them, and [`docs`] writes them to the documentation.
+//! collects the figures, [`targets`] judges them, and [`tables`] shows them.
 
 pub mod code;
-pub mod docs;
 pub mod env;
 pub mod instructions;
 pub mod native;
@@ -14,4 +13,5 @@ mod pktgen;
 pub mod rate;
 pub mod reading;
 pub mod report;
+pub mod tables;
 pub mod targets;

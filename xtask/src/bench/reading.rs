@@ -16,7 +16,7 @@ use crate::workspace::Workspace;
 const READS: u32 = 20;
 
 /// The cost of reading a table once.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct Reading {
     /// The rows of the table.
     pub rows: u32,

@@ -57,13 +57,6 @@ impl Target {
     }
 }
 
-impl Display for Target {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Self { what, value, bound, met } = self;
-        write!(f, "{what:<74}{value:>8.2}   ({bound}{})", if *met { "" } else { ", missed" })
-    }
-}
-
 /// The targets for instructions per packet with [`MOST`] addresses.
 pub fn for_instructions(costs: &[Cost]) -> Result<Vec<Target>> {
     let added = |case| {

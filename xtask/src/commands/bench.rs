@@ -8,11 +8,11 @@ use clap::Args;
 
 use crate::{
     bench::{
-        code, docs,
+        code,
         env::BenchEnv,
         instructions, native, rate, reading,
-        report::{Costs, Origin, Report},
-        targets,
+        report::{Origin, Report},
+        tables, targets,
     },
     builds::kernel::{self, Choice, Config},
     workspace::Workspace,
@@ -65,10 +65,10 @@ pub fn run(ws: &Workspace, options: &Options) -> Result<()> {
     if options.json {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {
-        println!("{report}");
+        tables::print(&report, &[]);
     }
     if options.docs {
-        docs::write(ws, &report)?;
+        tables::write(ws, &report)?;
     }
     Ok(())
 }
@@ -94,13 +94,14 @@ fn measure(ws: &Workspace, choice: Choice, quick: bool) -> Result<Report> {
 fn check(ws: &Workspace, choice: Choice) -> Result<()> {
     let env = BenchEnv::prepare(ws, choice)?;
     code::check(ws, &env.choice)?;
-    let costs = instructions::measure(ws, &env, true)?;
-    println!("{}\n\n{}", Origin::current(ws, &env.choice, true)?, Costs(&costs));
-    let targets = targets::for_instructions(&costs)?;
-    targets.iter().for_each(|target| println!("{target}"));
-    let over_limit = costs.iter().filter(|cost| cost.met() == Some(false)).map(|cost| cost.case.as_str());
-    let missed = targets.iter().filter(|target| !target.met).map(|target| target.what.as_str());
-    let missed: Vec<_> = over_limit.chain(missed).collect();
+    let instructions = instructions::measure(ws, &env, true)?;
+    let targets = targets::for_instructions(&instructions)?;
+    let origin = Origin::current(ws, &env.choice, true)?;
+    let report = Report { origin, instructions, targets, ..Report::default() };
+    tables::print(&report, &["machine", "targets", "instructions"]);
+    let over_limit = report.instructions.iter().filter(|cost| cost.met() == Some(false)).map(|cost| &cost.case);
+    let missed = report.targets.iter().filter(|target| !target.met).map(|target| &target.what);
+    let missed: Vec<_> = over_limit.chain(missed).map(String::as_str).collect();
     ensure!(missed.is_empty(), "a packet costs too many instructions: {}", missed.join("; "));
     Ok(())
 }

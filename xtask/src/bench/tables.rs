@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Writes the tables of `docs/performance.md`. Each table is between two markers,
-//! `<!-- bench:NAME -->` and `<!-- /bench:NAME -->`.
+//! The figures of a report as Markdown tables, for the terminal and for `docs/performance.md`. There,
+//! each table is between two markers, `<!-- bench:NAME -->` and `<!-- /bench:NAME -->`.
 
 use anyhow::{Context, Result, ensure};
 use fs_err as fs;
@@ -19,11 +19,11 @@ const DOCUMENT: &str = "docs/performance.md";
 /// The cells of a row. A cell without a figure is empty.
 type Row = Vec<String>;
 
-/// A table of the document.
+/// A table.
 struct Table {
-    /// The name in its markers.
+    /// The title on the terminal, and the name in the markers.
     name: &'static str,
-    /// The header of the columns, and their alignment.
+    /// The first two lines: the names of the columns, and their alignment.
     header: &'static str,
     rows: fn(&Report) -> Vec<Row>,
 }
@@ -53,35 +53,57 @@ const TABLES: &[Table] = &[
     },
 ];
 
-/// Writes the tables of the report to the document.
+impl Table {
+    /// The table in Markdown. All rows of a column have the same width.
+    fn markdown(&self, report: &Report) -> String {
+        let header = self.header.lines().map(|line| {
+            let cells = line.trim_matches('|').split('|');
+            cells.map(|cell| cell.trim().to_owned()).collect()
+        });
+        let rows: Vec<Row> = header.chain((self.rows)(report)).collect();
+        let alignments = &rows[1];
+        let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
+        let widths: Vec<_> = (0..alignments.len()).map(width).collect();
+        let mut text = String::new();
+        for row in &rows {
+            for ((cell, alignment), width) in row.iter().zip(alignments).zip(&widths) {
+                let right = alignment.ends_with(':');
+                text += &if right { format!("| {cell:>width$} ") } else { format!("| {cell:width$} ") };
+            }
+            text += "|\n";
+        }
+        text
+    }
+}
+
+/// Prints the tables with the given names, or all tables if there are no names.
+pub fn print(report: &Report, names: &[&str]) {
+    for table in TABLES.iter().filter(|table| names.is_empty() || names.contains(&table.name)) {
+        println!("{}\n\n{}", table.name, table.markdown(report));
+    }
+}
+
+/// Writes the tables to the document.
 ///
 /// # Errors
 /// If the report is from a short run, or if the document lacks a marker.
 pub fn write(ws: &Workspace, report: &Report) -> Result<()> {
-    ensure!(!report.origin.quick, "the report is from a run with --quick: it lacks figures of the tables");
+    ensure!(!report.origin.quick, "the report is from a run with --quick: its figures are not precise enough");
     let file = ws.repo().join(DOCUMENT);
-    let text = render(&fs::read_to_string(&file)?, report).with_context(|| format!("cannot update {DOCUMENT}"))?;
+    let text = replace(&fs::read_to_string(&file)?, report).with_context(|| format!("cannot update {DOCUMENT}"))?;
     write_atomically(&file, text.as_bytes())
 }
 
 /// The document with the tables of the report between its markers.
-fn render(document: &str, report: &Report) -> Result<String> {
+fn replace(document: &str, report: &Report) -> Result<String> {
     let mut text = document.to_owned();
-    for Table { name, header, rows } in TABLES {
-        let (begin, end) = (format!("<!-- bench:{name} -->\n"), format!("<!-- /bench:{name} -->"));
+    for table in TABLES {
+        let (begin, end) = (format!("<!-- bench:{} -->\n", table.name), format!("<!-- /bench:{} -->", table.name));
         let (before, rest) = text.split_once(&begin).with_context(|| format!("there is no marker {begin}"))?;
         let (_, after) = rest.split_once(&end).with_context(|| format!("there is no marker {end} after {begin}"))?;
-        let rows: String = rows(report).iter().map(line).collect();
-        text = [before, &begin, header, &rows, &end, after].concat();
+        text = [before, &begin, &table.markdown(report), &end, after].concat();
     }
     Ok(text)
-}
-
-/// A row in Markdown.
-fn line(row: &Row) -> String {
-    let cells: String =
-        row.iter().map(|cell| if cell.is_empty() { " |".into() } else { format!(" {cell} |") }).collect();
-    format!("|{cells}\n")
 }
 
 fn machine(report: &Report) -> Vec<Row> {
@@ -216,21 +238,21 @@ mod tests {
 
     #[test]
     fn exactly_the_text_between_markers_is_replaced() {
-        let mut rendered = render(&document("old\n"), &report()).unwrap();
-        assert_eq!(render(&rendered, &report()).unwrap(), rendered);
-        for Table { name, header, rows } in TABLES {
-            let table = between(&rendered, name).to_owned();
-            assert_eq!(table, header.to_string() + &rows(&report()).iter().map(line).collect::<String>());
-            rendered = rendered.replacen(&table, "", 1);
+        let mut text = replace(&document("old\n"), &report()).unwrap();
+        assert_eq!(replace(&text, &report()).unwrap(), text);
+        for table in TABLES {
+            let markdown = table.markdown(&report());
+            assert_eq!(between(&text, table.name), markdown);
+            text = text.replacen(&markdown, "", 1);
         }
-        assert_eq!(rendered, document(""));
+        assert_eq!(text, document(""));
     }
 
     #[test]
     fn a_missing_marker_is_an_error() {
         for Table { name, .. } in TABLES {
             for marker in [format!("<!-- bench:{name} -->"), format!("<!-- /bench:{name} -->")] {
-                let error = render(&document("").replace(&marker, ""), &report()).unwrap_err().to_string();
+                let error = replace(&document("").replace(&marker, ""), &report()).unwrap_err().to_string();
                 assert!(error.contains(&marker), "{error}");
             }
         }
@@ -238,7 +260,6 @@ mod tests {
 
     #[test]
     fn the_tables_have_the_figures_of_the_report() {
-        let rendered = render(&document(""), &report()).unwrap();
         for (name, row) in [
             ("machine", "| kernel of the guest | , configuration `test` |"),
             ("targets", "| a target | at most 0.8 | 0.75 | met |"),
@@ -250,8 +271,20 @@ mod tests {
             ("nanoseconds", "| `--traffic`, direct, two threads | 9.0 | | | |"),
             ("nanoseconds", "| draw | | | | |"),
         ] {
-            assert!(between(&rendered, name).lines().any(|line| line == row), "{row}\n{rendered}");
+            let table = TABLES.iter().find(|table| table.name == name).unwrap().markdown(&report());
+            let without_padding = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+            assert!(table.lines().any(|line| without_padding(line) == row), "{row}\n{table}");
         }
+    }
+
+    #[test]
+    fn columns_are_aligned() {
+        let header = "| name | figure |\n| --- | ---: |\n";
+        let rows = |_: &Report| vec![vec!["a".to_owned(), "1".to_owned()], vec!["long one".to_owned(), String::new()]];
+        assert_eq!(
+            Table { name: "", header, rows }.markdown(&report()),
+            "| name     | figure |\n| ---      |   ---: |\n| a        |      1 |\n| long one |        |\n"
+        );
     }
 
     #[test]
@@ -267,8 +300,12 @@ mod tests {
         let expected =
             TABLES.iter().flat_map(|Table { name, .. }| ["", "/"].map(|end| format!("<!-- {end}bench:{name} -->")));
         assert_eq!(markers.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
+        let columns = |table: &str| -> Vec<String> {
+            let lines = table.lines().take(2);
+            lines.map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
+        };
         for Table { name, header, .. } in TABLES {
-            assert!(between(document, name).starts_with(header), "the table {name} has other columns");
+            assert_eq!(columns(between(document, name)), columns(header), "{name}");
         }
     }
 }
