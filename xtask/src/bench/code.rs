@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Disassembles the module to print its packet path, and to check what the packet path must not contain.
+//! Disassembles the module to print its packet path, and to check what the packet path must not
+//! contain.
 
 use std::{fmt::Write, ptr};
 
@@ -49,8 +50,8 @@ struct Instruction {
 }
 
 impl Instruction {
-    /// The function that the instruction calls or jumps to, unless that is its own function: a name, or
-    /// a section and an offset.
+    /// The function that the instruction calls or jumps to, unless that is its own function: a
+    /// name, or a section and an offset.
     fn callee(&self) -> Option<&str> {
         if let Some(relocation) = &self.relocation {
             let (_, callee) = relocation.split_once("R_X86_64_PLT32\t")?;
@@ -81,9 +82,9 @@ impl Function {
         self.section == COLD_SECTION
     }
 
-    /// Whether `callee` names this function. A function without a symbol is named by its section and an
-    /// offset. The offset is 4 less than the address, because a PC-relative relocation includes the
-    /// size of its own field.
+    /// Whether `callee` names this function. A function without a symbol is named by its section
+    /// and an offset. The offset is 4 less than the address, because a PC-relative relocation
+    /// includes the size of its own field.
     fn is(&self, callee: &str) -> bool {
         let offset = callee.strip_prefix(&self.section).and_then(|offset| offset.strip_prefix("+0x"));
         let address = offset.and_then(|offset| u64::from_str_radix(offset, 16).ok());
@@ -113,8 +114,8 @@ pub fn packet_path(ws: &Workspace, choice: &Choice) -> Result<String> {
 /// Checks the packet path.
 ///
 /// # Errors
-/// If the packet path can call a function that is not allowed, or if its frequent code contains a lock
-/// or a division.
+/// If the packet path can call a function that is not allowed, or if its frequent code contains a
+/// lock or a division.
 pub fn check(ws: &Workspace, choice: &Choice) -> Result<()> {
     let functions = disassemble(ws, choice)?;
     let violations: Vec<_> = ENTRIES.iter().flat_map(|entry| violations(&functions, entry)).collect();
@@ -178,7 +179,8 @@ fn parse(lines: &[String]) -> Vec<Function> {
     functions
 }
 
-/// `entry` and all functions of the module that it calls, directly or not; cold ones only if `cold`.
+/// `entry` and all functions of the module that it calls, directly or not; cold ones only if
+/// `cold`.
 fn reachable<'f>(functions: &'f [Function], entry: &'f str, cold: bool) -> Vec<&'f Function> {
     let (mut found, mut callees): (Vec<&Function>, _) = (Vec::new(), vec![entry]);
     while let Some(callee) = callees.pop() {

@@ -52,8 +52,8 @@ impl BenchEnv {
         Ok(config(Artifacts::from_dir(&self.folder)?))
     }
 
-    /// Like [`BenchEnv::config`], with pmacct and with memory for counters in user space. Also returns
-    /// the Debian package of ipfm.
+    /// Like [`BenchEnv::config`], with pmacct and with memory for counters in user space. Also
+    /// returns the Debian package of ipfm.
     pub fn config_with_programs(&self, ws: &Workspace) -> Result<(Config, PathBuf)> {
         let _lock = setup::require(ws)?;
         let config = Config { memory_mib: 1024, ..config(peers::guest(ws, &self.folder)?) };

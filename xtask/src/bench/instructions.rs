@@ -2,9 +2,9 @@
 //! The number of instructions that the kernel executes per packet.
 //!
 //! The guest has one CPU, and its clock advances by one nanosecond per executed instruction:
-//! <https://www.qemu.org/docs/master/devel/tcg-icount.html>. pktgen passes packets for other hosts to a
-//! device's receive path. The time that it reports per packet is the number of instructions per packet.
-//! It is repeatable, except for a few timer interrupts.
+//! <https://www.qemu.org/docs/master/devel/tcg-icount.html>. pktgen passes packets for other hosts
+//! to a device's receive path. The time that it reports per packet is the number of instructions
+//! per packet. It is repeatable, except for a few timer interrupts.
 
 use anyhow::{Context, Result, ensure};
 use fs_err as fs;
@@ -49,11 +49,11 @@ struct Case {
 enum Counted {
     /// The number of packets.
     Packets(&'static str),
-    /// The number of packets, or at most one in a thousand less: a set of nftables skips some packets
-    /// with new addresses while it grows.
+    /// The number of packets, or at most one in a thousand less: a set of nftables skips some
+    /// packets with new addresses while it grows.
     MostPackets(&'static str),
-    /// The number of pairs of addresses, or slightly more: if a flow set is full, it forgets flows, and
-    /// their next packets count as new connections.
+    /// The number of pairs of addresses, or slightly more: if a flow set is full, it forgets flows,
+    /// and their next packets count as new connections.
     Flows(&'static str),
 }
 

@@ -14,11 +14,11 @@ use crate::workspace::{Workspace, remove_tree};
 /// A measured time.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Time {
-    /// `hot`, `mixed`, `cold`, `threads`, `read` (during reads of the table), or `draw` (only making a
-    /// packet, which all others include).
+    /// `hot`, `mixed`, `cold`, `threads`, `read` (during reads of the table), or `draw` (only
+    /// making a packet, which all others include).
     pub group: String,
-    /// What is counted (`traffic` or `all`), and the length of the network's prefix: 16 for direct rows,
-    /// 8 for hashed ones. In the group `threads` also the number of addresses.
+    /// What is counted (`traffic` or `all`), and the length of the network's prefix: 16 for direct
+    /// rows, 8 for hashed ones. In the group `threads` also the number of addresses.
     pub case: String,
     /// The number of addresses; in the groups `threads` and `draw` the number of threads.
     pub number: u32,
@@ -45,8 +45,8 @@ struct Line {
     memory: Memory,
 }
 
-// Criterion's stable output needs the program cargo-criterion, and its CSV files are deprecated and have
-// no median. These structures match the private files of the version in Cargo.lock:
+// Criterion's stable output needs the program cargo-criterion, and its CSV files are deprecated and
+// have no median. These structures match the private files of the version in Cargo.lock:
 // <https://bheisler.github.io/criterion.rs/book/user_guide/csv_output.html>
 
 /// Criterion's `benchmark.json`.

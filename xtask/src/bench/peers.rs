@@ -67,8 +67,8 @@ pub struct Account {
     pub reader: PathBuf,
 }
 
-/// Unpacks `ACCOUNT` and builds its programs. It does not run `configure`, which requires a kernel with
-/// everything that the other extensions of xtables-addons need.
+/// Unpacks `ACCOUNT` and builds its programs. It does not run `configure`, which requires a kernel
+/// with everything that the other extensions of xtables-addons need.
 const SCRIPT: &str = "\
 rm -rf * && tar --extract --file \"/src/$1\" --strip-components 1
 cd extensions/ACCOUNT && cp ../compat_*.h .

@@ -31,24 +31,24 @@ const TIMEOUT: Duration = Duration::from_secs(600);
 /// The time between packets.
 #[derive(Clone, Copy)]
 pub enum Pace {
-    /// Each packet has a buffer of its own, as from a driver. It is sent when the one before has been
-    /// received.
+    /// Each packet has a buffer of its own, as from a driver. It is sent when the one before has
+    /// been received.
     Each,
-    /// Bursts of the same packet, so that making packets takes little time: this number of packets per
-    /// second, or as fast as they are received.
+    /// Bursts of the same packet, so that making packets takes little time: this number of packets
+    /// per second, or as fast as they are received.
     Bursts(Option<u32>),
 }
 
 /// The kind of the packets: UDP datagrams.
 #[derive(Clone, Copy)]
 pub enum Kind {
-    /// IPv4. One half of the addresses sends to the other half, each to the same one, in turn. A single
-    /// address sends to itself. Each pair of addresses is one flow.
+    /// IPv4. One half of the addresses sends to the other half, each to the same one, in turn. A
+    /// single address sends to itself. Each pair of addresses is one flow.
     Ipv4,
     /// The same with different ports, so that each packet is a flow.
     Ipv4Flows,
-    /// IPv6. The senders send one after the other, each to randomly chosen receivers of its own, because
-    /// pktgen offers nothing else.
+    /// IPv6. The senders send one after the other, each to randomly chosen receivers of its own,
+    /// because pktgen offers nothing else.
     Ipv6,
 }
 
@@ -102,8 +102,8 @@ impl Traffic {
             Pace::Bursts(Some(rate)) => (BURST, u64::from(BURST) * 1_000_000_000 / u64::from(rate)),
         };
         let shared = if burst > 1 { "SHARED" } else { "!SHARED" };
-        // pktgen excludes the last port. Ports and addresses advance together, but wrap at different
-        // numbers.
+        // pktgen excludes the last port. Ports and addresses advance together, but wrap at
+        // different numbers.
         let ports = match self.kind {
             Kind::Ipv4 | Kind::Ipv6 => (9, 9),
             Kind::Ipv4Flows => (1024, 65533),
@@ -145,7 +145,8 @@ impl Traffic {
 
     fn ipv6_part(self, sender: u32, senders: u32) -> Vec<String> {
         let share = u128::from(self.addresses / senders);
-        // Each number of addresses has receivers of its own: the flows of the others are known already.
+        // Each number of addresses has receivers of its own: the flows of the others are known
+        // already.
         let first = FIRST_IPV6 + (u128::from(self.addresses) << 32) + u128::from(sender) * share;
         vec![
             format!("count {}", self.packets / senders),
@@ -172,12 +173,12 @@ impl Pktgen {
         self.run(guest, traffic, "all")
     }
 
-    /// Sends the packets twice, the first time to make the addresses known, and returns the time of the
-    /// second run in microseconds.
+    /// Sends the packets twice, the first time to make the addresses known, and returns the time of
+    /// the second run in microseconds.
     ///
     /// The guest must not wait for the host between the runs: its clock would advance, and it would
-    /// forget the flows of addresses. The flows of [`Kind::Ipv4Flows`] must be new in both runs, so the
-    /// guest sleeps until it has forgotten them.
+    /// forget the flows of addresses. The flows of [`Kind::Ipv4Flows`] must be new in both runs, so
+    /// the guest sleeps until it has forgotten them.
     pub fn send_twice(&self, guest: &mut Guest, traffic: Traffic) -> Result<f64> {
         let between = match traffic.kind {
             Kind::Ipv4 | Kind::Ipv6 => "",

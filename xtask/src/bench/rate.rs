@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The highest rate of packets that a counter counts without loss, compared with programs in user space.
+//! The highest rate of packets that a counter counts without loss, compared with programs in user
+//! space.
 //!
-//! The guest has one CPU, which does everything. Its clock counts instructions: the CPU executes 10^9
-//! per second. A rate is kept if all packets of some seconds have been counted.
+//! The guest has one CPU, which does everything. Its clock counts instructions: the CPU executes
+//! 10^9 per second. A rate is kept if all packets of some seconds have been counted.
 
 use anyhow::{Context, Result, bail, ensure};
 use fs_err as fs;
@@ -36,8 +37,8 @@ struct Counter {
     setup: &'static str,
     /// The most packets that it may have counted but shows only after the next ones.
     pending: u64,
-    /// A shell command that prints the number of packets counted since the start; twice if it counts
-    /// sent and received packets separately.
+    /// A shell command that prints the number of packets counted since the start; twice if it
+    /// counts sent and received packets separately.
     counted: &'static str,
 }
 
@@ -69,8 +70,8 @@ pmacctd -f /tmp/pmacctd.conf && sleep 2",
         pending: 512,
         counted: "pmacct -s -p /tmp/pmacctd.pipe | awk '$2 ~ /^[0-9]+$/ { sum += $2 } END { printf \"%d\", sum / 2 }'",
     },
-    // It prints the bytes of each host: in, out, total. It writes its file when a packet arrives at least
-    // a second after the last write. The ping is such a packet.
+    // It prints the bytes of each host: in, out, total. It writes its file when a packet arrives at
+    // least a second after the last write. The ping is such a packet.
     Counter {
         name: IPFM,
         version: "ar -p /ipfm.deb control.tar.xz | unxz | tar -xO ./control | grep '^Version'",
@@ -129,8 +130,8 @@ fn version_in(text: &str) -> &str {
     numbers.find(|number| number.contains('.')).unwrap_or_default()
 }
 
-/// The highest rate that is kept, and whether the receive path is the limit. Doubles the rate until it
-/// is not kept, then halves the last step.
+/// The highest rate that is kept, and whether the receive path is the limit. Doubles the rate until
+/// it is not kept, then halves the last step.
 fn highest(trial: &mut Trial) -> Result<(f64, bool)> {
     let (mut highest, true) = trial.at(Some(LOWEST))? else {
         bail!("it does not keep the lowest rate, {LOWEST} packets per second")
@@ -165,8 +166,8 @@ struct Trial<'a> {
 }
 
 impl Trial<'_> {
-    /// Sends at a rate, or as fast as possible. Returns the actual rate, and whether all packets were
-    /// counted.
+    /// Sends at a rate, or as fast as possible. Returns the actual rate, and whether all packets
+    /// were counted.
     fn at(&mut self, rate: Option<u32>) -> Result<(f64, bool)> {
         let packets = (rate.unwrap_or(MANY) * SECONDS).next_multiple_of(BURST);
         let traffic = Traffic { addresses: ADDRESSES, packets, pace: Pace::Bursts(rate), kind: Kind::Ipv4 };

@@ -148,7 +148,8 @@ struct Plot {
 }
 
 impl Plot {
-    /// Draws lines over a logarithmic axis. `height` makes the vertical axis, given the highest figure.
+    /// Draws lines over a logarithmic axis. `height` makes the vertical axis, given the highest
+    /// figure.
     fn draw<Y>(&self, lines: &[Line], height: impl Fn(f64) -> Y) -> Result<()>
     where
         Y: AsRangedCoord<Value = f64, CoordDescType: ValueFormatter<f64>>,

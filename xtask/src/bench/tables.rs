@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The figures of a report as Markdown tables, for the terminal and for `docs/performance.md`. There,
-//! each table is between two markers, `<!-- bench:NAME -->` and `<!-- /bench:NAME -->`.
+//! The figures of a report as Markdown tables, for the terminal and for `docs/performance.md`.
+//! There, each table is between two markers, `<!-- bench:NAME -->` and `<!-- /bench:NAME -->`.
 
 use anyhow::{Context, Result, ensure};
 use fs_err as fs;

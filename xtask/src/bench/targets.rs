@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The targets that compare two figures or bound one, and whether they are met. The limit of a single
-//! case is in [`super::instructions`].
+//! The targets that compare two figures or bound one, and whether they are met. The limit of a
+//! single case is in [`super::instructions`].
 
 use std::fmt::{self, Display, Formatter};
 
@@ -46,8 +46,8 @@ pub struct Target {
 }
 
 impl Target {
-    /// A target. The ratio of a figure that was not measured is 0, infinite or not a number, and never
-    /// meets its bound.
+    /// A target. The ratio of a figure that was not measured is 0, infinite or not a number, and
+    /// never meets its bound.
     fn new(what: impl Into<String>, value: f64, bound: Bound) -> Self {
         let within = match bound {
             Bound::AtMost(bound) => value <= bound,
