@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! All build and run steps of xt_traffic: `cargo xtask --help`.
 //!
-//! Sources ([`sources`]) become products ([`builds`]), products become what boots ([`images`]) or what
-//! is installed ([`packages`]); [`commands`] has one file for each subcommand.
+//! Sources ([`sources`]) become products ([`builds`]), products become what boots ([`images`]) or
+//! what is installed ([`packages`]); [`commands`] has one file for each subcommand.
 
 mod bench;
 mod builds;

@@ -3,26 +3,21 @@
 //! group. The signal handler signals the groups, so Ctrl-C stops a whole `make`. The callers return
 //! errors as usual and remove their temporary folders.
 
-use std::{
-    fs::File,
-    io::{BufRead, BufReader},
-    os::{fd::OwnedFd, unix::process::CommandExt},
-    panic::resume_unwind,
-    process::{Child, Command, ExitStatus, Stdio},
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread::{self, ThreadId},
-    time::Duration,
-};
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::panic::resume_unwind;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::{self, ThreadId};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
-use signal_hook::{
-    consts::{SIGHUP, SIGINT, SIGTERM},
-    iterator::Signals,
-};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 /// The exit status of a command that a signal interrupted (128 + SIGINT), as shells report it.
 pub const EXIT_INTERRUPTED: u8 = 130;
@@ -94,8 +89,8 @@ fn signal_children(signal: Signal, wanted: impl Fn(&Leader) -> bool) {
     live().iter().filter(|child| wanted(child)).for_each(|child| child.signal(signal));
 }
 
-/// Runs two closures in parallel. If one fails, the children of the other are terminated, and the first
-/// error is returned.
+/// Runs two closures in parallel. If one fails, the children of the other are terminated, and the
+/// first error is returned.
 pub fn both<A: Send, B>(
     first: impl FnOnce() -> Result<A> + Send,
     second: impl FnOnce() -> Result<B>,
@@ -200,8 +195,8 @@ pub fn pipe() -> Result<(File, OwnedFd)> {
     Ok((reader.into(), writer))
 }
 
-/// Reads lines until all writers have closed the pipe. A carriage return also ends a line. Bytes that
-/// are not UTF-8 are replaced.
+/// Reads lines until all writers have closed the pipe. A carriage return also ends a line. Bytes
+/// that are not UTF-8 are replaced.
 pub fn each_line(reader: File, on_line: &mut dyn FnMut(&str)) -> Result<()> {
     let mut reader = BufReader::new(reader);
     let mut line = Vec::new();

@@ -2,11 +2,9 @@
 //! Stamps: the hash of all inputs of a product. It is written next to the product when the product
 //! is complete. A product whose stamp matches is not made again.
 
-use std::{
-    io::{BufWriter, Write},
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
-};
+use std::io::{BufWriter, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use fs_err as fs;

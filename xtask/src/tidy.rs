@@ -9,8 +9,8 @@ use git2::Repository;
 /// The width of prose in columns.
 const PROSE: usize = 100;
 
-/// Calls `check` for each line of each committed file with one of the extensions, with the file's path,
-/// the line's number and its text. Fails with all complaints.
+/// Calls `check` for each line of each committed file with one of the extensions, with the file's
+/// path, the line's number and its text. Fails with all complaints.
 fn for_each_line(extensions: &[&str], mut check: impl FnMut(&str, usize, &str) -> Option<&'static str>) {
     let mut complaints = Vec::new();
     for (path, text) in files(extensions) {

@@ -2,15 +2,13 @@
 //! Progress output: one line per step, with a spinner or a bar on a terminal and plain lines
 //! elsewhere. A log file contains the whole output of each step.
 
-use std::{
-    collections::VecDeque,
-    fmt,
-    io::Write,
-    path::{Path, PathBuf},
-    process::{Command, ExitStatus},
-    sync::LazyLock,
-    time::{Duration, Instant},
-};
+use std::collections::VecDeque;
+use std::fmt;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use fs_err::{self as fs, File};
@@ -237,8 +235,8 @@ impl fmt::Display for CommandFailed {
 
 impl std::error::Error for CommandFailed {}
 
-/// The lines of a command's output that explain a failure: the first lines that look like errors and
-/// some lines after them, or the last lines if none looks like an error.
+/// The lines of a command's output that explain a failure: the first lines that look like errors
+/// and some lines after them, or the last lines if none looks like an error.
 #[derive(Default)]
 struct Excerpt {
     errors: Vec<String>,

@@ -1,24 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The repository, the cache and its lock.
 
-use std::{
-    env, io,
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
-    thread,
-    time::Duration,
-};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use std::{env, io, thread};
 
 use anyhow::{Context, Result, bail};
 use fs_err::{self as fs, File};
-use rustix::{
-    fs::{FlockOperation, flock},
-    io::{Errno, FdFlags, fcntl_setfd},
-};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use tempfile::TempDir;
 use walkdir::WalkDir;
 
-use crate::{process, sources::pins::Pins, ui::Step};
+use crate::process;
+use crate::sources::pins::Pins;
+use crate::ui::Step;
 
 /// The repository, the cache and the pins. Every command works with them.
 pub struct Workspace {

@@ -2,20 +2,17 @@
 //! Disassembles the module to print its packet path, and to check what the packet path must not
 //! contain.
 
-use std::{fmt::Write, ptr};
+use std::fmt::Write;
+use std::ptr;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{
-    builds::{
-        kernel::{self, Choice},
-        module::{self, MODULE},
-        root::BuildRoot,
-    },
-    commands::setup,
-    process,
-    workspace::Workspace,
-};
+use crate::builds::kernel::{self, Choice};
+use crate::builds::module::{self, MODULE};
+use crate::builds::root::BuildRoot;
+use crate::commands::setup;
+use crate::process;
+use crate::workspace::Workspace;
 
 /// The functions that x_tables calls for each packet of IPv4 and of IPv6.
 const ENTRIES: [&str; 2] = ["xt_traffic_match_ipv4", "xt_traffic_match_ipv6"];

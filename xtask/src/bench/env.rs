@@ -7,16 +7,12 @@ use anyhow::{Result, ensure};
 use vm_tests::{artifacts::Artifacts, guest::Config};
 
 use super::peers::{self, Account};
-use crate::{
-    builds::{
-        iptables,
-        kernel::{self, Choice},
-        root::BuildRoot,
-    },
-    commands::setup,
-    images::guest,
-    workspace::Workspace,
-};
+use crate::builds::iptables;
+use crate::builds::kernel::{self, Choice};
+use crate::builds::root::BuildRoot;
+use crate::commands::setup;
+use crate::images::guest;
+use crate::workspace::Workspace;
 
 /// What the benchmark needs in a guest, built.
 pub struct BenchEnv {

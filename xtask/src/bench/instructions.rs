@@ -11,12 +11,11 @@ use fs_err as fs;
 use serde::{Deserialize, Serialize};
 use vm_tests::guest::Guest;
 
-use super::{
-    env::BenchEnv,
-    peers::Account,
-    pktgen::{Kind, Pace, Pktgen, Traffic},
-};
-use crate::{ui::Step, workspace::Workspace};
+use super::env::BenchEnv;
+use super::peers::Account;
+use super::pktgen::{Kind, Pace, Pktgen, Traffic};
+use crate::ui::Step;
+use crate::workspace::Workspace;
 
 /// The numbers of addresses that send and receive.
 pub const ADDRESSES: &[u32] = &[1, 1 << 8, MOST];

@@ -9,13 +9,14 @@ use fs_err::{self as fs, os::unix::fs::symlink};
 use serde::Deserialize;
 use vm_tests::artifacts::Artifacts;
 
-use crate::{
-    builds::{iptables::Iptables, kernel::Kernel, root::BuildRoot},
-    images::guest_root,
-    sources::{fetch, pins::Download},
-    stamp::{Recipe, remove_if_exists},
-    workspace::{Workspace, file_name},
-};
+use crate::builds::iptables::Iptables;
+use crate::builds::kernel::Kernel;
+use crate::builds::root::BuildRoot;
+use crate::images::guest_root;
+use crate::sources::fetch;
+use crate::sources::pins::Download;
+use crate::stamp::{Recipe, remove_if_exists};
+use crate::workspace::{Workspace, file_name};
 
 /// The content of `peers.toml`.
 #[derive(Deserialize)]

@@ -2,10 +2,8 @@
 //! Traffic of the kernel's packet generator, passed to the receive path of a device in a guest:
 //! <https://docs.kernel.org/networking/pktgen.html>
 
-use std::{
-    net::{Ipv4Addr, Ipv6Addr},
-    time::Duration,
-};
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use vm_tests::guest::Guest;

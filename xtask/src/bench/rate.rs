@@ -10,12 +10,11 @@ use fs_err as fs;
 use serde::{Deserialize, Serialize};
 use vm_tests::guest::{Config, Guest};
 
-use super::{
-    env::BenchEnv,
-    instructions::{RULE_TRAFFIC, TABLE, TRAFFIC},
-    pktgen::{BURST, Kind, Pace, Pktgen, Traffic},
-};
-use crate::{ui::Step, workspace::Workspace};
+use super::env::BenchEnv;
+use super::instructions::{RULE_TRAFFIC, TABLE, TRAFFIC};
+use super::pktgen::{BURST, Kind, Pace, Pktgen, Traffic};
+use crate::ui::Step;
+use crate::workspace::Workspace;
 
 /// The number of addresses that send and receive.
 const ADDRESSES: u32 = 1 << 8;

@@ -5,11 +5,9 @@ use anyhow::{Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use vm_tests::guest::Guest;
 
-use super::{
-    env::BenchEnv,
-    instructions::{MOST, PACKETS, RULE_TRAFFIC},
-    pktgen::{Kind, Pace, Pktgen, Traffic},
-};
+use super::env::BenchEnv;
+use super::instructions::{MOST, PACKETS, RULE_TRAFFIC};
+use super::pktgen::{Kind, Pace, Pktgen, Traffic};
 use crate::workspace::Workspace;
 
 /// The number of reads.

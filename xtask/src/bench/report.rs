@@ -6,21 +6,19 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use fs_err as fs;
 use git2::Repository;
-use plotters::{
-    coord::ranged1d::{AsRangedCoord, ValueFormatter},
-    prelude::*,
-};
+use plotters::coord::ranged1d::{AsRangedCoord, ValueFormatter};
+use plotters::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    instructions::Cost,
-    native::{Memory, Time},
-    peers,
-    rate::Rate,
-    reading::Reading,
-    targets::Target,
-};
-use crate::{builds::kernel::Choice, packages::version::is_dirty, workspace::Workspace};
+use super::instructions::Cost;
+use super::native::{Memory, Time};
+use super::peers;
+use super::rate::Rate;
+use super::reading::Reading;
+use super::targets::Target;
+use crate::builds::kernel::Choice;
+use crate::packages::version::is_dirty;
+use crate::workspace::Workspace;
 
 /// All figures of one run.
 #[derive(Default, Deserialize, Serialize)]

@@ -5,13 +5,12 @@
 use anyhow::{Context, Result, ensure};
 use fs_err as fs;
 
-use super::{
-    instructions::{Cost, MOST},
-    native,
-    report::Report,
-    targets::Target,
-};
-use crate::{stamp::write_atomically, workspace::Workspace};
+use super::instructions::{Cost, MOST};
+use super::native;
+use super::report::Report;
+use super::targets::Target;
+use crate::stamp::write_atomically;
+use crate::workspace::Workspace;
 
 /// The document, relative to the repository.
 const DOCUMENT: &str = "docs/performance.md";

@@ -7,11 +7,9 @@ use std::fmt::{self, Display, Formatter};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use super::{
-    instructions::{ACCOUNT, ALL, Cost, MOST, SETS, TRAFFIC},
-    native::{self, Time},
-    rate::{PMACCTD, Rate},
-};
+use super::instructions::{ACCOUNT, ALL, Cost, MOST, SETS, TRAFFIC};
+use super::native::{self, Time};
+use super::rate::{PMACCTD, Rate};
 
 /// The allowed range of a figure.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]

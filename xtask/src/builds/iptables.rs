@@ -7,14 +7,14 @@ use anyhow::Result;
 use fs_err as fs;
 use git2::Oid;
 
-use crate::{
-    builds::{root::BuildRoot, sandbox::jobs},
-    sources::tree::Tree,
-    stamp::{Recipe, Stamp, remove_if_exists},
-    workspace::{Workspace, remove_tree},
-};
+use crate::builds::root::BuildRoot;
+use crate::builds::sandbox::jobs;
+use crate::sources::tree::Tree;
+use crate::stamp::{Recipe, Stamp, remove_if_exists};
+use crate::workspace::{Workspace, remove_tree};
 
-/// The prefix keeps Debian's own iptables in the guest intact. The rpath makes ldconfig unnecessary.
+/// The prefix keeps Debian's own iptables in the guest intact. The rpath makes ldconfig
+/// unnecessary.
 const CONFIGURE: [&str; 6] = [
     "/src/configure",
     "--prefix=/usr/local",

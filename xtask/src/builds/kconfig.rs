@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Kernel configuration fragments: the options they set, and whether the kernel accepted them.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use fs_err as fs;
@@ -39,8 +37,9 @@ impl Settings {
         }
     }
 
-    /// Fails if an option is set that the kernel does not have. Debian's configuration has options of
-    /// Debian's patches, among them security defaults; each must be replaced or dropped explicitly.
+    /// Fails if an option is set that the kernel does not have. Debian's configuration has options
+    /// of Debian's patches, among them security defaults; each must be replaced or dropped
+    /// explicitly.
     pub fn require_known(&self, unknown: &[String]) -> Result<()> {
         let lost = self.set_among(unknown);
         if lost.is_empty() {

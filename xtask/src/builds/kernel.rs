@@ -1,27 +1,23 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Builds the patched kernel in one configuration, with what out-of-tree modules need.
 
-use std::{
-    fmt,
-    path::{Path, PathBuf},
-};
+use std::fmt;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use fs_err as fs;
 use git2::Oid;
 
-use crate::{
-    builds::{
-        kconfig::{self, Settings},
-        root::BuildRoot,
-        sandbox::{Sandbox, jobs},
-    },
-    sources::{fetch, pins::Download, tree::Tree},
-    stamp::{Recipe, Stamp, remove_if_exists, write_atomically},
-    ui::Step,
-    workspace::{Workspace, file_name, remove_tree},
-};
+use crate::builds::kconfig::{self, Settings};
+use crate::builds::root::BuildRoot;
+use crate::builds::sandbox::{Sandbox, jobs};
+use crate::sources::fetch;
+use crate::sources::pins::Download;
+use crate::sources::tree::Tree;
+use crate::stamp::{Recipe, Stamp, remove_if_exists, write_atomically};
+use crate::ui::Step;
+use crate::workspace::{Workspace, file_name, remove_tree};
 
 /// Settings that make the build independent of the user, the host and the time. An empty
 /// `LOCALVERSION` keeps the kernel's scripts from appending a `+` to the release.

@@ -4,15 +4,11 @@
 use anyhow::{Result, ensure};
 use fs_err as fs;
 
-use crate::{
-    builds::{
-        iptables::Iptables,
-        root::BuildRoot,
-        rustc::{self, Crate, Product},
-    },
-    stamp::write_atomically,
-    workspace::Workspace,
-};
+use crate::builds::iptables::Iptables;
+use crate::builds::root::BuildRoot;
+use crate::builds::rustc::{self, Crate, Product};
+use crate::stamp::write_atomically;
+use crate::workspace::Workspace;
 
 /// The extension's file.
 pub const LIBRARY: &str = "libxt_traffic.so";
@@ -66,7 +62,8 @@ fn bindings(ws: &Workspace, root: &BuildRoot, iptables: &Iptables) -> Result<Str
     let mut words = vec!["bindgen", &header, "--output=/out/bindings.rs"];
     words.extend(arguments.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')));
     words.extend(["--", "-I/build/include", "-I/src/include"]);
-    // In /out, not in the repository: bindgen would format with the rustfmt.toml of its work folder.
+    // In /out, not in the repository: bindgen would format with the rustfmt.toml of its work
+    // folder.
     step.run(sandbox.command("out", &words))?;
     step.finish();
     Ok(fs::read_to_string(out.path().join("bindings.rs"))?)

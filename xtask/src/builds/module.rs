@@ -4,16 +4,12 @@
 use anyhow::{Result, ensure};
 use fs_err as fs;
 
-use crate::{
-    builds::{
-        kernel::{FIXED, Kernel},
-        root::BuildRoot,
-        rustc::Product,
-        sandbox::jobs,
-    },
-    stamp::{Recipe, remove_if_exists},
-    workspace::Workspace,
-};
+use crate::builds::kernel::{FIXED, Kernel};
+use crate::builds::root::BuildRoot;
+use crate::builds::rustc::Product;
+use crate::builds::sandbox::jobs;
+use crate::stamp::{Recipe, remove_if_exists};
+use crate::workspace::Workspace;
 
 /// The module's file.
 pub const MODULE: &str = "xt_traffic.ko";

@@ -2,22 +2,18 @@
 //! The build root: a Debian system with the compilers, in which everything is built. It does not
 //! depend on the host's packages.
 
-use std::{
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
-};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
 use fs_err as fs;
 
-use crate::{
-    builds::sandbox::{MOUNT_POINTS, Sandbox},
-    process::{self, Running},
-    sources::mirrors,
-    stamp::{Recipe, Stamp},
-    ui::Step,
-    workspace::{Workspace, keep, remove_tree},
-};
+use crate::builds::sandbox::{MOUNT_POINTS, Sandbox};
+use crate::process::{self, Running};
+use crate::sources::mirrors;
+use crate::stamp::{Recipe, Stamp};
+use crate::ui::Step;
+use crate::workspace::{Workspace, keep, remove_tree};
 
 /// Debian's archive keys, from the package debian-archive-keyring.
 pub const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";

@@ -1,16 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Compiles crates without dependencies with the build root's `rustc`; cargo is not needed for them.
+//! Compiles crates without dependencies with the build root's `rustc`; cargo is not needed for
+//! them.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use fs_err as fs;
 
-use crate::{
-    builds::root::BuildRoot,
-    stamp::{Recipe, Stamp, remove_if_exists, write_atomically},
-    workspace::Workspace,
-};
+use crate::builds::root::BuildRoot;
+use crate::stamp::{Recipe, Stamp, remove_if_exists, write_atomically};
+use crate::workspace::Workspace;
 
 /// A crate to compile.
 pub struct Crate<'a> {

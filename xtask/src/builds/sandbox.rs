@@ -2,10 +2,8 @@
 //! Commands in the build root. They have no network and see only the folders that are bind-mounted.
 //! The paths are the same on every host, so object files do not depend on the host.
 
-use std::{
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// The mount points in the build root.
 pub const MOUNT_POINTS: [&str; 4] = ["src", "build", "repo", "out"];

@@ -6,17 +6,11 @@ use std::path::PathBuf;
 use anyhow::{Result, ensure};
 use clap::Args;
 
-use crate::{
-    bench::{
-        code,
-        env::BenchEnv,
-        instructions, native, rate, reading,
-        report::{Origin, Report},
-        tables, targets,
-    },
-    builds::kernel::{self, Choice, Config},
-    workspace::Workspace,
-};
+use crate::bench::env::BenchEnv;
+use crate::bench::report::{Origin, Report};
+use crate::bench::{code, instructions, native, rate, reading, tables, targets};
+use crate::builds::kernel::{self, Choice, Config};
+use crate::workspace::Workspace;
 
 #[derive(Args, Clone, Debug, Default)]
 pub struct Options {

@@ -4,11 +4,9 @@
 use anyhow::Result;
 
 use super::setup;
-use crate::{
-    builds::kernel::{Config, Options},
-    images::guest,
-    workspace::Workspace,
-};
+use crate::builds::kernel::{Config, Options};
+use crate::images::guest;
+use crate::workspace::Workspace;
 
 pub fn run(ws: &Workspace, options: &Options) -> Result<()> {
     let choice = options.choose(ws, Config::Test)?;

@@ -4,10 +4,9 @@
 use anyhow::Result;
 
 use super::setup;
-use crate::{
-    builds::{iptables, root::BuildRoot},
-    workspace::Workspace,
-};
+use crate::builds::iptables;
+use crate::builds::root::BuildRoot;
+use crate::workspace::Workspace;
 
 pub fn run(ws: &Workspace) -> Result<()> {
     let _lock = setup::require(ws)?;

@@ -4,13 +4,9 @@
 use anyhow::Result;
 
 use super::setup;
-use crate::{
-    builds::{
-        kernel::{self, Config, Options},
-        root::BuildRoot,
-    },
-    workspace::Workspace,
-};
+use crate::builds::kernel::{self, Config, Options};
+use crate::builds::root::BuildRoot;
+use crate::workspace::Workspace;
 
 pub fn run(ws: &Workspace, options: &Options) -> Result<()> {
     let choice = options.choose(ws, Config::Test)?;

@@ -5,10 +5,9 @@ use anyhow::Result;
 use clap::Args;
 
 use super::setup;
-use crate::{
-    builds::{iptables, libxt, root::BuildRoot},
-    workspace::Workspace,
-};
+use crate::builds::root::BuildRoot;
+use crate::builds::{iptables, libxt};
+use crate::workspace::Workspace;
 
 #[derive(Args, Debug)]
 pub struct Options {

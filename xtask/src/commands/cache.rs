@@ -1,17 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! `cache`: the size of the cache, and its removal.
 
-use std::{os::unix::fs::MetadataExt, path::Path};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use anyhow::Result;
 use clap::Subcommand;
 use indicatif::HumanBytes;
 use walkdir::WalkDir;
 
-use crate::{
-    process,
-    workspace::{Workspace, remove_tree},
-};
+use crate::process;
+use crate::workspace::{Workspace, remove_tree};
 
 /// The folders of the cache.
 const FOLDERS: [(&str, &str); 10] = [

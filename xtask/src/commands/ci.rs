@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! `ci`: all checks that a change must pass. `.ci/run` calls it.
 
-use std::{env, path::PathBuf};
+use std::env;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
@@ -9,7 +10,9 @@ use fs_err as fs;
 use xshell::{Cmd, Shell, cmd};
 
 use super::{bench, patches, setup, test};
-use crate::{builds::root::BuildRoot, process, workspace::Workspace};
+use crate::builds::root::BuildRoot;
+use crate::process;
+use crate::workspace::Workspace;
 
 /// The folders with shell programs, relative to the repository.
 const SHELL: &str = "xtask/deb xtask/src vm-tests/captures .ci";
@@ -59,7 +62,8 @@ fn host_checks(sh: &Shell) -> Result<()> {
     check(cmd!(sh, "cargo deny --locked check advisories"))
 }
 
-/// Checks with the programs of the build root: shellcheck, and the oldest Rust that Cargo.toml allows.
+/// Checks with the programs of the build root: shellcheck, and the oldest Rust that Cargo.toml
+/// allows.
 fn build_root_checks(ws: &Workspace, sh: &Shell) -> Result<()> {
     let _lock = setup::require(ws)?;
     let root = BuildRoot::prepare(ws)?;

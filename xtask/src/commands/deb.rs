@@ -4,14 +4,10 @@
 use anyhow::Result;
 
 use super::setup;
-use crate::{
-    builds::{
-        kernel::{Config, Options},
-        root::BuildRoot,
-    },
-    packages::PackageBuilder,
-    workspace::Workspace,
-};
+use crate::builds::kernel::{Config, Options};
+use crate::builds::root::BuildRoot;
+use crate::packages::PackageBuilder;
+use crate::workspace::Workspace;
 
 pub fn run(ws: &Workspace, options: &Options) -> Result<()> {
     let choice = options.choose(ws, Config::Vm)?;

@@ -8,11 +8,9 @@ use clap::Args;
 use vm_tests::replay::{self, Backend};
 
 use super::setup;
-use crate::{
-    builds::kernel::{self, Config},
-    images::guest,
-    workspace::Workspace,
-};
+use crate::builds::kernel::{self, Config};
+use crate::images::guest;
+use crate::workspace::Workspace;
 
 /// The capture, made by `vm-tests/captures/record.sh`.
 const CAPTURE: &str = "vm-tests/captures/web.pcap";

@@ -4,18 +4,14 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use clap::{
-    Args,
-    builder::{PossibleValuesParser, TypedValueParser},
-};
+use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use fs_err::File;
 use vm_tests::replay::{self, Backend};
 
-use crate::{
-    builds::kernel::{self, Config},
-    images::guest,
-    workspace::Workspace,
-};
+use crate::builds::kernel::{self, Config};
+use crate::images::guest;
+use crate::workspace::Workspace;
 
 #[derive(Args, Debug)]
 pub struct Options {

@@ -2,23 +2,19 @@
 //! `setup`: the only command that changes the host. All others check the host and fail if something
 //! is missing.
 
-use std::{
-    env, fmt,
-    io::{IsTerminal, Write},
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
-};
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::{env, fmt};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use fs_err as fs;
 use rustix::process::{geteuid, getuid};
 
-use crate::{
-    builds::root::KEYRING,
-    process,
-    workspace::{Lock, Workspace},
-};
+use crate::builds::root::KEYRING;
+use crate::process;
+use crate::workspace::{Lock, Workspace};
 
 /// Programs that xtask runs, and their Debian packages.
 const PROGRAMS: [(&str, &str); 7] = [
@@ -212,8 +208,8 @@ fn privileged(ws: &Workspace, program: &Path, arguments: &[&str]) -> Result<()> 
     Ok(())
 }
 
-/// The subordinate ids that the user lacks. `getsubids` asks the same sources as mmdebstrap, which may
-/// be others than the files (`subid:` in nsswitch.conf(5)).
+/// The subordinate ids that the user lacks. `getsubids` asks the same sources as mmdebstrap, which
+/// may be others than the files (`subid:` in nsswitch.conf(5)).
 fn missing_ids() -> Result<Option<Change>> {
     let uid = getuid().as_raw().to_string();
     let user = env::var("USER").unwrap_or_else(|_| uid.clone());

@@ -3,11 +3,9 @@
 
 use anyhow::Result;
 
-use crate::{
-    builds::kernel::{Config, Options},
-    images::guest,
-    workspace::Workspace,
-};
+use crate::builds::kernel::{Config, Options};
+use crate::images::guest;
+use crate::workspace::Workspace;
 
 pub fn run(ws: &Workspace, options: &Options) -> Result<()> {
     vm_tests::shell::shell(guest::artifacts(ws, &options.choose(ws, Config::Test)?)?)

@@ -6,11 +6,10 @@ use clap::Args;
 use xshell::{Shell, cmd};
 
 use super::{setup, vm_test};
-use crate::{
-    builds::{iptables, libxt, root::BuildRoot},
-    process,
-    workspace::Workspace,
-};
+use crate::builds::root::BuildRoot;
+use crate::builds::{iptables, libxt};
+use crate::process;
+use crate::workspace::Workspace;
 
 #[derive(Args, Clone, Debug, Default)]
 pub struct Options {

@@ -5,27 +5,21 @@
 //! kernel is fast enough for millions of packets, `deploy` the Debian VM and the packages. The
 //! deployment test keeps one processor busy for minutes, so it runs beside the other two.
 
-use std::{
-    path::{Path, PathBuf},
-    process::Command,
-    thread,
-};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
 
 use anyhow::{Result, anyhow, bail, ensure};
 use clap::Args;
 use xshell::{Shell, cmd};
 
 use super::setup;
-use crate::{
-    builds::{
-        kernel::{self, Choice, Config},
-        root::BuildRoot,
-    },
-    images::{debian_disk, guest},
-    packages::PackageBuilder,
-    process,
-    workspace::Workspace,
-};
+use crate::builds::kernel::{self, Choice, Config};
+use crate::builds::root::BuildRoot;
+use crate::images::{debian_disk, guest};
+use crate::packages::PackageBuilder;
+use crate::process;
+use crate::workspace::Workspace;
 
 #[derive(Args, Clone, Debug, Default)]
 pub struct Options {
@@ -113,8 +107,8 @@ pub fn run(ws: &Workspace, options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Runs the deployment test while others may run. Their output would mix, so its output goes to a log
-/// unless it is `alone`.
+/// Runs the deployment test while others may run. Their output would mix, so its output goes to a
+/// log unless it is `alone`.
 fn tests_beside(ws: &Workspace, command: Command, alone: bool) -> Result<()> {
     if alone {
         ensure!(process::run_foreground(command)?.success(), "the deployment test failed");
@@ -164,7 +158,8 @@ impl Tests<'_> {
                 .args(arguments)
                 .env(program.variable(), folder);
         if !arguments.iter().any(|argument| argument.starts_with("--test-threads")) {
-            // Without KVM a guest keeps one processor busy, but it sleeps while it waits for kmemleak.
+            // Without KVM a guest keeps one processor busy, but it sleeps while it waits for
+            // kmemleak.
             let threads = 2 * thread::available_parallelism().map_or(1, usize::from);
             command = command.arg("--test-threads").arg(threads.to_string());
         }
@@ -182,8 +177,8 @@ impl Tests<'_> {
     }
 }
 
-/// Makes the folder for the deployment test: the packages of this commit and of a later one, Debian's
-/// own, and the system disk.
+/// Makes the folder for the deployment test: the packages of this commit and of a later one,
+/// Debian's own, and the system disk.
 fn debian_vm(ws: &Workspace, choice: &Choice) -> Result<PathBuf> {
     let root = &BuildRoot::prepare(ws)?;
     let folder = |name: &str| ws.target("deploy").join(choice.to_string()).join(name);

@@ -8,22 +8,19 @@ use anyhow::{Context, Result};
 use fs_err::{self as fs, os::unix::fs::symlink};
 use vm_tests::artifacts::Artifacts;
 
-use crate::{
-    builds::{
-        iptables::{self, Iptables},
-        kernel::{self, Choice, Kernel},
-        libxt,
-        module::{self, MODULE},
-        root::BuildRoot,
-        rustc::{self, Crate, Product},
-    },
-    commands::setup,
-    images::{guest_root, initramfs::Archive},
-    process::both,
-    sources::tree::Tree,
-    stamp::{Recipe, remove_if_exists},
-    workspace::Workspace,
-};
+use crate::builds::iptables::{self, Iptables};
+use crate::builds::kernel::{self, Choice, Kernel};
+use crate::builds::libxt;
+use crate::builds::module::{self, MODULE};
+use crate::builds::root::BuildRoot;
+use crate::builds::rustc::{self, Crate, Product};
+use crate::commands::setup;
+use crate::images::guest_root;
+use crate::images::initramfs::Archive;
+use crate::process::both;
+use crate::sources::tree::Tree;
+use crate::stamp::{Recipe, remove_if_exists};
+use crate::workspace::Workspace;
 
 /// The folder in which Debian's iptables looks for extensions.
 const DEBIAN_EXTENSIONS: &str = "usr/lib/x86_64-linux-gnu/xtables";
@@ -32,8 +29,8 @@ const EXTENSIONS: &str = "usr/local/lib/xtables";
 
 /// Builds everything that a guest boots. Returns the folder for the VM harness.
 pub fn build(ws: &Workspace, choice: &Choice) -> Result<PathBuf> {
-    // The kernel's source is unpacked while the build root is made, and the small programs are built
-    // while the kernel keeps only one processor busy.
+    // The kernel's source is unpacked while the build root is made, and the small programs are
+    // built while the kernel keeps only one processor busy.
     let ((), root) = both(|| Tree::kernel(ws, &choice.series).map(drop), || BuildRoot::prepare(ws))?;
     let ((kernel, module), (base, iptables, libxt, agent)) = both(
         || {

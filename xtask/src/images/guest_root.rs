@@ -1,22 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The guest's root file system, `base.cpio`: unpacked Debian packages. Their maintainer scripts are
-//! not run, and files that the tests do not need are left out.
+//! The guest's root file system, `base.cpio`: unpacked Debian packages. Their maintainer scripts
+//! are not run, and files that the tests do not need are left out.
 
-use std::{
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Result, ensure};
 use fs_err as fs;
 
-use crate::{
-    builds::root::{EXCLUDED, bootstrap},
-    images::initramfs::Archive,
-    process,
-    stamp::Recipe,
-    workspace::{Workspace, remove_tree},
-};
+use crate::builds::root::{EXCLUDED, bootstrap};
+use crate::images::initramfs::Archive;
+use crate::process;
+use crate::stamp::Recipe;
+use crate::workspace::{Workspace, remove_tree};
 
 /// Paths that no program in a guest reads. A `*` at the end matches any suffix.
 const UNWANTED: [&str; 13] = [

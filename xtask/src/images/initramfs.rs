@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Archives for the kernel's initramfs, in cpio's format "newc". All files belong to root and have the
-//! time 0, so the same content always gives the same bytes.
+//! Archives for the kernel's initramfs, in cpio's format "newc". All files belong to root and have
+//! the time 0, so the same content always gives the same bytes.
 //! <https://docs.kernel.org/driver-api/early-userspace/buffer-format.html>
 
-use std::{
-    collections::BTreeMap,
-    io::Write,
-    os::unix::{ffi::OsStrExt, fs::PermissionsExt},
-    path::{Path, PathBuf},
-};
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use cpio::newc;
@@ -69,8 +68,8 @@ impl Archive {
         self.0.contains_key(path.as_ref())
     }
 
-    /// Adds the content of the folder `from` of the host at `to`, without the paths in the archive for
-    /// which `skip` is true. Devices, pipes and sockets are left out.
+    /// Adds the content of the folder `from` of the host at `to`, without the paths in the archive
+    /// for which `skip` is true. Devices, pipes and sockets are left out.
     pub fn copy(&mut self, from: &Path, to: &Path, skip: &dyn Fn(&Path) -> bool) -> Result<()> {
         let target = |path: &Path| to.join(path.strip_prefix(from).unwrap_or(path));
         let walk = WalkDir::new(from).min_depth(1).into_iter();

@@ -5,16 +5,13 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
-use super::{
-    PackageBuilder, reference,
-    source::{Built, SourcePackage},
-    version::Changelog,
-};
-use crate::{
-    sources::{fetch, tree::Tree},
-    stamp::Recipe,
-    workspace::Workspace,
-};
+use super::source::{Built, SourcePackage};
+use super::version::Changelog;
+use super::{PackageBuilder, reference};
+use crate::sources::fetch;
+use crate::sources::tree::Tree;
+use crate::stamp::Recipe;
+use crate::workspace::Workspace;
 
 /// The inputs of the version.
 pub(super) const INPUTS: [&str; 2] = ["xtask/deb/iptables", "iptables-patches"];

@@ -3,11 +3,9 @@
 
 use anyhow::{Context, Result};
 
-use super::{
-    PackageBuilder,
-    source::{Built, SourcePackage},
-    version::Changelog,
-};
+use super::PackageBuilder;
+use super::source::{Built, SourcePackage};
+use super::version::Changelog;
 use crate::builds::kernel::{FIXED, Kernel};
 
 /// The inputs of the version.

@@ -16,13 +16,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
 
-use crate::{
-    builds::{
-        kernel::{self, Choice},
-        root::BuildRoot,
-    },
-    workspace::Workspace,
-};
+use crate::builds::kernel::{self, Choice};
+use crate::builds::root::BuildRoot;
+use crate::workspace::Workspace;
 
 /// Builds packages into a folder.
 pub struct PackageBuilder<'a> {
@@ -37,8 +33,8 @@ pub struct PackageBuilder<'a> {
 }
 
 impl PackageBuilder<'_> {
-    /// Builds the packages for one kernel whose inputs have changed, and the index. Returns the files
-    /// of all packages.
+    /// Builds the packages for one kernel whose inputs have changed, and the index. Returns the
+    /// files of all packages.
     pub fn build(&self, choice: &Choice) -> Result<Vec<PathBuf>> {
         ensure!(
             choice.config.is_deployable(),

@@ -4,15 +4,12 @@
 
 use anyhow::Result;
 
-use super::{
-    PackageBuilder,
-    source::{Built, SourcePackage, copy_tree},
-    version::Changelog,
-};
-use crate::{
-    builds::{kernel::Kernel, module::HOST_ONLY},
-    stamp::Recipe,
-};
+use super::PackageBuilder;
+use super::source::{Built, SourcePackage, copy_tree};
+use super::version::Changelog;
+use crate::builds::kernel::Kernel;
+use crate::builds::module::HOST_ONLY;
+use crate::stamp::Recipe;
 
 /// The inputs of the version. Those of the kernel are among them: the module is for one kernel
 /// build.

@@ -4,7 +4,8 @@
 
 use anyhow::Result;
 
-use super::{PackageBuilder, source::packages_in};
+use super::PackageBuilder;
+use super::source::packages_in;
 use crate::stamp::{Recipe, remove_if_exists};
 
 /// Writes the index of the packages in the builder's folder if they have changed. `Release`

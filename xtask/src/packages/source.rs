@@ -2,22 +2,19 @@
 //! Source packages: a folder with a `debian/` from which `dpkg-buildpackage` builds binary
 //! packages.
 
-use std::{
-    ffi::OsStr,
-    path::{Path, PathBuf},
-};
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use fs_err as fs;
 use walkdir::WalkDir;
 
-use super::{PackageBuilder, version::Changelog};
-use crate::{
-    builds::sandbox::{Sandbox, jobs},
-    stamp::{Recipe, Stamp, remove_if_exists, write_atomically},
-    ui::Step,
-    workspace::{file_name, keep, list, remove_tree},
-};
+use super::PackageBuilder;
+use super::version::Changelog;
+use crate::builds::sandbox::{Sandbox, jobs};
+use crate::stamp::{Recipe, Stamp, remove_if_exists, write_atomically};
+use crate::ui::Step;
+use crate::workspace::{file_name, keep, list, remove_tree};
 
 const MAINTAINER: &str = "xt_traffic maintainers <xt-traffic@xt-traffic.invalid>";
 /// The number of builds of a package that the cache keeps. Tests of upgrades need two of one

@@ -4,16 +4,12 @@
 use anyhow::Result;
 use fs_err as fs;
 
-use super::{
-    PackageBuilder,
-    source::{Built, SourcePackage},
-    version::Changelog,
-};
-use crate::{
-    builds::{iptables, libxt},
-    stamp::Recipe,
-    workspace::file_name,
-};
+use super::PackageBuilder;
+use super::source::{Built, SourcePackage};
+use super::version::Changelog;
+use crate::builds::{iptables, libxt};
+use crate::stamp::Recipe;
+use crate::workspace::file_name;
 
 /// The inputs of the version. The extension is linked with the patched libxtables.
 pub(super) const INPUTS: [&str; 4] = ["xtask/deb/xt-traffic", "libxt", "module/abi.rs", "iptables-patches"];

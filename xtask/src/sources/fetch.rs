@@ -1,23 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Pinned downloads. A file is verified before it gets its name in the cache.
 
-use std::{
-    io::{Read, Write},
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
-};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use fs_err::File;
 use sha2::{Digest, Sha256};
 
-use crate::{
-    process::{self, Running},
-    sources::{mirrors, pins::Download},
-    stamp::hex,
-    ui::Step,
-    workspace::{Workspace, keep},
-};
+use crate::process::{self, Running};
+use crate::sources::mirrors;
+use crate::sources::pins::Download;
+use crate::stamp::hex;
+use crate::ui::Step;
+use crate::workspace::{Workspace, keep};
 
 const CHUNK: usize = 1 << 18;
 

@@ -4,10 +4,8 @@
 //! The committer of such a commit is the author, with the author's date. So the same patches on the
 //! same base always give the same commit.
 
-use std::{
-    cell::RefCell,
-    path::{Path, PathBuf},
-};
+use std::cell::RefCell;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use fs_err as fs;

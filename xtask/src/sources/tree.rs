@@ -2,32 +2,28 @@
 //! Pinned source trees in git: a base commit made of the tarball, the patches as commits on top of
 //! it, and checkouts for the builds.
 //!
-//! A tree is a folder of the cache: `git` (a bare repository), `applied/` (the commit of each list of
-//! patches that was applied before), and one folder per checkout. Checkouts are for builds only.
+//! A tree is a folder of the cache: `git` (a bare repository), `applied/` (the commit of each list
+//! of patches that was applied before), and one folder per checkout. Checkouts are for builds only.
 
-use std::{
-    ffi::OsStr,
-    io::Read,
-    os::unix::{ffi::OsStrExt, fs::PermissionsExt},
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
-};
+use std::ffi::OsStr;
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 use fs_err::{self as fs, File, os::unix::fs::symlink};
-use git2::{Index, IndexEntry, IndexTime, ObjectType, Oid, Repository, Signature, Time, build::CheckoutBuilder};
+use git2::build::CheckoutBuilder;
+use git2::{Index, IndexEntry, IndexTime, ObjectType, Oid, Repository, Signature, Time};
 
-use crate::{
-    process::{self, Running},
-    sources::{
-        fetch,
-        patches::{self, Patch},
-        pins::Download,
-    },
-    stamp::{Recipe, remove_if_exists, write_atomically},
-    ui::Step,
-    workspace::{Workspace, keep},
-};
+use crate::process::{self, Running};
+use crate::sources::fetch;
+use crate::sources::patches::{self, Patch};
+use crate::sources::pins::Download;
+use crate::stamp::{Recipe, remove_if_exists, write_atomically};
+use crate::ui::Step;
+use crate::workspace::{Workspace, keep};
 
 /// The mode of a plain file in git.
 const PLAIN: u32 = 0o100_644;
@@ -36,7 +32,8 @@ const EXECUTABLE: u32 = 0o100_755;
 /// The mode of a symbolic link in git.
 const LINK: u32 = 0o120_000;
 
-/// The date of the base commits, 2026-01-01 00:00 UTC. A fixed date gives the same commit everywhere.
+/// The date of the base commits, 2026-01-01 00:00 UTC. A fixed date gives the same commit
+/// everywhere.
 const BASE_TIME: i64 = 1_767_225_600;
 
 /// A pinned source tree.
@@ -162,7 +159,8 @@ impl Tree {
         Ok(folder)
     }
 
-    /// Writes only the files that differ between two commits. libgit2's checkout would read all files.
+    /// Writes only the files that differ between two commits. libgit2's checkout would read all
+    /// files.
     fn update(&self, folder: &Path, from: Oid, to: Oid) -> Result<()> {
         let tree = self.repo.find_commit(to)?.tree()?;
         for (path, _) in self.difference(from, to)? {
@@ -207,8 +205,8 @@ impl Tree {
         process::check()
     }
 
-    /// Makes a repository to edit in `folder`, with the branches `base` and `series`; `series` is at
-    /// `commit` and checked out. Its objects come from this repository, as an alternate.
+    /// Makes a repository to edit in `folder`, with the branches `base` and `series`; `series` is
+    /// at `commit` and checked out. Its objects come from this repository, as an alternate.
     pub fn make_edit_tree(&self, step: &Step, folder: &Path, commit: Oid) -> Result<Repository> {
         let repo = Repository::init(folder)?;
         let alternates = format!("{}\n", self.repo.path().join("objects").display());
@@ -305,8 +303,8 @@ fn unpack(step: &mut Step, repo: &Repository, tarball: &Path, into: &Path, sourc
     Ok(repo.commit(None, &author, &author, &message, &tree, &[])?)
 }
 
-/// Writes one file of the archive below `into`. Returns its path without the archive's top folder, its
-/// git mode and its content; `None` for entries that git does not store.
+/// Writes one file of the archive below `into`. Returns its path without the archive's top folder,
+/// its git mode and its content; `None` for entries that git does not store.
 fn extract(mut entry: tar::Entry<'_, impl Read>, into: &Path) -> Result<Option<(PathBuf, u32, Vec<u8>)>> {
     let path: PathBuf = entry.path()?.components().skip(1).collect();
     let plain = path.components().all(|part| matches!(part, std::path::Component::Normal(_)));

@@ -8,7 +8,8 @@ use fs_err as fs;
 use git2::{Oid, Repository, ResetType};
 
 use super::{BRANCH, EXPORTED, has_uncommitted, tip_of};
-use crate::{sources::tree::Tree, workspace::Workspace};
+use crate::sources::tree::Tree;
+use crate::workspace::Workspace;
 
 pub fn run(ws: &Workspace, tree: &Tree, folder: &Path) -> Result<()> {
     let commits = tree.commits()?;

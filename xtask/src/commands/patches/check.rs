@@ -1,26 +1,23 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! `patches check`: each patch builds on top of the patches before it, and checkpatch passes.
 //!
-//! The file `checked` next to the patches records which patches have passed, by a hash of the patch and
-//! of all patches before it. It is committed, so only patches that changed are checked again.
+//! The file `checked` next to the patches records which patches have passed, by a hash of the patch
+//! and of all patches before it. It is committed, so only patches that changed are checked again.
 
-use std::{collections::BTreeSet, path::Path};
+use std::collections::BTreeSet;
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use fs_err as fs;
 use git2::Oid;
 
-use crate::{
-    builds::{
-        iptables,
-        kernel::{self, Choice},
-        root::BuildRoot,
-    },
-    process,
-    sources::tree::Tree,
-    stamp::{Recipe, write_atomically},
-    workspace::{Workspace, file_name},
-};
+use crate::builds::iptables;
+use crate::builds::kernel::{self, Choice};
+use crate::builds::root::BuildRoot;
+use crate::process;
+use crate::sources::tree::Tree;
+use crate::stamp::{Recipe, write_atomically};
+use crate::workspace::{Workspace, file_name};
 
 /// The checkout and the objects that only this command uses.
 const CHECKOUT: &str = "check";

@@ -1,26 +1,23 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! `patches export`: writes the commits as patch files.
 //!
-//! The build root's git writes them, so they do not depend on the host's git or its settings. Before
-//! the files replace the old ones, they are applied to the base. That must give the content, authors
-//! and messages of the branch.
+//! The build root's git writes them, so they do not depend on the host's git or its settings.
+//! Before the files replace the old ones, they are applied to the base. That must give the content,
+//! authors and messages of the branch.
 
-use std::{path::Path, process::Command};
+use std::path::Path;
+use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 use fs_err as fs;
 use git2::{Commit, Oid, Repository, Sort};
 
 use super::{BRANCH, EXPORTED, has_uncommitted, tip_of};
-use crate::{
-    builds::root::BuildRoot,
-    sources::{
-        patches::{self, Patch},
-        tree::Tree,
-    },
-    stamp::{remove_if_exists, write_atomically},
-    workspace::{Workspace, file_name},
-};
+use crate::builds::root::BuildRoot;
+use crate::sources::patches::{self, Patch};
+use crate::sources::tree::Tree;
+use crate::stamp::{remove_if_exists, write_atomically};
+use crate::workspace::{Workspace, file_name};
 
 pub fn run(ws: &Workspace, tree: &Tree, folder: &Path) -> Result<()> {
     let edited =
@@ -101,7 +98,8 @@ fn copy_objects(from: &Repository, to: &Repository, base: Oid, tip: Oid) -> Resu
 /// The command that writes `base..tip` of the bare repository `git` to the folder `out`.
 fn format_patch(command: impl Fn(&[&str]) -> Command, git: &str, out: &str, base: Oid, tip: Oid) -> Command {
     let (dir, range) = (format!("--git-dir={git}"), format!("{base}..{tip}"));
-    // Attributes select the hunk headers (gitattributes(5)). A bare repository has no attribute files.
+    // Attributes select the hunk headers (gitattributes(5)). A bare repository has no attribute
+    // files.
     let attributes = format!("--attr-source={tip}");
     command(&[
         "git",
@@ -179,8 +177,8 @@ mod tests {
     use git2::{Signature, Time};
     use std::path::PathBuf;
 
-    /// A repository with a base and the branch series on it, a repository that has only the base, and a
-    /// folder for patches.
+    /// A repository with a base and the branch series on it, a repository that has only the base,
+    /// and a folder for patches.
     struct Fixture {
         folder: tempfile::TempDir,
         edited: Repository,

@@ -8,11 +8,9 @@ use clap::{Args, Subcommand, ValueEnum};
 use git2::{Oid, Repository, Status, StatusOptions};
 
 use super::setup;
-use crate::{
-    builds::kernel::{self, Config},
-    sources::tree::Tree,
-    workspace::Workspace,
-};
+use crate::builds::kernel::{self, Config};
+use crate::sources::tree::Tree;
+use crate::workspace::Workspace;
 
 mod apply;
 mod check;

@@ -1,23 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The disks of the Debian VM: Debian as its installer leaves it, with Debian's kernel, boot loader and
-//! iptables; and a file system with the package repositories that the deployment test installs from.
+//! The disks of the Debian VM: Debian as its installer leaves it, with Debian's kernel, boot loader
+//! and iptables; and a file system with the package repositories that the deployment test installs
+//! from.
 
-use std::{
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 use fs_err::{self as fs, os::unix::fs::symlink};
 use vm_tests::machine;
 
-use crate::{
-    builds::root::{BuildRoot, bootstrap},
-    stamp::{Recipe, remove_if_exists},
-    ui::Step,
-    workspace::{Workspace, file_name, keep, list},
-};
+use crate::builds::root::{BuildRoot, bootstrap};
+use crate::stamp::{Recipe, remove_if_exists};
+use crate::ui::Step;
+use crate::workspace::{Workspace, file_name, keep, list};
 
 /// The system's packages, in addition to those of priority "important".
 const PACKAGES: [&str; 9] = [
@@ -65,8 +62,8 @@ fn system(ws: &Workspace, root: &BuildRoot) -> Result<PathBuf> {
     Ok(disk)
 }
 
-/// Makes the folder for the deployment test, `target/debian-vm`: the system disk, and a file system with
-/// a folder for each of `repositories`, by name.
+/// Makes the folder for the deployment test, `target/debian-vm`: the system disk, and a file system
+/// with a folder for each of `repositories`, by name.
 pub fn build(ws: &Workspace, root: &BuildRoot, repositories: &[(&str, &Path)]) -> Result<PathBuf> {
     let disk = system(ws, root)?;
     let folder = ws.target("debian-vm");

@@ -1,16 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Reads binary packages. <https://manpages.debian.org/trixie/dpkg-dev/deb.5.en.html>
 
-use std::{
-    collections::BTreeMap,
-    io::Read,
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
-};
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{process::Running, workspace::file_name};
+use crate::process::Running;
+use crate::workspace::file_name;
 
 /// The names of the maintainer scripts.
 const SCRIPTS: [&str; 4] = ["preinst", "postinst", "prerm", "postrm"];

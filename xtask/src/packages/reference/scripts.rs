@@ -3,7 +3,9 @@
 //! calls it. A stub that logs its arguments replaces the programs that would change the system.
 //! <https://www.debian.org/doc/debian-policy/ch-maintainerscripts.html>
 
-use std::{collections::BTreeMap, os::unix::fs::PermissionsExt, process::Command};
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 
 use anyhow::{Context, Result};
 use fs_err::{self as fs, os::unix::fs::symlink};
