@@ -115,7 +115,7 @@ mod tests {
             ] {
                 let mut buckets = std::vec![0u64; BUCKETS];
                 (0..KEYS).for_each(|n| {
-                    buckets[seed.hash().word(key(n)).index() as usize % BUCKETS] += 1
+                    buckets[seed.hash().word(key(n)).index() as usize % BUCKETS] += 1;
                 });
                 // Looking up every key in its bucket's chain compares 1.125 keys on average if the
                 // indexes are random.

@@ -34,6 +34,7 @@ use xt_traffic_accounting::{
         network::Network,
         params::Params,
         report,
+        table::Table,
     },
     host::{Bytes, Heap},
 };
@@ -102,12 +103,12 @@ impl Rule {
             .cpus
             .iter()
             .filter_map(CpuTables::traffic)
-            .map(|table| table.memory());
+            .map(Table::memory);
         let ipconn = self
             .cpus
             .iter()
             .filter_map(CpuTables::ipconn)
-            .map(|table| table.memory());
+            .map(Table::memory);
         let bytes: usize = traffic.chain(ipconn).sum();
         bytes as f64 / (f64::from(addresses) * self.cpus.len() as f64)
     }
@@ -352,7 +353,7 @@ fn hot(criterion: &mut Criterion) {
             let mut source = PacketSource::new(addresses);
             let id = BenchmarkId::new(format!("{name}/{prefix}"), addresses);
             group.bench_function(id, |bencher| {
-                bencher.iter_custom(|n| count_on(&rule, 0, &mut source, n))
+                bencher.iter_custom(|n| count_on(&rule, 0, &mut source, n));
             });
             // `cargo xtask bench` reads this line, because criterion reports nothing but times.
             println!(

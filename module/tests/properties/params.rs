@@ -224,7 +224,7 @@ fn rules_are_refused_if_and_only_if_invalid() {
     check(1500, perhaps_invalid::<u32>(), check_params::<u32>);
     check(1500, perhaps_invalid::<u128>(), check_params::<u128>);
     check(400, valid::<u32>(), |info| {
-        assert_eq!(faults::<u32>(&info), [])
+        assert_eq!(faults::<u32>(&info), []);
     });
 }
 

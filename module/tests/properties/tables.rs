@@ -64,7 +64,7 @@ fn table<K: Key>(seed: u64, size: Size) -> Table<K, 3, Heap> {
 
 fn add_all<K: Key, M: Memory>(table: &Table<K, 3, M>, items: &[Item<K>]) {
     items.iter().for_each(|(key, column, into, amount)| {
-        table.add(*key, *column, direction(*into), u64::from(*amount))
+        table.add(*key, *column, direction(*into), u64::from(*amount));
     });
 }
 
