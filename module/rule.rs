@@ -1,48 +1,88 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The match: what a rule does with a packet.
+//! The match `traffic`.
 
 use crate::{
-    abi::{self, XtTrafficMtinfo},
+    abi::{
+        self,
+        RuleInfo,
+        XtTrafficMtinfo, //
+    },
     accounting::params::Params,
     glue::{
-        log,
-        netns::{Net, PerNetSlot},
+        net::{
+            net_ratelimit,
+            Net, //
+        },
         packet::SkBuff,
-        percpu::{possible_cpus, ThisCpu},
-        xt_match::{entry_point, Match, NfProto},
+        percpu::ThisCpu,
+        pernet::PerNetRegistration,
+        xt_match::{
+            entry_point,
+            from_bytes,
+            Match,
+            NfProto,
+            RuleData, //
+        },
     },
-    named::{HasTables, TableRef, Tables},
+    table_lists::ListedFamily,
+    tables::{
+        TableRef,
+        Tables, //
+    },
 };
-use kernel::prelude::*;
+use kernel::{
+    cpu::nr_cpu_ids,
+    prelude::*,
+    sync::Arc, //
+};
 
-/// A rule with `-m traffic`, of one family. Every packet reads it, on every CPU, as it does what the table has.
+/// A rule with `-m traffic`, of one family.
+///
+/// All CPUs read it for each packet, so it shares no cache line with data that is written.
 #[repr(align(64))]
-pub(crate) struct Rule<A: HasTables> {
+pub(crate) struct Rule<A: ListedFamily> {
     table: TableRef<A>,
 }
 
-entry_point!(Rule<u32>, ipv4);
-entry_point!(Rule<u128>, ipv6);
+from_bytes!(XtTrafficMtinfo {
+    netbase,
+    netmask,
+    name,
+    count,
+    internal,
+    clear_on_read,
+    reserved,
+    hash_size,
+});
 
-impl<A: HasTables> Match for Rule<A> {
+// User space sends `RuleInfo`, whose last field is the kernel's.
+const _: () = assert!(size_of::<RuleData<XtTrafficMtinfo>>() == size_of::<RuleInfo>());
+
+entry_point!(Rule<u32>, xt_traffic_match_ipv4, xt_traffic_count_ipv4);
+entry_point!(Rule<u128>, xt_traffic_match_ipv6, xt_traffic_count_ipv6);
+
+impl<A: ListedFamily> Match for Rule<A> {
+    type Info = XtTrafficMtinfo;
+    type Context = Arc<PerNetRegistration<Tables>>;
+
     const NAME: &'static core::ffi::CStr = abi::MATCH_NAME;
     const REVISION: u8 = abi::REVISION;
     const FAMILY: NfProto = A::NFPROTO;
 
-    fn new(net: &Net, info: &XtTrafficMtinfo) -> Result<KBox<Self>> {
-        let params = Params::<A>::from_info(info, possible_cpus()).map_err(|refusal| {
-            if log::permitted() {
+    fn new(namespaces: &Self::Context, net: &Net, info: &XtTrafficMtinfo) -> Result<KBox<Self>> {
+        let params = Params::<A>::from_info(info, nr_cpu_ids()).map_err(|refusal| {
+            if net_ratelimit() {
                 pr_info!("rule refused: {refusal}\n");
             }
             EINVAL
         })?;
-        let tables = PerNetSlot::<Tables>::get(net).ok_or(ENOENT)?;
-        let table = Tables::get(tables.into(), &params)?;
+        let tables = namespaces.get(net).ok_or(ENOENT)?;
+        let table = Tables::get(tables, &params)?;
         Ok(KBox::new(Self { table }, GFP_KERNEL_ACCOUNT)?)
     }
 
-    /// Counts the packet. It matches exactly when something was counted.
+    /// Counts the packet. It matches if anything was counted.
     #[inline]
     fn matches(&self, packet: SkBuff<'_>, cpu: &ThisCpu) -> bool {
         self.table.count(packet, cpu)

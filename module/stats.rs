@@ -4,19 +4,42 @@
 
 use crate::{
     accounting::{
-        delivery::{Line, Lines, Step},
+        delivery::{
+            Line,
+            Lines,
+            Step, //
+        },
+        sort::sort,
         stats,
     },
-    named::Tables,
-    sort::sort,
+    glue::procfs::Content,
+    platform::Kernel,
+    table_lists::TableLists,
 };
-use core::fmt::{self, Write};
-use kernel::{alloc::KVVec, prelude::*, sync::Arc};
+use core::fmt::{
+    self,
+    Write, //
+};
+use kernel::{
+    alloc::KVVec,
+    prelude::*,
+    static_lock_class,
+    sync::{
+        Arc,
+        LockClassKey, //
+    },
+};
 
-/// What the tables of a namespace say about themselves.
-pub(crate) struct Stats(pub(crate) Arc<Tables>);
+/// The text of `.stats`: the sizes of all tables of a namespace.
+pub(crate) struct Stats(pub(crate) Arc<TableLists>);
 
-/// The whole text is made at the beginning; a position is that of a byte in it.
+impl Content for Stats {
+    fn lock_class() -> Pin<&'static LockClassKey> {
+        static_lock_class!()
+    }
+}
+
+/// The whole text is made when reading begins. A position is the offset of a line in bytes.
 impl Lines for Stats {
     type Snapshot = Text;
     type Claim = ();
@@ -24,7 +47,7 @@ impl Lines for Stats {
 
     fn snapshot(&self) -> Result<Text> {
         let mut tables = self.0.stats()?;
-        sort(&mut tables)?;
+        sort::<Kernel, _>(&mut tables)?;
         let mut text = Text(KVVec::new());
         stats::write(&mut text, &tables).map_err(|_| ENOMEM)?;
         Ok(text)
@@ -46,7 +69,7 @@ impl Lines for Stats {
     fn give_back(&self, (): ()) {}
 }
 
-/// A text that grows.
+/// A text that can grow.
 pub(crate) struct Text(KVVec<u8>);
 
 impl Write for Text {

@@ -1,28 +1,34 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The match `traffic`: bytes and connections per address of the traffic on a mirror port.
+//! The match `traffic`: bytes and connections per address, of the traffic on a mirror port.
 //!
-//! Three layers, from the inside out: [`accounting`] is pure and knows nothing of the kernel,
-//! [`glue`] is all that touches the kernel's C side, and what is left in this file and its
-//! neighbours ties the two together: [`rule`] is the match, [`named`] the tables by name,
-//! [`counted`] what a table counts, and [`files`] and [`stats`] what there is to read about it.
+//! There are three layers. [`accounting`] uses nothing but `core`. [`glue`] has safe interfaces to
+//! the kernel's C side. The files beside this one use both: [`rule`] is the match, [`tables`] are
+//! the tables of a network namespace, which [`table_lists`] lists by name, [`per_cpu_tables`] are
+//! the tables of one name, [`files`] and [`stats`] are what users read, and [`platform`] is what
+//! the accounting needs from the kernel for that.
 
 pub mod abi;
 pub mod accounting;
-mod atomic;
-mod counted;
+pub mod atomic;
 mod files;
 mod glue;
-mod named;
+mod per_cpu_tables;
+mod platform;
 mod rule;
-mod sort;
 mod stats;
+mod table_lists;
+mod tables;
 
 use glue::{
-    netns::{PerNetRegistration, PerNetSlot},
-    xt_match::Registration,
+    pernet::PerNetRegistration,
+    xt_match::Registration, //
 };
-use kernel::prelude::*;
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
+use rule::Rule;
 
 module! {
     type: XtTraffic,
@@ -33,20 +39,18 @@ module! {
     alias: ["ipt_traffic", "ip6t_traffic"],
 }
 
-/// The loaded module. The matches go before what their rules need.
+/// The loaded module. Each match has a reference to the registration of namespaces.
 struct XtTraffic {
-    _ipv4: Registration<rule::Rule<u32>>,
-    _ipv6: Registration<rule::Rule<u128>>,
-    _namespaces: PerNetRegistration<named::Tables>,
+    _ipv4: Pin<KBox<Registration<Rule<u32>>>>,
+    _ipv6: Pin<KBox<Registration<Rule<u128>>>>,
 }
 
 impl kernel::Module for XtTraffic {
     fn init(module: &'static ThisModule) -> Result<Self> {
-        let namespaces = PerNetSlot::<named::Tables>::register()?;
+        let namespaces = Arc::new(PerNetRegistration::new()?, GFP_KERNEL)?;
         Ok(Self {
-            _ipv4: Registration::new(module)?,
-            _ipv6: Registration::new(module)?,
-            _namespaces: namespaces,
+            _ipv4: KBox::pin_init(Registration::new(module, namespaces.clone()), GFP_KERNEL)?,
+            _ipv6: KBox::pin_init(Registration::new(module, namespaces), GFP_KERNEL)?,
         })
     }
 }

@@ -78,7 +78,7 @@ where
         let mut stats = RowStats::default();
         self.tables().for_each(|(_, table)| stats.add(table));
         if let Some(delivered) = &self.delivered {
-            stats.memory += P::with(delivered, |delivered| delivered.memory());
+            stats.memory += P::with(delivered, Table::memory);
         }
         stats
     }

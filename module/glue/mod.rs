@@ -1,19 +1,24 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Everything that touches the C side of the kernel, and all `unsafe` code.
+//! Safe interfaces to the C side of the kernel. All `unsafe` code of the module is here.
 //!
-//! What comes out of it is safe: per-CPU data ([`percpu`]), memory that grows in the packet path
-//! ([`paged`]), state per network namespace ([`netns`]), files ([`procfs`]), packets ([`packet`])
-//! and the registration of a match ([`xt_match`]).
+//! The crate has three layers:
+//!
+//! - `accounting`, with `atomic`, uses nothing but `core`.
+//! - `glue` uses the kernel. Of this crate it uses `atomic` and the plain traits of `accounting`:
+//!   [`packet`] implements `Packet`, [`paged`] implements `Slots` and `Memory`, and [`procfs`]
+//!   serves any `Lines` through a `Reader`. It knows no table, no rule and no layout of
+//!   parameters, so [`xt_match`] can register any match and [`procfs`] can serve any file.
+//! - The files beside this folder use both, and have no `unsafe` code.
 
-pub(crate) mod clock;
-pub(crate) mod log;
+pub(crate) mod jiffies;
 pub(crate) mod memcg;
-pub(crate) mod netns;
+pub(crate) mod net;
 pub(crate) mod packet;
 pub(crate) mod paged;
 pub(crate) mod params;
 pub(crate) mod percpu;
+pub(crate) mod pernet;
 pub(crate) mod procfs;
 pub(crate) mod random;
 pub(crate) mod task;

@@ -1,25 +1,30 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Packets as hooks see them.
+//! Packets at a hook.
 //!
-//! C header: `include/linux/skbuff.h`
+//! C header: [`include/linux/skbuff.h`](srctree/include/linux/skbuff.h)
 
 use crate::accounting::packet::Packet;
-use core::{marker::PhantomData, num::NonZeroU16, ptr::NonNull};
-use kernel::{bindings, ffi::c_int};
+use core::{
+    marker::PhantomData,
+    num::NonZeroU16,
+    ptr::NonNull, //
+};
+use kernel::{
+    bindings,
+    ffi::c_int, //
+};
 
 #[cfg(not(CONFIG_64BIT))]
-compile_error!(
-    "offsets in a packet's buffer and the ticks of the clock are those of a 64-bit kernel"
-);
+compile_error!("32-bit kernels have other offsets in `struct sk_buff`, and jiffies wrap around");
 
-/// A packet at a hook of IPv4 or IPv6: its data start with the network header.
+/// A packet at a hook of IPv4 or IPv6. Its data start with the network header.
 ///
 /// # Invariants
 ///
-/// The pointer is valid for `'a`, and so is what the packet's fields point to. Nobody changes the
-/// packet's data and the fields that are read here; there is no reference to all of it because others may
-/// change other fields, such as reference counts.
+/// For `'a`, the pointer is valid, the packet's buffer is valid, and nothing changes the packet's
+/// data or the fields that are read here. Other fields, such as reference counts, may change, so
+/// there is no reference to the whole `struct sk_buff`.
 #[derive(Clone, Copy)]
 pub(crate) struct SkBuff<'a> {
     skb: NonNull<bindings::sk_buff>,
@@ -27,73 +32,82 @@ pub(crate) struct SkBuff<'a> {
 }
 
 impl<'a> SkBuff<'a> {
-    /// Wraps what a hook was given.
+    /// Wraps the packet that a hook was called with.
     ///
     /// # Safety
     ///
-    /// `skb` must be valid, and its data must not be changed, for `'a`. They must start with a network
-    /// header that IP receive or IP output has checked.
+    /// For `'a`, `skb` must be valid, and its data and lengths must not change. The data must start
+    /// with a network header that IP receive or IP output has checked.
     #[inline]
-    pub(crate) unsafe fn from_raw(skb: *const bindings::sk_buff) -> Self {
-        // SAFETY: The caller promises it.
-        // INVARIANT: As well.
+    pub(super) unsafe fn from_raw(skb: *const bindings::sk_buff) -> Self {
+        // SAFETY: A valid pointer is not null.
+        let skb = unsafe { NonNull::new_unchecked(skb.cast_mut()) };
+        // INVARIANT: The safety requirements say the same.
         Self {
-            skb: unsafe { NonNull::new_unchecked(skb.cast_mut()) },
+            skb,
             _borrowed: PhantomData,
         }
     }
 
-    /// All bytes of the packet.
+    /// Returns the number of bytes of the packet.
     #[inline]
     fn len(&self) -> u32 {
-        // SAFETY: By the type's invariant.
+        // SAFETY: By the type invariants the pointer is valid, and the field does not change.
         unsafe { (*self.skb.as_ptr()).len }
     }
 
-    /// Bytes that are not in the linear part.
+    /// Returns the number of bytes outside of the linear part.
     #[inline]
     fn data_len(&self) -> u32 {
-        // SAFETY: By the type's invariant.
+        // SAFETY: By the type invariants the pointer is valid, and the field does not change.
         unsafe { (*self.skb.as_ptr()).data_len }
     }
 
-    /// Where the packet begins.
+    /// Returns the address of the packet's first byte.
     #[inline]
     fn data(&self) -> *const u8 {
-        // SAFETY: By the type's invariant.
+        // SAFETY: By the type invariants the pointer is valid, and the field does not change.
         unsafe { (*self.skb.as_ptr()).data }
     }
 
-    /// Where the buffer begins that the linear part is in.
+    /// Returns the address of the buffer with the linear part.
     #[inline]
     fn head(&self) -> *const u8 {
-        // SAFETY: By the type's invariant.
+        // SAFETY: By the type invariants the pointer is valid, and the field does not change.
         unsafe { (*self.skb.as_ptr()).head }
     }
 
-    /// What it says about the segments that it is made of.
+    /// Returns the address of the information that follows the buffer (`skb_shinfo`).
     #[inline]
-    fn segments(&self) -> Segments {
-        // SAFETY: By the type's invariant; the shared info is where the buffer ends, and aligned.
-        unsafe {
-            let shinfo = self
-                .head()
-                .add((*self.skb.as_ptr()).end as usize)
-                .cast::<bindings::skb_shared_info>();
-            Segments {
-                size: (*shinfo).gso_size,
-                count: (*shinfo).gso_segs,
-                kind: (*shinfo).gso_type,
-            }
-        }
+    fn shinfo(&self) -> *const bindings::skb_shared_info {
+        // SAFETY: By the type invariants the pointer is valid, and the field does not change.
+        let end = unsafe { (*self.skb.as_ptr()).end };
+        // SAFETY: On 64-bit kernels `end` is the offset from `head` to the end of the buffer. The
+        // shared information follows in the same allocation.
+        unsafe { self.head().add(end as usize) }.cast()
     }
 
-    /// Copies bytes that are not in the linear part, or not all of them.
+    /// Returns what the packet says about its segments.
+    #[inline]
+    fn segments(&self) -> Segments {
+        let shinfo = self.shinfo();
+        // SAFETY: By the type invariants the buffer is valid, and so is the shared information
+        // that follows it, aligned (`SKB_DATA_ALIGN`). The field does not change.
+        let size = unsafe { (*shinfo).gso_size };
+        // SAFETY: As above.
+        let count = unsafe { (*shinfo).gso_segs };
+        // SAFETY: As above.
+        let kind = unsafe { (*shinfo).gso_type };
+        Segments { size, count, kind }
+    }
+
+    /// Copies `N` bytes that are not all in the linear part. `None` if the packet ends before.
     #[cold]
     fn copy<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         let mut bytes = [0; N];
         let offset = c_int::try_from(offset).ok()?;
-        // SAFETY: The skb is valid, and `bytes` has room for N bytes. Fails if they are not there.
+        // SAFETY: By the type invariants the pointer is valid, and `bytes` has room for `N` bytes.
+        // The function checks that the packet has `N` bytes at `offset`.
         let status = unsafe {
             bindings::skb_copy_bits(
                 self.skb.as_ptr(),
@@ -105,7 +119,8 @@ impl<'a> SkBuff<'a> {
         (status == 0).then_some(bytes)
     }
 
-    /// The length of a packet that is an aggregate, whose transport header is at `transport`.
+    /// Returns the length on the wire of an aggregate whose transport header is at `transport`:
+    /// the sum of its segments, in bytes.
     #[cold]
     fn segments_len(&self, segments: Segments, size: NonZeroU16, transport: usize) -> u64 {
         let inserted = self.inserted_len();
@@ -114,7 +129,7 @@ impl<'a> SkBuff<'a> {
             .saturating_sub(inserted);
         let length = u64::from(self.len()).saturating_sub(inserted);
         let count = match segments.count {
-            // A virtual machine's host may leave the counting to us (SKB_GSO_DODGY).
+            // Packets from virtual machines can come without the number (`SKB_GSO_DODGY`).
             0 => length
                 .saturating_sub(headers)
                 .div_ceil(u64::from(size.get())),
@@ -123,10 +138,12 @@ impl<'a> SkBuff<'a> {
         length.saturating_add(headers.saturating_mul(count.saturating_sub(1)))
     }
 
-    /// Bytes of the headers that every segment repeats, from the network header on.
+    /// Returns the length of the headers that every segment repeats, in bytes, from the network
+    /// header on.
     ///
-    /// A tunnel repeats the inner ones, too. Otherwise the skb is not asked where the transport
-    /// header is: IPv6 receive lets it point behind the IPv6 header, extensions or not.
+    /// The segments of a tunnel repeat the inner headers as well. For other packets `transport` is
+    /// used and not the field `transport_header`: IPv6 receive sets that to the end of the IPv6
+    /// header, even if extension headers follow.
     fn segment_headers(&self, segments: Segments, transport: usize) -> u64 {
         let is = |kinds: u32| segments.kind & kinds != 0;
         let transport = if is(TUNNEL) {
@@ -143,16 +160,15 @@ impl<'a> SkBuff<'a> {
         transport.saturating_add(size).min(self.length()) as u64
     }
 
-    /// Where the transport header of the packet in the tunnel is.
+    /// Returns the offset of the transport header of the packet in a tunnel, in bytes from the
+    /// start of the data.
     fn inner_transport(&self) -> usize {
-        // SAFETY: By the type's invariant; the field is a number in all variants of the union.
-        let from_head = unsafe {
-            (*self.skb.as_ptr())
-                .__bindgen_anon_4
-                .headers
-                .as_ref()
-                .inner_transport_header
-        };
+        // SAFETY: By the type invariants the pointer is valid, and the fields do not change.
+        let headers = unsafe { &(*self.skb.as_ptr()).__bindgen_anon_4.headers };
+        // SAFETY: The union is a `struct_group` of the C side. Its variants have the same fields, so
+        // each is valid.
+        let headers = unsafe { headers.as_ref() };
+        let from_head = headers.inner_transport_header;
         usize::from(from_head).saturating_sub(self.data().addr().saturating_sub(self.head().addr()))
     }
 
@@ -161,8 +177,10 @@ impl<'a> SkBuff<'a> {
         usize::from(offset >> 4) * 4
     }
 
-    /// Bytes that were never on the wire: GRO gives IPv6 packets of more than 64 KiB a hop-by-hop
-    /// header with the length that their own header cannot hold ("BIG TCP").
+    /// Returns the number of bytes that were not on the wire.
+    ///
+    /// GRO inserts a hop-by-hop header into IPv6 packets of more than 64 KiB ("BIG TCP"), because
+    /// the length field of the IPv6 header has 16 bits.
     fn inserted_len(&self) -> u64 {
         match self.linear() {
             [0x60..=0x6f, _, _, _, 0, 0, HOP_BY_HOP, ..] => 8,
@@ -175,8 +193,9 @@ impl Packet for SkBuff<'_> {
     #[inline]
     fn linear(&self) -> &[u8] {
         let length = self.len().wrapping_sub(self.data_len()) as usize;
-        // SAFETY: By the type's invariant. The linear part of a valid skb is so many bytes at `data`; `data_len` is a part
-        // of `len`.
+        // SAFETY: The linear part of a valid `struct sk_buff` is `len - data_len` bytes at `data`.
+        // By the type invariants it is valid and does not change for `'a`, which `self` does not
+        // outlive. `data_len` is at most `len`, so the difference does not wrap around.
         unsafe { core::slice::from_raw_parts(self.data(), length) }
     }
 
@@ -198,8 +217,9 @@ impl Packet for SkBuff<'_> {
         self.segments().size != 0
     }
 
-    /// IP receive has trimmed the packet to the length in its header. What GRO has merged, or GSO
-    /// is still to split, counts as its segments: each has the headers of the first.
+    /// IP receive has trimmed the packet to the length in its header. If GRO has merged the packet,
+    /// or GSO has yet to split it, the result is the sum of the segments. Each has the headers of
+    /// the first.
     #[inline]
     fn wire_len(&self, payload: u16) -> u64 {
         let segments = self.segments();
@@ -210,14 +230,14 @@ impl Packet for SkBuff<'_> {
     }
 }
 
-/// The segments of an aggregate, from `struct skb_shared_info`.
+/// What `struct skb_shared_info` says about segments.
 #[derive(Clone, Copy)]
 struct Segments {
-    /// Bytes of payload in each but the last; 0 if the packet is no aggregate.
+    /// Bytes of payload in each segment but the last. 0 if the packet is not an aggregate.
     size: u16,
-    /// How many there are.
+    /// The number of segments.
     count: u16,
-    /// `SKB_GSO_*` bits.
+    /// Bits `SKB_GSO_*`.
     kind: u32,
 }
 
@@ -231,9 +251,9 @@ const TUNNEL: u32 = (bindings::SKB_GSO_GRE
     | bindings::SKB_GSO_UDP_TUNNEL
     | bindings::SKB_GSO_UDP_TUNNEL_CSUM) as u32;
 
-/// The number of the hop-by-hop header (`NEXTHDR_HOP`).
+/// The protocol number of the hop-by-hop header (`NEXTHDR_HOP`).
 const HOP_BY_HOP: u8 = 0;
-/// Bytes of `struct udphdr`.
+/// The size of `struct udphdr` in bytes.
 const UDP_HEADER: usize = 8;
-/// Bytes of the SCTP common header, `struct sctphdr`.
+/// The size of the SCTP common header, `struct sctphdr`, in bytes.
 const SCTP_HEADER: usize = 12;

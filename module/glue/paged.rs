@@ -2,55 +2,71 @@
 
 //! Arrays that grow page by page, in any context.
 
-use super::{memcg::Memcg, task};
-use crate::accounting::slots::{Memory, Slot, Slots};
+use super::{
+    memcg::Memcg,
+    task, //
+};
+use crate::{
+    accounting::slots::{
+        Memory,
+        Slot,
+        Slots, //
+    },
+    atomic::{
+        AtomicPtr,
+        AtomicU32,
+        Ordering, //
+    },
+};
 use core::{
-    marker::PhantomData,
-    mem::MaybeUninit,
-    ptr::NonNull,
-    sync::atomic::{AtomicPtr, AtomicU32, Ordering},
+    alloc::Layout,
+    mem,
+    ptr::{
+        self,
+        NonNull, //
+    },
 };
 use kernel::{
-    alloc::{flags, Flags, KVVec},
+    alloc::{
+        allocator::Kmalloc,
+        Allocator,
+        KVVec, //
+    },
+    bindings,
     page::PAGE_SIZE,
     prelude::*,
-    sync::Arc,
+    sync::Arc, //
 };
 
-/// `__GFP_ACCOUNT`: charge the active memory cgroup.
-fn account() -> Flags {
-    GFP_KERNEL_ACCOUNT & !GFP_KERNEL
-}
-
-/// What lies in one allocation.
-#[repr(C, align(4096))]
-struct Page([MaybeUninit<u8>; PAGE_SIZE]);
+/// Charges an allocation to the active memory cgroup.
+const __GFP_ACCOUNT: bindings::gfp_t = 1 << bindings::___GFP_ACCOUNT_BIT;
 
 /// An array of up to `limit` slots.
 ///
 /// # Invariants
 ///
-/// A pointer in `directory` is null or comes from `KBox<Page>::into_raw`; the page is filled with
-/// valid slots. It changes only from null, so a page lives as long as the array.
+/// A pointer in `directory` is null, or owns a page from [`PageAllocator::allocate`] that is filled
+/// with valid slots. It changes only from null, so a page lives as long as the array.
 pub(crate) struct PagedSlots<T: Slot> {
-    directory: KVVec<AtomicPtr<Page>>,
+    directory: KVVec<AtomicPtr<T>>,
     limit: u32,
-    /// How many pages there are. Who makes slots counts them.
+    /// The number of pages. Only the context that makes slots changes it.
     pages: AtomicU32,
-    source: Source,
-    _slots: PhantomData<T>,
+    allocator: PageAllocator,
 }
 
 impl<T: Slot> PagedSlots<T> {
     const PER_PAGE: u32 = {
-        assert!(PAGE_SIZE % size_of::<T>() == 0 && align_of::<T>() <= PAGE_SIZE);
-        assert!(!core::mem::needs_drop::<T>());
+        assert!(PAGE_SIZE % size_of::<T>() == 0);
+        assert!(align_of::<T>() <= PageAllocator::LAYOUT.align());
+        // Pages are freed without dropping the slots.
+        assert!(!mem::needs_drop::<T>());
         (PAGE_SIZE / size_of::<T>()) as u32
     };
 
     #[inline(never)]
-    fn new(limit: u32, source: Source) -> Result<Self> {
-        // Whole cache lines, so that nobody else's data share one with a small directory.
+    fn new(limit: u32, allocator: PageAllocator) -> Result<Self> {
+        // Whole cache lines: so a small directory shares none with other data.
         let length = (limit.div_ceil(Self::PER_PAGE) as usize).next_multiple_of(8);
         let mut directory = KVVec::with_capacity(length, GFP_KERNEL_ACCOUNT)?;
         for _ in 0..length {
@@ -60,18 +76,22 @@ impl<T: Slot> PagedSlots<T> {
             directory,
             limit,
             pages: AtomicU32::new(0),
-            source,
-            _slots: PhantomData,
+            allocator,
         })
     }
 
-    /// A page full of slots, or nothing when memory is short or the payer has used up its share.
+    /// Makes a page that is full of slots. `None` if there is no memory, or if the memory cgroup
+    /// has reached its limit.
     #[cold]
-    fn new_page(&self) -> Option<NonNull<Page>> {
-        let page = self.source.allocate()?;
+    fn new_page(&self) -> Option<NonNull<T>> {
+        let page = self.allocator.allocate()?.cast::<T>();
         for index in 0..Self::PER_PAGE as usize {
-            // SAFETY: The page has place for so many, and nobody else has seen it.
-            unsafe { page.cast::<T>().add(index).write(T::default()) };
+            // SAFETY: `PER_PAGE` slots fit into a page, by the assertions there. So slot `index`
+            // lies within it.
+            let slot = unsafe { page.add(index) };
+            // SAFETY: The page is new, so the slot is valid for writes, and it is aligned by the
+            // assertions at `PER_PAGE`.
+            unsafe { slot.write(T::default()) };
         }
         Some(page)
     }
@@ -81,15 +101,13 @@ impl<T: Slot> Slots<T> for PagedSlots<T> {
     #[inline]
     fn get(&self, index: u32) -> Option<&T> {
         let page = self.directory.get((index / Self::PER_PAGE) as usize)?;
-        // Pairs with the release in `make`: what is in the page is seen as it was made.
+        // Pairs with the release in `make`: the slots are visible as they were made.
         let page = NonNull::new(page.load(Ordering::Acquire))?;
-        // SAFETY: By the type's invariant the page is filled with slots, and `index` modulo their
-        // number is one of them. The page lives as long as `self`.
-        Some(unsafe {
-            page.cast::<T>()
-                .add((index % Self::PER_PAGE) as usize)
-                .as_ref()
-        })
+        // SAFETY: A page has `PER_PAGE` slots, so this one lies within it.
+        let slot = unsafe { page.add((index % Self::PER_PAGE) as usize) };
+        // SAFETY: By the type invariants the page is filled with valid slots, and lives as long as
+        // `self`. There are only shared references to slots.
+        Some(unsafe { slot.as_ref() })
     }
 
     fn make(&self, index: u32) -> Option<&T> {
@@ -98,11 +116,11 @@ impl<T: Slot> Slots<T> for PagedSlots<T> {
         }
         let page = self.directory.get((index / Self::PER_PAGE) as usize)?;
         if page.load(Ordering::Relaxed).is_null() {
-            let new = self.new_page()?.as_ptr();
-            // INVARIANT: The page is full of slots, and nothing but null is replaced.
+            let new = self.new_page()?;
+            // INVARIANT: The page is full of slots, and only null is replaced.
             let published = page.compare_exchange(
-                core::ptr::null_mut(),
-                new,
+                ptr::null_mut(),
+                new.as_ptr(),
                 Ordering::Release,
                 Ordering::Relaxed,
             );
@@ -111,8 +129,9 @@ impl<T: Slot> Slots<T> for PagedSlots<T> {
                     self.pages.load(Ordering::Relaxed).wrapping_add(1),
                     Ordering::Relaxed,
                 ),
-                // SAFETY: From `into_raw`, and nobody else has seen it.
-                Err(_) => drop(unsafe { KBox::from_raw(new) }),
+                // SAFETY: `new_page` has allocated the page. It was not published, so there is no
+                // other pointer to it.
+                Err(_) => unsafe { PageAllocator::free(new.cast()) },
             }
         }
         self.get(index)
@@ -120,66 +139,99 @@ impl<T: Slot> Slots<T> for PagedSlots<T> {
 
     fn memory(&self) -> usize {
         let pages = self.pages.load(Ordering::Relaxed) as usize;
-        pages * PAGE_SIZE + self.directory.len() * size_of::<AtomicPtr<Page>>()
+        pages * PAGE_SIZE + self.directory.len() * size_of::<AtomicPtr<T>>()
     }
 }
 
+/// # Context
+///
+/// Process context. Might sleep.
 impl<T: Slot> Drop for PagedSlots<T> {
     fn drop(&mut self) {
         for page in &mut self.directory {
             if let Some(page) = NonNull::new(*page.get_mut()) {
-                // SAFETY: By the type's invariant. Slots need no drop (see `PER_PAGE`), and nobody
-                // has a reference to one since `self` is borrowed mutably.
-                drop(unsafe { KBox::from_raw(page.as_ptr()) });
-                task::let_others_run();
+                // SAFETY: By the type invariants the page comes from the allocator, and this array
+                // owns it. `self` is borrowed mutably, so there are no references to slots. The
+                // pointer is not used again, because the directory is dropped next.
+                unsafe { PageAllocator::free(page.cast()) };
+                task::cond_resched();
             }
         }
     }
 }
 
-/// Where the pages come from, and who pays.
+/// How pages are allocated.
 #[derive(Clone)]
-struct Source {
-    payer: Arc<Memcg>,
-    flags: Flags,
+struct PageAllocator {
+    memcg: Arc<Memcg>,
+    flags: bindings::gfp_t,
 }
 
-impl Source {
-    fn allocate(&self) -> Option<NonNull<Page>> {
-        let _charge = self.payer.charge();
-        let page = KBox::<Page>::new_uninit(self.flags | account()).ok()?;
-        NonNull::new(KBox::into_raw(page).cast())
+impl PageAllocator {
+    /// The size and the alignment of pages.
+    const LAYOUT: Layout = match Layout::from_size_align(PAGE_SIZE, PAGE_SIZE) {
+        Ok(layout) => layout,
+        Err(_) => panic!("PAGE_SIZE is a power of two"),
+    };
+
+    /// Allocates a page of this [`LAYOUT`](Self::LAYOUT), charged to `memcg`.
+    fn allocate(&self) -> Option<NonNull<u8>> {
+        let page = self.memcg.charge(|| {
+            // SAFETY: A null pointer asks for new memory. The layout has a size that is not zero
+            // and an alignment that is a power of two.
+            unsafe {
+                bindings::krealloc_node_align(
+                    ptr::null(),
+                    Self::LAYOUT.size(),
+                    Self::LAYOUT.align(),
+                    self.flags | __GFP_ACCOUNT,
+                    bindings::NUMA_NO_NODE,
+                )
+            }
+        });
+        NonNull::new(page.cast())
+    }
+
+    /// Frees a page.
+    ///
+    /// # Safety
+    ///
+    /// `page` must come from [`allocate`](Self::allocate), and must not be used afterwards.
+    unsafe fn free(page: NonNull<u8>) {
+        // SAFETY: By the safety requirements the page comes from `allocate`, which calls the
+        // function that `Kmalloc` allocates with, and the page is not used afterwards.
+        unsafe { Kmalloc::free(page, Self::LAYOUT) };
     }
 }
 
-/// The kernel's memory, charged to whoever made the table.
+/// Kernel memory that is charged to a cgroup.
 pub(crate) struct KernelMemory {
-    source: Source,
-    wait: u32,
+    allocator: PageAllocator,
+    backoff: u32,
 }
 
 impl KernelMemory {
-    /// Memory for arrays that grow in the packet path.
-    pub(crate) fn for_packets(payer: Arc<Memcg>) -> Self {
-        // Not GFP_ATOMIC: that may exceed the payer's limit and take the last reserves. What finds
-        // no memory is still counted, together with others.
+    /// Memory for arrays that grow in the packet path, in any context.
+    pub(crate) fn for_packets(memcg: Arc<Memcg>) -> Self {
+        // Not `GFP_ATOMIC`, which may exceed the limit of the cgroup and use up the last reserves.
+        // Without memory packets are still counted, in the row for all others.
         Self {
-            source: Source {
-                payer,
-                flags: flags::GFP_NOWAIT | flags::__GFP_NOWARN,
+            allocator: PageAllocator {
+                memcg,
+                flags: bindings::GFP_NOWAIT | bindings::__GFP_NOWARN,
             },
-            wait: 1024,
+            backoff: 1024,
         }
     }
 
-    /// Memory for arrays that grow where sleeping is allowed.
-    pub(crate) fn for_readers(payer: Arc<Memcg>) -> Self {
+    /// Memory for arrays that grow in process context, where the allocation may sleep.
+    pub(crate) fn for_readers(memcg: Arc<Memcg>) -> Self {
         Self {
-            source: Source {
-                payer,
-                flags: GFP_KERNEL,
+            allocator: PageAllocator {
+                memcg,
+                flags: bindings::GFP_KERNEL,
             },
-            wait: 0,
+            backoff: 0,
         }
     }
 }
@@ -189,10 +241,10 @@ impl Memory for KernelMemory {
     type Error = Error;
 
     fn backoff(&self) -> u32 {
-        self.wait
+        self.backoff
     }
 
     fn slots<T: Slot>(&self, limit: u32) -> Result<PagedSlots<T>> {
-        PagedSlots::new(limit, self.source.clone())
+        PagedSlots::new(limit, self.allocator.clone())
     }
 }

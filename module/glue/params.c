@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The module's parameters. The kernel crate has no abstraction for them yet.
+ * The module's parameters. The kernel crate cannot declare parameters that can
+ * be changed in sysfs.
  */
 #include <linux/kstrtox.h>
 #include <linux/moduleparam.h>
@@ -12,8 +13,8 @@ unsigned int xt_traffic_proc_uid;
 unsigned int xt_traffic_proc_gid;
 
 /*
- * Counts are to be read: nothing but the read bits makes sense. Without any of
- * them procfs would let everybody read.
+ * The files can only be read, so no other bits are allowed. Zero is refused,
+ * because procfs takes it for 0444.
  */
 static int set_mode(const char *text, const struct kernel_param *param)
 {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The module's parameters, which are defined in `params.c`.
+//! The module's parameters. `params.c` defines them.
 
 use kernel::ffi::c_uint;
 
@@ -10,32 +10,29 @@ extern "C" {
     static xt_traffic_proc_gid: c_uint;
 }
 
-/// Who may read a new file.
+/// Who may read a new file in `/proc/net`.
 #[derive(Clone, Copy)]
 pub(crate) struct Access {
-    /// Permission bits for reading.
+    /// The permission bits: read bits only.
     pub(crate) mode: u16,
-    /// The owner, as the user namespace knows him that the network namespace belongs to.
+    /// The owner's uid in the user namespace that owns the network namespace.
     pub(crate) uid: u32,
-    /// The group, in the same way.
+    /// The group's gid in the same user namespace.
     pub(crate) gid: u32,
 }
 
 impl Access {
-    /// What the administrator wants at the moment.
+    /// Returns the present values of the parameters.
     pub(crate) fn current() -> Self {
-        // SAFETY: The variables are always there. The administrator may change them at any time,
-        // each as a whole.
-        let [mode, uid, gid] = unsafe {
-            [
-                &raw const xt_traffic_proc_mode,
-                &raw const xt_traffic_proc_uid,
-                &raw const xt_traffic_proc_gid,
-            ]
-            .map(|parameter| parameter.read_volatile())
-        };
-        // The mode has no bits above these (see `set_mode`).
+        // SAFETY: `params.c` defines the variable, and initializes it. Sysfs changes it with a
+        // single store, which a volatile load reads as a whole.
+        let mode = unsafe { (&raw const xt_traffic_proc_mode).read_volatile() };
+        // SAFETY: As above.
+        let uid = unsafe { (&raw const xt_traffic_proc_uid).read_volatile() };
+        // SAFETY: As above.
+        let gid = unsafe { (&raw const xt_traffic_proc_gid).read_volatile() };
         Self {
+            // `set_mode` in `params.c` refuses all other bits.
             mode: (mode & 0o444) as u16,
             uid,
             gid,

@@ -2,34 +2,34 @@
 
 //! Data that each CPU has for itself.
 
-use kernel::{alloc::KVVec, cpu::nr_cpu_ids, prelude::*, types::NotThreadSafe};
+use kernel::{
+    alloc::KVVec,
+    cpu::nr_cpu_ids,
+    prelude::*,
+    types::NotThreadSafe, //
+};
 
 #[cfg(CONFIG_PREEMPT_RT)]
-compile_error!("with PREEMPT_RT bottom halves off does not mean alone on the CPU");
+compile_error!("with PREEMPT_RT, tasks can preempt each other while bottom halves are disabled");
 
-/// How many CPUs there can be.
-pub(crate) fn possible_cpus() -> u32 {
-    nr_cpu_ids()
-}
-
-/// One `T` for every CPU.
+/// One `T` for each possible CPU.
 ///
-/// Any CPU may look at all of them. The point is [`local`](Self::local): what is done with a `T` that comes
-/// from there is not interleaved with anything else done with it in the same way.
+/// Every CPU may look at the `T` of every other. Only the CPU itself gets its `T` from
+/// [`local`](Self::local), and while it uses it, nothing else on this CPU does so.
 pub(crate) struct PerCpu<T>(KVVec<CacheLines<T>>);
 
-/// Whole cache lines, so that a CPU shares none with its neighbour.
+/// Keeps the data of two CPUs out of one cache line.
 #[repr(align(64))]
 struct CacheLines<T>(T);
 
 impl<T> PerCpu<T> {
-    /// Makes a `T` for every CPU that there can be. It gets its value where it is going to stay.
+    /// Makes a `T` for each possible CPU. `init` fills it in where it stays.
     #[inline(never)]
     pub(crate) fn new(mut init: impl FnMut(&mut T) -> Result) -> Result<Self>
     where
         T: Default,
     {
-        let count = possible_cpus() as usize;
+        let count = nr_cpu_ids() as usize;
         let mut all = KVVec::with_capacity(count, GFP_KERNEL_ACCOUNT)?;
         for _ in 0..count {
             all.push(CacheLines(T::default()), GFP_KERNEL_ACCOUNT)?;
@@ -38,45 +38,51 @@ impl<T> PerCpu<T> {
         Ok(Self(all))
     }
 
-    /// The `T` of the CPU that this runs on.
+    /// Returns the `T` of the CPU that this runs on.
     #[inline]
     pub(crate) fn local<'a>(&'a self, cpu: &'a ThisCpu) -> Option<&'a T> {
         self.get(cpu.number)
     }
 
-    /// The `T` of a CPU.
+    /// Returns the `T` of any CPU.
     #[inline]
     pub(crate) fn get(&self, cpu: u32) -> Option<&T> {
         self.0.get(cpu as usize).map(|own| &own.0)
     }
 
-    /// All of them, with the CPU's number.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
-        (0..u32::MAX).zip(self.0.iter().map(|own| &own.0))
+    /// Returns all of them, in the order of the CPUs.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
+        self.0.iter().map(|own| &own.0)
     }
 }
 
-/// The CPU that this runs on, with bottom halves off as long as the value lives.
+/// The number of the CPU that this runs on.
 ///
-/// A hook may run in softirq or, for packets that a task of this machine sends, in process
-/// context. With bottom halves off neither is preempted by the other, nor moved to another
-/// CPU. Hooks never run in hard interrupts.
+/// Hooks run in softirq, or in process context for packets that a task of this host sends. With
+/// bottom halves disabled neither preempts the other, and neither moves to another CPU. Hooks never
+/// run in hard interrupts.
+///
+/// # Invariants
+///
+/// The code that has the value runs on CPU `number`, with bottom halves disabled.
 pub(crate) struct ThisCpu {
     number: u32,
-    _stays: NotThreadSafe,
+    _not_send: NotThreadSafe,
 }
 
 impl ThisCpu {
-    /// Vouches for it.
+    /// Takes `number` for the number of this CPU.
     ///
     /// # Safety
     ///
-    /// This must run on CPU `number` with bottom halves off, and they must stay so until the value is dropped.
+    /// This must run on CPU `number` with bottom halves disabled. They must stay disabled until the
+    /// value is dropped.
     #[inline]
-    pub(crate) unsafe fn assume(number: u32) -> Self {
+    pub(super) unsafe fn assume(number: u32) -> Self {
+        // INVARIANT: The safety requirements say the same, and the value cannot be sent elsewhere.
         Self {
             number,
-            _stays: NotThreadSafe,
+            _not_send: NotThreadSafe,
         }
     }
 }

@@ -1,77 +1,129 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Files under /proc/net that list something.
+//! Text files in `/proc/net`.
 //!
-//! Not with `seq_file`: that makes many lines ahead of what it hands out, and does not tell which of
-//! them arrived. [`Reader`] does.
+//! They do not use `seq_file`, because that makes lines ahead of the reader and does not report
+//! which of them the reader has got. [`Reader`] does.
 //!
-//! C header: `include/linux/proc_fs.h`
+//! C header: [`include/linux/proc_fs.h`](srctree/include/linux/proc_fs.h)
 
 use super::{
-    netns::{Net, NetRef},
+    net::{
+        Net,
+        NetRef, //
+    },
     params::Access,
 };
-use crate::accounting::delivery::{Lines, Reader, Sink, ReadError};
+use crate::accounting::delivery::{
+    Lines,
+    ReadError,
+    Reader,
+    Sink, //
+};
 use core::ptr::NonNull;
 use kernel::{
-    bindings,
+    bindings, c_str,
     error::from_result,
     ffi::c_int,
+    fs::Kiocb,
     iov::IovIterDest,
     new_mutex,
     prelude::*,
     str::CStr,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc,
+        ArcBorrow,
+        LockClassKey,
+        Mutex, //
+    },
+    types::ForeignOwnable,
 };
 
-/// A folder in /proc/net of one namespace. It goes away when it is dropped.
+/// A folder in `/proc/net` of one namespace.
+///
+/// It can outlive its entry in procfs: the entry is removed, with all files in it, when the
+/// [`OwnedDir`] is dropped.
 ///
 /// # Invariants
 ///
-/// The entry is ours, its data are the namespace, and all files in it hold a reference to this. Whoever
-/// drops the last reference holds the namespace: the exit function, or who destroys a rule in it. So the
-/// namespace, and with it `users`, is there as long as this is.
+/// While `entry` is locked and is not `None`: it is a folder that [`OwnedDir::new`] has made, with
+/// `net` as its data, and it has not been removed. `net` is valid. The entry of each [`File`] of
+/// this folder is in it.
+#[pin_data]
 pub(crate) struct Dir {
-    entry: NonNull<bindings::proc_dir_entry>,
-    /// The user namespace that the network namespace belongs to.
-    users: NonNull<bindings::user_namespace>,
+    net: NonNull<bindings::net>,
+    #[pin]
+    entry: Mutex<Option<NonNull<bindings::proc_dir_entry>>>,
 }
 
-// SAFETY: procfs locks its entries; they belong to no thread, and neither do user namespaces.
+// SAFETY: Any thread may use namespaces and entries of procfs, which have locks of their own. The
+// pointers are used only under the lock, while they are valid by the type invariants.
 unsafe impl Send for Dir {}
 // SAFETY: As above.
 unsafe impl Sync for Dir {}
 
-impl Dir {
-    /// Makes the folder `name`, for state of the namespace (see the invariants).
-    pub(crate) fn new(net: &Net, name: &CStr) -> Result<Arc<Self>> {
-        let net = net.as_ptr();
-        // SAFETY: The namespace is valid.
-        let users = NonNull::new(unsafe { (*net).user_ns }).ok_or(EINVAL)?;
-        // SAFETY: The namespace is valid and has its /proc/net. What `proc_net_mkdir` does.
+/// The owner of a [`Dir`]. Dropping it removes the folder and all files in it.
+pub(super) struct OwnedDir(Arc<Dir>);
+
+impl OwnedDir {
+    /// Makes the folder `name`.
+    ///
+    /// # Safety
+    ///
+    /// `net` must have a `/proc/net`. The result must be dropped before that is removed, and before
+    /// `net` becomes invalid.
+    pub(super) unsafe fn new(net: &Net, name: &CStr) -> Result<Self> {
+        let dir = Arc::pin_init(
+            pin_init!(Dir {
+                // SAFETY: A reference is not null.
+                net: unsafe { NonNull::new_unchecked(net.as_ptr()) },
+                // INVARIANT: There is no entry.
+                entry <- new_mutex!(None, "procfs::Dir::entry"),
+            }),
+            GFP_KERNEL_ACCOUNT,
+        )?;
+        // SAFETY: `net` is borrowed, so it is valid.
+        let proc_net = unsafe { (*net.as_ptr()).proc_net };
+        // SAFETY: The name is a C string. `proc_net` is a valid folder by the safety requirements.
+        // These are the arguments that `proc_net_mkdir` passes.
         let entry = unsafe {
-            bindings::_proc_mkdir(name.as_char_ptr(), 0, (*net).proc_net, net.cast(), true)
+            bindings::_proc_mkdir(name.as_char_ptr(), 0, proc_net, net.as_ptr().cast(), true)
         };
-        // INVARIANT: It was made just now.
-        let entry = NonNull::new(entry).ok_or(ENOMEM)?;
-        Ok(Arc::new(Self { entry, users }, GFP_KERNEL_ACCOUNT)?)
+        // INVARIANT: The folder was made just now. It is removed, and `entry` is set to `None`,
+        // when the result is dropped. By the safety requirements `net` is valid until then.
+        *dir.entry.lock() = Some(NonNull::new(entry).ok_or(ENOMEM)?);
+        Ok(Self(dir))
+    }
+
+    /// Returns another reference to the folder.
+    pub(super) fn share(&self) -> Arc<Dir> {
+        self.0.clone()
     }
 }
 
-impl Drop for Dir {
+/// # Context
+///
+/// Process context. Sleeps until no operation on the folder and the files in it is running.
+impl Drop for OwnedDir {
     fn drop(&mut self) {
-        // SAFETY: By the type's invariant; there are no files in it any more.
-        unsafe { bindings::proc_remove(self.entry.as_ptr()) };
+        let mut guard = self.0.entry.lock();
+        // INVARIANT: There is no entry any more.
+        if let Some(entry) = guard.take() {
+            // SAFETY: By the invariants of `Dir` the folder is valid. Files in it are removed as
+            // well, and this waits for their operations and releases those that are open. The lock
+            // is held until then, so no `File` drops its content before.
+            unsafe { bindings::proc_remove(entry.as_ptr()) };
+        }
     }
 }
 
-/// What a file can hold.
+/// The content of a file.
 pub(crate) trait Content:
     Lines<Error = Error, Snapshot: Send, Claim: Send> + Send + Sync + 'static
 {
+    /// The lock class of open files: that of the mutex that is held while [`Lines`] are made.
+    fn lock_class() -> Pin<&'static LockClassKey>;
 }
-
-impl<L: Lines<Error = Error, Snapshot: Send, Claim: Send> + Send + Sync + 'static> Content for L {}
 
 impl From<ReadError> for Error {
     fn from(error: ReadError) -> Self {
@@ -83,90 +135,100 @@ impl From<ReadError> for Error {
     }
 }
 
-/// A file in a [`Dir`]. It goes away when it is dropped; readers that have it open then get an
-/// error.
+/// A file in a [`Dir`]. Dropping it removes the file. Reads of open files then fail.
 ///
 /// # Invariants
 ///
-/// The entry is ours, and its data points to `content`, which is [`Content`]: any thread may use it.
-pub(crate) struct File<L> {
+/// `entry` is a file in `dir` with the operations of [`Open<L>`]. Its data is the pointer to
+/// `content`. It was not removed, unless `dir` has no entry.
+pub(crate) struct File<L: Content> {
     entry: NonNull<bindings::proc_dir_entry>,
     content: Arc<L>,
-    _dir: Arc<Dir>,
+    dir: Arc<Dir>,
 }
 
-// SAFETY: procfs locks its entries; they belong to no thread, and neither does the content by the
-// type's invariant.
-unsafe impl<L> Send for File<L> {}
+// SAFETY: Any thread may use the content, which is `Send` and `Sync`, and entries of procfs, which
+// have locks of their own.
+unsafe impl<L: Content> Send for File<L> {}
 // SAFETY: As above.
-unsafe impl<L> Sync for File<L> {}
+unsafe impl<L: Content> Sync for File<L> {}
 
 impl<L: Content> File<L> {
-    /// Makes the file `name`, for those to read who are meant to.
+    /// Makes the file `name`. The module's parameters say who may read it.
+    ///
+    /// Fails with [`ENOENT`] if the folder has been removed.
+    ///
+    /// # Context
+    ///
+    /// Process context. Might sleep.
     pub(crate) fn new(dir: Arc<Dir>, name: &CStr, content: Arc<L>) -> Result<Self> {
         let access = Access::current();
-        // SAFETY: The folder lives as long as the file; the operations are static; the data live
-        // until the file is removed.
+        let guard = dir.entry.lock();
+        let parent = (*guard).ok_or(ENOENT)?;
+        // SAFETY: The name is a C string. By the invariants of `Dir` the folder is valid while the
+        // lock is held. The operations are static. `content` lives as long as the file: see `drop`.
         let entry = unsafe {
             bindings::proc_create_data(
                 name.as_char_ptr(),
                 access.mode,
-                dir.entry.as_ptr(),
+                parent.as_ptr(),
                 Open::<L>::PROC_OPS,
                 Arc::as_ptr(&content).cast_mut().cast(),
             )
         };
-        // INVARIANT: It was made just now, with this data, which is `Content`.
-        let file = Self {
-            entry: NonNull::new(entry).ok_or(ENOMEM)?,
-            content,
-            _dir: dir,
-        };
-        file.set_owner(access);
-        Ok(file)
-    }
-
-    /// Leaves the file to the root of the namespace if the owner is nobody there.
-    fn set_owner(&self, Access { uid, gid, .. }: Access) {
-        // SAFETY: By the invariants of the folder.
-        let (uid, gid) = unsafe {
-            let users = self._dir.users.as_ptr();
-            (
-                bindings::make_kuid(users, uid),
-                bindings::make_kgid(users, gid),
-            )
-        };
+        let entry = NonNull::new(entry).ok_or(ENOMEM)?;
+        // SAFETY: By the invariants of `Dir` the namespace is valid while the lock is held.
+        let user_ns = unsafe { (*dir.net.as_ptr()).user_ns };
+        // SAFETY: A namespace holds a reference to its user namespace as long as it is valid.
+        let uid = unsafe { bindings::make_kuid(user_ns, access.uid) };
+        // SAFETY: As above.
+        let gid = unsafe { bindings::make_kgid(user_ns, access.gid) };
+        // Without a mapping the root of the user namespace keeps the file.
         if uid.val != u32::MAX && gid.val != u32::MAX {
-            // SAFETY: By the type's invariant.
-            unsafe { bindings::proc_set_user(self.entry.as_ptr(), uid, gid) };
+            // SAFETY: The file was made just now, and is removed only under the lock.
+            unsafe { bindings::proc_set_user(entry.as_ptr(), uid, gid) };
         }
+        drop(guard);
+        // INVARIANT: The file was made just now, with these operations and this data. Only `drop`
+        // and the owner of the folder remove it.
+        Ok(Self {
+            entry,
+            content,
+            dir,
+        })
     }
 
-    /// What it holds.
+    /// Returns the content.
     pub(crate) fn content(&self) -> &L {
         &self.content
     }
 }
 
-impl<L> Drop for File<L> {
+/// # Context
+///
+/// Process context. Sleeps until no operation on the file is running.
+impl<L: Content> Drop for File<L> {
     fn drop(&mut self) {
-        // SAFETY: By the type's invariant. This waits for readers inside the file and releases it
-        // for those that have it open, so the data are not used any more when it returns.
-        unsafe { bindings::proc_remove(self.entry.as_ptr()) };
+        let dir = self.dir.entry.lock();
+        // Else the file has been removed with the folder.
+        if dir.is_some() {
+            // SAFETY: By the type invariants the file is valid, because the folder has an entry.
+            // This waits for its operations and releases those that have it open. So nothing uses
+            // the data when the function returns, and `content` can be dropped.
+            unsafe { bindings::proc_remove(self.entry.as_ptr()) };
+        }
     }
 }
 
-/// What an open file holds.
+/// An open file.
 #[pin_data(PinnedDrop)]
 struct Open<L: Content> {
-    /// Data of the procfs entry. It is valid while procfs calls us, and procfs calls `release` once,
-    /// at the latest when the entry is removed.
-    lines: NonNull<L>,
+    content: Arc<L>,
     /// Threads can share an open file.
     #[pin]
     reader: Mutex<Reader<L>>,
-    /// An open file keeps the namespace, as with `seq_open_net`: or the end of all namespaces
-    /// would wait for a reader that doesn't go on. Dropped last.
+    /// An open file keeps its namespace, as with `seq_open_net`. Else the end of all namespaces
+    /// would have to wait for a reader that has stopped. It is the last field to be dropped.
     _net: NetRef,
 }
 
@@ -176,89 +238,107 @@ impl<L: Content> Open<L> {
         proc_read_iter: Some(Self::read_iter),
         proc_lseek: Some(Self::lseek),
         proc_release: Some(Self::release),
-        // SAFETY: No flags, and no other operations.
+        // SAFETY: All zeros is a valid value for `bindings::proc_ops`: no flags and no functions.
         ..unsafe { core::mem::zeroed() }
     };
 
-    fn lines(&self) -> &L {
-        // SAFETY: `self` is used only by functions that procfs calls.
-        unsafe { self.lines.as_ref() }
-    }
-
+    /// # Safety
+    ///
+    /// procfs must call this, for a file that is being opened, whose entry [`File::<L>::new`] has
+    /// made.
     unsafe extern "C" fn open(inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
         from_result(|| {
-            // SAFETY: The inode belongs to an entry that was made with `PROC_OPS` and data.
-            let data = unsafe { (*inode).i_private };
-            let lines = NonNull::new(data.cast()).ok_or(ENOENT)?;
-            // SAFETY: By the invariants of the folder, of which procfs does not let go meanwhile.
-            let net = unsafe { NetRef::get(bindings::proc_get_parent_data(inode).cast()) }
-                .ok_or(ENXIO)?;
+            // SAFETY: The inode of a file that is being opened is valid. procfs has set the field
+            // to the data of the entry.
+            let content = unsafe { (*inode).i_private }.cast_const().cast::<L>();
+            // SAFETY: `File::new` has passed a pointer from `Arc::as_ptr`. The `File` drops its
+            // reference only when the entry has been removed, for which procfs waits until this
+            // function returns. There is no `UniqueArc` of a value that is shared.
+            let content = unsafe { ArcBorrow::from_raw(content) };
+            // SAFETY: The inode is that of an entry of procfs, and procfs does not free the entry
+            // and its folder before this function returns.
+            let net = unsafe { bindings::proc_get_parent_data(inode) };
+            let net = NonNull::new(net.cast()).ok_or(ENXIO)?;
+            // SAFETY: The data of the folder is its namespace, by the invariants of `Dir`. That is
+            // valid until the folder has been removed, for which procfs waits until this function
+            // returns.
+            let net = unsafe { NetRef::get(net) }.ok_or(ENXIO)?;
             let open = KBox::pin_init(
                 pin_init!(Self {
-                    lines,
-                    reader <- new_mutex!(Reader::default(), "xt_traffic::procfs::Open::reader"),
+                    content: content.into(),
+                    reader <- Mutex::new(
+                        Reader::default(),
+                        c_str!("procfs::Open::reader"),
+                        L::lock_class(),
+                    ),
                     _net: net,
                 }),
                 GFP_KERNEL_ACCOUNT,
             )?;
-            // SAFETY: The file is being opened. The pointer goes back into a pinned box in `release`.
-            unsafe {
-                (*file).private_data = KBox::into_raw(Pin::into_inner_unchecked(open)).cast()
-            };
+            // SAFETY: The file is valid, and while it is being opened nothing else uses the field.
+            unsafe { (*file).private_data = open.into_foreign() };
             Ok(0)
         })
     }
 
+    /// # Safety
+    ///
+    /// procfs must call this, once for a file that [`open`](Self::open) has opened, as its last
+    /// operation.
     unsafe extern "C" fn release(_inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
-        // SAFETY: The file was opened by `open`, and is released once.
-        drop(unsafe { Pin::new_unchecked(KBox::from_raw((*file).private_data.cast::<Self>())) });
+        // SAFETY: The file is valid until it is released.
+        let open = unsafe { (*file).private_data };
+        // SAFETY: `open` has put a pointer from `into_foreign` there, and by the safety
+        // requirements it is taken back once, when no other operation borrows it.
+        let open = unsafe { Pin::<KBox<Self>>::from_foreign(open) };
+        drop(open);
         0
     }
 
     /// # Safety
     ///
-    /// `file` must be one that procfs passes to an operation after `open`, and the result must not
-    /// outlive the call.
-    unsafe fn of<'a>(file: *mut bindings::file) -> &'a Self {
-        // SAFETY: `open` has put a `Self` there.
-        unsafe { &*(*file).private_data.cast::<Self>() }
-    }
-
+    /// procfs must call this, for a file that [`open`](Self::open) has opened and that is not
+    /// released before this returns. `iter` must be valid for writing, and belong to this call.
     unsafe extern "C" fn read_iter(
         iocb: *mut bindings::kiocb,
         iter: *mut bindings::iov_iter,
     ) -> isize {
+        // SAFETY: The VFS passes a valid `iocb`. `open` has set the file's private data to a
+        // `Pin<KBox<Self>>`.
+        let mut iocb = unsafe { Kiocb::<'_, Pin<KBox<Self>>>::from_raw(iocb) };
+        // SAFETY: The VFS passes a valid `iter` for a read, by the safety requirements.
+        let iter = unsafe { IovIterDest::from_raw(iter) };
         from_result(|| {
-            // SAFETY: Called by procfs, with a file that is read from and a place for what is read.
-            let (open, position, iter) = unsafe {
-                (
-                    Self::of((*iocb).ki_filp),
-                    &mut (*iocb).ki_pos,
-                    IovIterDest::from_raw(iter),
-                )
-            };
-            let offset = u64::try_from(*position).map_err(|_| EINVAL)?;
-            let count = open
-                .reader
-                .lock()
-                .read(open.lines(), offset, &mut Destination(iter))?;
-            *position += count as i64;
+            let open = iocb.file();
+            let offset = u64::try_from(iocb.ki_pos()).map_err(|_| EINVAL)?;
+            let mut reader = open.reader.lock();
+            let count = reader.read(&open.content, offset, &mut Destination(iter))?;
+            *iocb.ki_pos_mut() += count as i64;
             Ok(count as isize)
         })
     }
 
-    /// As with `seq_lseek`, there is no end to seek from.
+    /// As in `seq_lseek`, there is no seeking from the end.
+    ///
+    /// # Safety
+    ///
+    /// procfs must call this, for a file that is open.
     unsafe extern "C" fn lseek(file: *mut bindings::file, offset: i64, whence: c_int) -> i64 {
-        // SAFETY: The file is valid, and its position is locked if it is shared.
-        let position = unsafe { &mut (*file).f_pos };
+        // SAFETY: The file is valid. There is no reference to the field, because
+        // `/proc/PID/fdinfo` reads it without a lock.
+        let position = unsafe { &raw mut (*file).f_pos };
         let base = match whence as u32 {
             bindings::SEEK_SET => 0,
-            bindings::SEEK_CUR => *position,
+            // SAFETY: The pointer is valid, see above. The VFS holds the lock of the position if
+            // the file is shared, so nothing writes to it concurrently.
+            bindings::SEEK_CUR => unsafe { position.read() },
             _ => return EINVAL.to_errno().into(),
         };
         match base.checked_add(offset) {
             Some(target) if target >= 0 => {
-                *position = target;
+                // SAFETY: The pointer is valid, see above. Concurrent readers are in C, and expect
+                // a single store, which a volatile one is.
+                unsafe { position.write_volatile(target) };
                 target
             }
             _ => EINVAL.to_errno().into(),
@@ -269,11 +349,11 @@ impl<L: Content> Open<L> {
 #[pinned_drop]
 impl<L: Content> PinnedDrop for Open<L> {
     fn drop(self: Pin<&mut Self>) {
-        self.reader.lock().close(self.lines());
+        self.reader.lock().close(&self.content);
     }
 }
 
-/// The memory of a reader.
+/// The memory that a read writes to.
 struct Destination<'a, 'data>(&'a mut IovIterDest<'data>);
 
 impl Sink for Destination<'_, '_> {

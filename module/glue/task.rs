@@ -1,23 +1,29 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Being a good neighbour in long work on behalf of a task.
+//! The current task, in long loops.
 //!
-//! C headers: `include/linux/sched.h`, `include/linux/sched/signal.h`
+//! C headers: [`include/linux/sched.h`](srctree/include/linux/sched.h),
+//! [`include/linux/sched/signal.h`](srctree/include/linux/sched/signal.h)
 
-use kernel::{bindings, prelude::*};
+use kernel::bindings;
 
-/// Lets others run who have waited long enough. May sleep.
-pub(crate) fn let_others_run() {
-    // SAFETY: Called where sleeping is allowed.
+/// Lets other tasks run if the current one has used up its time.
+///
+/// # Context
+///
+/// Process context. Might sleep. A call in atomic context is a bug, which
+/// `CONFIG_DEBUG_ATOMIC_SLEEP` reports. As in the kernel crate, functions that sleep are safe
+/// nevertheless (see [`might_sleep`](kernel::task::might_sleep)).
+pub(crate) fn cond_resched() {
+    // SAFETY: The function takes no arguments, and accesses nothing but the state of the current
+    // task and of the scheduler, under the scheduler's own locks.
     unsafe { bindings::cond_resched() };
 }
 
-/// As [`let_others_run`]; fails if the task has been killed, so that there is nobody to work for.
-pub(crate) fn go_on() -> Result {
-    let_others_run();
-    // SAFETY: The current task is always there.
-    match unsafe { bindings::fatal_signal_pending(bindings::get_current()) } {
-        0 => Ok(()),
-        _ => Err(EINTR),
-    }
+/// Returns whether the current task has been killed.
+pub(crate) fn fatal_signal_pending() -> bool {
+    let current = kernel::current!().as_ptr();
+    // SAFETY: The current task is valid at least until this function returns, because the function
+    // runs in it.
+    unsafe { bindings::fatal_signal_pending(current) != 0 }
 }

@@ -1,49 +1,70 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the rules of one name count together.
+//! The tables of all CPUs for one name.
 
 use crate::{
     accounting::{
-        cpu_tables::{self, AllCpus, CpuTables},
-        flows::{Flows, Ticks},
+        cpu_tables::{
+            self,
+            AllCpus,
+            CpuTables, //
+        },
+        flows::{
+            Clock,
+            Flows,
+            Ticks, //
+        },
         hash::Seed,
         network::Network,
         packet::Family,
         params::Params,
     },
     glue::{
-        clock,
+        jiffies::{
+            hz,
+            jiffies, //
+        },
         memcg::Memcg,
         packet::SkBuff,
         paged::KernelMemory,
-        percpu::{PerCpu, ThisCpu},
-        random::random_u64,
+        percpu::{
+            PerCpu,
+            ThisCpu, //
+        },
+        random::get_random_u64,
     },
 };
-use kernel::{prelude::*, sync::Arc};
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
 
-/// The tables of all CPUs for one network.
+/// The tables of all CPUs for one name. The rules with this name share them.
 ///
-/// Every packet reads it, on every CPU: so no neighbour in memory may write to its cache lines.
+/// All CPUs read it for each packet, so it shares no cache line with data that is written.
 #[repr(align(64))]
-pub(crate) struct Counted<A: Family> {
+pub(crate) struct PerCpuTables<A: Family> {
     network: Network<A>,
     flows: Flows,
     cpus: PerCpu<CpuTables<A, KernelMemory>>,
 }
 
-impl<A: Family> Counted<A> {
-    /// Empty tables, the memory of which `payer` pays.
+impl<A: Family> PerCpuTables<A> {
+    /// Makes empty tables. Their memory is charged to `memcg`.
     #[inline(never)]
-    pub(crate) fn new(params: &Params<A>, payer: Arc<Memcg>) -> Result<Arc<Self>> {
+    pub(crate) fn new(params: &Params<A>, memcg: Arc<Memcg>) -> Result<Arc<Self>> {
         let Params {
             counts,
             network,
             sizes,
             ..
         } = *params;
-        let (seed, memory) = (Seed::new(random_u64()), KernelMemory::for_packets(payer));
-        let flows = Flows::new(seed, clock::clock(), sizes.flow_sets);
+        let seed = Seed::new(get_random_u64());
+        let memory = KernelMemory::for_packets(memcg);
+        let clock = Clock {
+            ticks_per_second: hz(),
+        };
+        let flows = Flows::new(seed, clock, sizes.flow_sets);
         let cpus = PerCpu::new(|tables: &mut CpuTables<A, _>| {
             tables.open(counts, sizes, seed, &flows, &memory)
         })?;
@@ -57,7 +78,7 @@ impl<A: Family> Counted<A> {
         )?)
     }
 
-    /// Counts a packet. Was there anything to count?
+    /// Counts a packet. Returns whether anything was counted.
     #[inline]
     pub(crate) fn count(&self, packet: SkBuff<'_>, cpu: &ThisCpu) -> bool {
         self.cpus
@@ -65,18 +86,18 @@ impl<A: Family> Counted<A> {
             .is_some_and(|own| cpu_tables::count(self, own, packet))
     }
 
-    /// The tables of each CPU.
+    /// Returns the tables of each CPU.
     pub(crate) fn cpus(&self) -> &PerCpu<CpuTables<A, KernelMemory>> {
         &self.cpus
     }
 }
 
-impl<A: Family> AllCpus<A, KernelMemory> for Counted<A> {
+impl<A: Family> AllCpus<A, KernelMemory> for PerCpuTables<A> {
     fn all<'a>(&'a self) -> impl Iterator<Item = &'a CpuTables<A, KernelMemory>>
     where
         A: 'a,
     {
-        self.cpus.iter().map(|(_, tables)| tables)
+        self.cpus.iter()
     }
 
     fn network(&self) -> &Network<A> {
@@ -88,6 +109,6 @@ impl<A: Family> AllCpus<A, KernelMemory> for Counted<A> {
     }
 
     fn now(&self) -> Ticks {
-        clock::now()
+        jiffies()
     }
 }
