@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use vm_tests::machine;
+use vm_harness::machine;
 
 use crate::{
     buildroot::{BuildRoot, debootstrap},

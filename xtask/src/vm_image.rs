@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use vm_tests::artifacts::Artifacts;
+use vm_harness::artifacts::Artifacts;
 
 use crate::{
     archive::Archive,

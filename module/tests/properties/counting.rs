@@ -11,7 +11,7 @@ use crate::{
     traffic::{cells, host, internal, scenario, sent, sums, Sent},
 };
 use proptest::prelude::*;
-use vm_tests::frames::Ip;
+use traffic_model::frames::Ip;
 use xt_traffic_accounting::{
     accounting::network::{Internal, Network},
     host::{Bytes, Heap},

@@ -11,7 +11,7 @@ use crate::{
     traffic::{host, network, sent, sums, Sent},
 };
 use proptest::{collection::vec, option, prelude::*, sample::select};
-use vm_tests::frames::{Extension, Ip, Ipv4, ICMP, ICMPV6, MORE_FRAGMENTS, SYN, TCP, UDP};
+use traffic_model::frames::{Extension, Ip, Ipv4, ICMP, ICMPV6, MORE_FRAGMENTS, SYN, TCP, UDP};
 use xt_traffic_accounting::{
     accounting::network::{Internal, Network},
     host::Heap,

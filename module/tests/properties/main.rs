@@ -3,7 +3,7 @@
 //! What must hold for any packets, any tables, any readers and any parameters.
 //!
 //! Each module has the properties of one part of the accounting. `comparison` plays packets to it and to the
-//! independent model of `vm-tests`; the coverage-guided fuzz target in `fuzz/` is built from the same source.
+//! independent model in `traffic-model`; the coverage-guided fuzz target in `fuzz/` is built from the same source.
 
 mod comparison;
 mod connections;

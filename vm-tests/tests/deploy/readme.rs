@@ -6,7 +6,7 @@
 //! out, and within a line for a part of it.
 
 use anyhow::{Context, Result, bail, ensure};
-use vm_tests::machine::{Entry, Transcript};
+use vm_harness::machine::{Entry, Transcript};
 
 const README: &str = include_str!("../../../README.md");
 const SECTION: &str = "## Deploy";

@@ -8,10 +8,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use vm_tests::capture::Capture;
-use vm_tests::machine::{Image, Machine};
-use vm_tests::model::{self, Expected, Rule};
-use vm_tests::replay::TABLES;
+use traffic_model::capture::Capture;
+use traffic_model::model::{self, Expected, Rule};
+use vm_harness::machine::{Image, Machine};
+use vm_harness::replay::TABLES;
 
 /// What the administrator adds to `/etc/xt-traffic.conf`: the networks are those of the captures.
 pub const CONFIGURATION: &str = "\

@@ -5,8 +5,8 @@ use std::net::Ipv4Addr;
 
 use anyhow::ensure;
 use insta::assert_snapshot;
-use vm_tests::frames::{ICMP, Ipv4, SYN, TCP, UDP, fragments, mirrored, padded};
-use vm_tests::model::{Internal, Rule};
+use traffic_model::frames::{ICMP, Ipv4, SYN, TCP, UDP, fragments, mirrored, padded};
+use traffic_model::model::{Internal, Rule};
 
 use crate::support::{count, expected, in_guest};
 

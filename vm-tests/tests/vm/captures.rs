@@ -7,8 +7,8 @@ use anyhow::Result;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use insta::assert_snapshot;
-use vm_tests::artifacts::Artifacts;
-use vm_tests::replay::{Backend, Options, Table, print, replay};
+use vm_harness::artifacts::Artifacts;
+use vm_harness::replay::{Backend, Options, Table, print, replay};
 
 use crate::support::BACKENDS;
 

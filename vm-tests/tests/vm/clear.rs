@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use vm_tests::frames::{Ipv4, SYN, mirrored};
-use vm_tests::guest::{COMMAND_TIME, Guest, Output};
-use vm_tests::replay::{Backend, TABLES};
+use traffic_model::frames::{Ipv4, SYN, mirrored};
+use vm_harness::guest::{COMMAND_TIME, Guest, Output};
+use vm_harness::replay::{Backend, TABLES};
 
 use crate::support::{file_steps, in_guest, iptables, table};
 

@@ -2,8 +2,8 @@
 //! A mirrored frame is dropped for the same reason as on any kernel, whatever the rules say.
 
 use anyhow::{Result, ensure};
-use vm_tests::frames::{Ipv4, mirrored};
-use vm_tests::guest::Guest;
+use traffic_model::frames::{Ipv4, mirrored};
+use vm_harness::guest::Guest;
 
 use crate::support::{BACKENDS, in_guest, iptables};
 

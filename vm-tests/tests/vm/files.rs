@@ -2,9 +2,9 @@
 //! The files as files: who may open them, and what the system calls do with them.
 
 use anyhow::{Context, Result, ensure};
-use vm_tests::frames::{Ipv4, SYN, mirrored};
-use vm_tests::guest::{COMMAND_TIME, Guest};
-use vm_tests::replay::{Backend, TABLES};
+use traffic_model::frames::{Ipv4, SYN, mirrored};
+use vm_harness::guest::{COMMAND_TIME, Guest};
+use vm_harness::replay::{Backend, TABLES};
 
 use crate::support::{file_steps, in_guest, iptables, table};
 

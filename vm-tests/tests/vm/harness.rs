@@ -4,8 +4,8 @@
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-use vm_tests::frames::{Generator, Ipv4, mirrored};
-use vm_tests::guest::{COMMAND_TIME, MAX_FRAME, mac_of_port};
+use traffic_model::frames::{Generator, Ipv4, mirrored};
+use vm_harness::guest::{COMMAND_TIME, MAX_FRAME, mac_of_port};
 
 use crate::support::{boot, in_guest, in_guest_briefly};
 

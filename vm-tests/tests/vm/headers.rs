@@ -3,7 +3,7 @@
 //! the next one from counting.
 
 use insta::assert_snapshot;
-use vm_tests::frames::{ALICE, BOB, DOT1AD, DOT1Q, Ethernet, IPV4, IPV6, Ipv4, Ipv6, fix_checksum, mirrored};
+use traffic_model::frames::{ALICE, BOB, DOT1AD, DOT1Q, Ethernet, IPV4, IPV6, Ipv4, Ipv6, fix_checksum, mirrored};
 
 use crate::support::{count, in_guest};
 

@@ -2,9 +2,9 @@
 //! A mirrored packet is looked at and dropped. It never becomes the box's own traffic.
 
 use anyhow::{Result, ensure};
-use vm_tests::frames::{ALICE, BOB, Ethernet, ICMP, IPV4, IPV6, Ipv4, Ipv6, Mac, SYN};
-use vm_tests::guest::{COMMAND_TIME, Guest, mac_of_port};
-use vm_tests::replay::Backend;
+use traffic_model::frames::{ALICE, BOB, Ethernet, ICMP, IPV4, IPV6, Ipv4, Ipv6, Mac, SYN};
+use vm_harness::guest::{COMMAND_TIME, Guest, mac_of_port};
+use vm_harness::replay::Backend;
 
 use crate::support::{BACKENDS, counters, counters6, in_guest, iptables, otherhost_dropped, table};
 

@@ -3,9 +3,9 @@
 
 use anyhow::{Result, ensure};
 use insta::assert_snapshot;
-use vm_tests::frames::{ALICE, BROADCAST, Ethernet, IPV4, Ip, Ipv4, Ipv6, SYN, mirrored};
-use vm_tests::guest::{COMMAND_TIME, Guest, mac_of_port};
-use vm_tests::replay::{Backend, TABLES};
+use traffic_model::frames::{ALICE, BROADCAST, Ethernet, IPV4, Ip, Ipv4, Ipv6, SYN, mirrored};
+use vm_harness::guest::{COMMAND_TIME, Guest, mac_of_port};
+use vm_harness::replay::{Backend, TABLES};
 
 use crate::support::{BACKENDS, in_guest, iptables, table, under_traffic};
 

@@ -9,10 +9,10 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use anyhow::{Context, Result, ensure};
-use vm_tests::frames::{Generator, Ipv4, mirrored};
-use vm_tests::guest::{Guest, mac_of_port};
-use vm_tests::model::{self, Rule};
-use vm_tests::replay::{Backend, TABLES};
+use traffic_model::frames::{Generator, Ipv4, mirrored};
+use traffic_model::model::{self, Rule};
+use vm_harness::guest::{Guest, mac_of_port};
+use vm_harness::replay::{Backend, TABLES};
 
 use crate::files::stat;
 use crate::support::{counters, counters6, in_guest, in_guest_briefly, iptables, row, table};

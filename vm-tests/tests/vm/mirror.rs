@@ -3,9 +3,9 @@
 
 use anyhow::ensure;
 use insta::assert_snapshot;
-use vm_tests::frames::{ALICE, BOB, BROADCAST, DOT1Q, Ethernet, IPV4, Ipv4, Mac, mirrored};
-use vm_tests::guest::mac_of_port;
-use vm_tests::replay::Backend;
+use traffic_model::frames::{ALICE, BOB, BROADCAST, DOT1Q, Ethernet, IPV4, Ipv4, Mac, mirrored};
+use vm_harness::guest::mac_of_port;
+use vm_harness::replay::Backend;
 
 use crate::support::{BACKENDS, count, counters, in_guest, iptables, table};
 

@@ -4,10 +4,10 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context, Result, ensure};
-use vm_tests::frames::{Generator, Mac};
-use vm_tests::guest::{Guest, mac_of_port};
-use vm_tests::model::{File, Rule, same_table};
-use vm_tests::replay::Backend;
+use traffic_model::frames::{Generator, Mac};
+use traffic_model::model::{File, Rule, same_table};
+use vm_harness::guest::{Guest, mac_of_port};
+use vm_harness::replay::Backend;
 
 use crate::support::{BACKENDS, counters, counters6, expected, in_guest, iptables, table};
 

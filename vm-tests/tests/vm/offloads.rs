@@ -3,10 +3,12 @@
 
 use anyhow::{Result, ensure};
 use insta::assert_snapshot;
-use vm_tests::frames::{ACK, ALICE, BOB, DOT1Q, Ethernet, Extension, FIN, IPV4, Ip, Ipv4, Ipv6, mirrored, tcp_stream};
-use vm_tests::guest::Guest;
-use vm_tests::model::{Rule, same_table};
-use vm_tests::replay::Backend;
+use traffic_model::frames::{
+    ACK, ALICE, BOB, DOT1Q, Ethernet, Extension, FIN, IPV4, Ip, Ipv4, Ipv6, mirrored, tcp_stream,
+};
+use traffic_model::model::{Rule, same_table};
+use vm_harness::guest::Guest;
+use vm_harness::replay::Backend;
 
 use crate::support::{BACKENDS, count, counters, counters6, expected, in_guest, iptables, table};
 

@@ -4,8 +4,8 @@
 
 use anyhow::{Result, ensure};
 use insta::assert_snapshot;
-use vm_tests::guest::Guest;
-use vm_tests::replay::{Backend, TABLES};
+use vm_harness::guest::Guest;
+use vm_harness::replay::{Backend, TABLES};
 
 use crate::support::{BACKENDS, in_guest_briefly, iptables};
 

@@ -3,9 +3,9 @@
 
 use anyhow::ensure;
 use insta::assert_snapshot;
-use vm_tests::frames::{Ipv4, mirrored};
-use vm_tests::guest::{COMMAND_TIME, Sender};
-use vm_tests::replay::{Backend, TABLES};
+use traffic_model::frames::{Ipv4, mirrored};
+use vm_harness::guest::{COMMAND_TIME, Sender};
+use vm_harness::replay::{Backend, TABLES};
 
 use crate::support::{BACKENDS, in_guest, iptables, table, under_traffic};
 

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use anyhow::{Result, ensure};
 use insta::assert_snapshot;
-use vm_tests::frames::{ACK, Ipv4, SYN, mirrored};
+use traffic_model::frames::{ACK, Ipv4, SYN, mirrored};
 
 use crate::support::{BACKENDS, in_guest, iptables, table};
 

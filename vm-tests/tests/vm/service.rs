@@ -3,9 +3,9 @@
 
 use anyhow::{Result, ensure};
 use insta::assert_snapshot;
-use vm_tests::frames::{Ipv4, Ipv6, mirrored, mirrored6};
-use vm_tests::guest::{Guest, Output};
-use vm_tests::replay::{Backend, TABLES};
+use traffic_model::frames::{Ipv4, Ipv6, mirrored, mirrored6};
+use vm_harness::guest::{Guest, Output};
+use vm_harness::replay::{Backend, TABLES};
 
 use crate::support::{in_guest, in_guest_briefly, iptables, table};
 

@@ -4,8 +4,8 @@
 use std::net::Ipv4Addr;
 
 use anyhow::ensure;
-use vm_tests::frames::{Ipv4, mirrored};
-use vm_tests::model::{Internal, Rule};
+use traffic_model::frames::{Ipv4, mirrored};
+use traffic_model::model::{Internal, Rule};
 
 use crate::support::{count, expected, in_guest};
 

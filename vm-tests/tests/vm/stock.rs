@@ -3,9 +3,9 @@
 
 use anyhow::{Result, ensure};
 use insta::assert_snapshot;
-use vm_tests::frames::{ALICE, Ethernet, IPV4, Ipv4};
-use vm_tests::guest::{Guest, mac_of_port};
-use vm_tests::replay::Backend;
+use traffic_model::frames::{ALICE, Ethernet, IPV4, Ipv4};
+use vm_harness::guest::{Guest, mac_of_port};
+use vm_harness::replay::Backend;
 
 use crate::support::{BACKENDS, in_guest, iptables};
 
@@ -86,7 +86,7 @@ fn stock_iptables_legacy_shows_the_chain_by_its_old_name() {
         let [packets, bytes] = [1, 100];
         guest.open_port(0)?;
         let packet = Ipv4::new([10, 0, 0, 1], [192, 0, 2, 1]).udp((1, 2), &[7; 72]);
-        guest.send(0, [vm_tests::frames::mirrored(&packet)])?;
+        guest.send(0, [traffic_model::frames::mirrored(&packet)])?;
         let listed = guest.must("/usr/sbin/iptables-legacy -L PREROUTING -v -x -n")?;
         let counts = format!("{packets} {bytes}");
         let words: Vec<&str> = listed.lines().nth(2).unwrap_or("").split_whitespace().take(2).collect();

@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use vm_tests::artifacts::Artifacts;
-use vm_tests::guest::{Config, Guest, mac_of_port};
-use vm_tests::model::{Expected, Rule};
-use vm_tests::replay::{Backend, TABLES};
+use traffic_model::model::{Expected, Rule};
+use vm_harness::artifacts::Artifacts;
+use vm_harness::guest::{Config, Guest, mac_of_port};
+use vm_harness::replay::{Backend, TABLES};
 
 /// Both iptables.
 pub const BACKENDS: [Backend; 2] = [Backend::Nft, Backend::Legacy];

@@ -5,9 +5,9 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use vm_tests::frames::{ACK, ALICE, BOB, Ethernet, FIN, IPV6, Ipv4, Ipv6, SYN, mirrored};
-use vm_tests::guest::{COMMAND_TIME, Guest, Step};
-use vm_tests::replay::{Backend, TABLES};
+use traffic_model::frames::{ACK, ALICE, BOB, Ethernet, FIN, IPV6, Ipv4, Ipv6, SYN, mirrored};
+use vm_harness::guest::{COMMAND_TIME, Guest, Step};
+use vm_harness::replay::{Backend, TABLES};
 
 use crate::support::{in_virtual_time, iptables, row, table};
 

@@ -9,7 +9,7 @@ use std::{fs, path::Path};
 
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
-use vm_tests::guest::Guest;
+use vm_harness::guest::Guest;
 
 use super::{
     lab::Lab,

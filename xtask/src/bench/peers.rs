@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
-use vm_tests::artifacts::Artifacts;
+use vm_harness::artifacts::Artifacts;
 
 use crate::{
     buildroot::BuildRoot,

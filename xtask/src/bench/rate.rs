@@ -6,7 +6,7 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::Serialize;
-use vm_tests::guest::Guest;
+use vm_harness::guest::Guest;
 
 use super::{
     instructions::{RULE_TRAFFIC, TABLE, TRAFFIC, read},

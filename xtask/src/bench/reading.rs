@@ -3,7 +3,7 @@
 
 use anyhow::{Result, bail, ensure};
 use serde::Serialize;
-use vm_tests::guest::Guest;
+use vm_harness::guest::Guest;
 
 use super::{
     instructions::{ADDRESSES, PACKETS, RULE_TRAFFIC},

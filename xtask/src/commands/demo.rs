@@ -4,7 +4,7 @@
 use std::fmt::Write;
 
 use anyhow::{Context, Result};
-use vm_tests::replay::{self, Backend};
+use vm_harness::replay::{self, Backend};
 
 use crate::{commands::build_kernel::Options, vm_image, workshop::Workshop};
 

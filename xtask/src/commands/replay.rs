@@ -5,7 +5,7 @@ use std::{fs::File, path::PathBuf};
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
-use vm_tests::replay;
+use vm_harness::replay;
 
 use crate::{commands::build_kernel, vm_image, workshop::Workshop};
 

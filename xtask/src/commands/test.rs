@@ -18,7 +18,7 @@ pub fn run(ws: &Workshop) -> Result<()> {
     sh.change_dir(ws.repo());
     for tests in [
         cmd!(sh, "cargo test --quiet --workspace --exclude vm-tests"),
-        cmd!(sh, "cargo test --quiet --package vm-tests --lib --test deploy"),
+        cmd!(sh, "cargo test --quiet --package vm-tests --test deploy"),
     ] {
         if !process::run_foreground(tests.into())?.success() {
             bail!("tests on the host failed");

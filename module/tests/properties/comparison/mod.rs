@@ -12,7 +12,7 @@ pub mod rows;
 
 use core::{fmt, net::IpAddr, time::Duration};
 use machine::{Machine, Pieces, CLOCK, ROOMY, START};
-use vm_tests::{
+use traffic_model::{
     frames::{Ethernet, Mac, ALICE, BOB, IPV4, IPV6},
     model::{self, Expected, File, Rule},
 };

@@ -41,7 +41,7 @@ impl Artifacts {
     pub fn from_environment() -> Result<Self> {
         match std::env::var_os(FOLDER_VARIABLE) {
             Some(folder) => Self::from_dir(Path::new(&folder)),
-            None => Self::from_dir(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/vm/debug")),
+            None => Self::from_dir(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/vm/debug")),
         }
     }
 

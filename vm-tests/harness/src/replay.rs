@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use crate::artifacts::Artifacts;
-use crate::capture::Capture;
-use crate::frames::Mac;
 use crate::guest::{Config, Guest, check_length, mac_of_port};
-use crate::model::{self, Rule};
+use traffic_model::capture::Capture;
+use traffic_model::frames::Mac;
+use traffic_model::model::{self, Rule};
 
 /// Where the module's files are.
 pub const TABLES: &str = "/proc/net/xt_traffic";
@@ -62,7 +62,7 @@ pub struct Options {
     pub rules: Vec<String>,
     /// The capture files, in order.
     pub captures: Vec<PathBuf>,
-    /// Whether the tables must be what the [model](crate::model) expects.
+    /// Whether the tables must be what the [model](traffic_model::model) expects.
     pub check: bool,
 }
 

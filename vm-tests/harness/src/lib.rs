@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! A box behind a mirror port, in QEMU: frames go in at its network port, text comes out of its `/proc`.
 //!
-//! * [`capture`] reads capture files, [`frames`] makes frames.
+
 //! * [`guest`] runs the machine that [`artifacts`] names, and moves the frames into it without losing one.
 //! * [`model`] computes what `/proc` must say about frames, with a parser that is not the kernel module's.
 //! * [`machine`] runs a whole computer from its own disk, and types at its terminal.
@@ -10,12 +10,9 @@
 
 pub mod accel;
 pub mod artifacts;
-pub mod capture;
 mod door;
-pub mod frames;
 pub mod guest;
 pub mod log;
 pub mod machine;
-pub mod model;
 pub mod replay;
 pub mod shell;

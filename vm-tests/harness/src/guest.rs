@@ -26,8 +26,8 @@ use self::qemu::{Doors, Qemu, Start};
 use self::qmp::Qmp;
 use self::state::State;
 use crate::artifacts::Artifacts;
-use crate::frames::Mac;
 use crate::log;
+use traffic_model::frames::Mac;
 
 /// From power on to the agent's first word. A debug kernel on a busy machine without KVM takes its time.
 const BOOT_TIME: Duration = Duration::from_secs(180);

@@ -21,11 +21,11 @@ pub use transcript::{Entry, Transcript};
 
 use self::qemu::{Doors, Qemu};
 use self::terminal::Terminal;
-use crate::frames::Mac;
 use crate::guest::port::Port;
 use crate::guest::qmp::Qmp;
 use crate::guest::{Sender, mac_of_port, qemu as names};
 use crate::log;
+use traffic_model::frames::Mac;
 
 /// From reset to the login prompt, for a kernel and a systemd that QEMU translates on a busy machine.
 const BOOT_TIME: Duration = Duration::from_secs(300);

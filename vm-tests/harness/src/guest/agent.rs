@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-#[path = "../../agent/proto.rs"]
+#[path = "../../../agent/proto.rs"]
 mod proto;
 
 pub(super) use proto::{read_message, write_message};
