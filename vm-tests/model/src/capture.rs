@@ -1,158 +1,181 @@
-// SPDX-License-Identifier: GPL-2.0
-//! Reads capture files: pcap in both byte orders with micro- or nanoseconds, pcapng, either gzipped.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Reads capture files: pcap (both byte orders, micro- or nanoseconds) and pcapng, gzipped or not.
+//!
+//! Formats: <https://datatracker.ietf.org/doc/draft-ietf-opsawg-pcap/> and
+//! <https://datatracker.ietf.org/doc/draft-ietf-opsawg-pcapng/>.
 
-mod pcap;
-mod pcapng;
-
-use std::fmt;
-use std::fs::File;
 use std::io::{BufReader, ErrorKind, Read};
-use std::ops::Range;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use flate2::bufread::MultiGzDecoder;
+use fs_err::File;
+use pcap_parser::traits::PcapNGPacketBlock;
+use pcap_parser::{Block, Linktype, PcapBlockOwned, PcapError, create_reader};
 
-/// `LINKTYPE_ETHERNET`, the only link type that a mirror port delivers.
-const ETHERNET: u32 = 1;
+/// The longest pcapng block or pcap record in bytes. No capture program writes frames of this
+/// length (libpcap's `MAXIMUM_SNAPLEN` is 256 KiB), so a longer one means a damaged file.
+const MAX_BLOCK: usize = 1 << 20;
 
-/// What libpcap calls `MAXIMUM_SNAPLEN`: no capture program writes a larger record, so a length beyond it
-/// comes from a broken file.
-const MAX_RECORD: usize = 256 << 10;
-
-/// The frames of one file, in its order.
+/// The frames of one capture file, in file order.
 #[derive(Debug, Default)]
 pub struct Capture {
-    bytes: Vec<u8>,
-    frames: Vec<Range<usize>>,
-    shortened: usize,
-    torn: Option<String>,
+    frames: Vec<Vec<u8>>,
+    truncated_frames: usize,
+    /// Why the file is incomplete.
+    incomplete: Option<&'static str>,
+}
+
+/// An interface of the current pcapng section.
+struct Interface {
+    link_type: Linktype,
+    /// 0: no limit.
+    snaplen: u32,
 }
 
 impl Capture {
-    /// Reads a whole file. A last record that the file's end cuts off is left out; what was lost is told on
-    /// standard error.
+    /// Reads a whole file. Skips an incomplete last record. Prints warnings to standard error.
     ///
     /// # Errors
-    /// When the file cannot be read, is no capture, is damaged in the middle, or holds frames of a link type
-    /// that is not Ethernet.
+    /// When the file cannot be read, is not a capture, is damaged in the middle, or holds frames
+    /// with a link type other than Ethernet.
     pub fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path).with_context(|| path.display().to_string())?;
-        let capture = Self::read(file).with_context(|| path.display().to_string())?;
+        let capture = Self::read(File::open(path)?).with_context(|| path.display().to_string())?;
         for warning in capture.warnings() {
             eprintln!("warning: {}: {warning}", path.display());
         }
         Ok(capture)
     }
 
-    /// Reads a whole capture from anywhere.
+    /// Reads a whole capture from a stream.
     ///
     /// # Errors
     /// As [`Capture::open`].
     pub fn read(from: impl Read) -> Result<Self> {
-        let (bytes, gzip_torn) = read_bytes(from)?;
-        let mut capture = match bytes.first_chunk() {
-            Some(magic) if pcapng::is_magic(*magic) => pcapng::parse(bytes)?,
-            Some(magic) if pcap::is_magic(*magic) => pcap::parse(bytes)?,
-            _ => bail!("this is neither a pcap nor a pcapng file"),
-        };
-        if gzip_torn {
-            capture.torn.get_or_insert_with(|| "the compressed file ends too early".into());
+        let (bytes, gzip_incomplete) = read_bytes(from)?;
+        let mut reader = create_reader(MAX_BLOCK, bytes.as_slice()).map_err(|error| match error {
+            PcapError::Incomplete(_) => anyhow!("the file ends within its header"),
+            _ => anyhow!("this is neither a pcap nor a pcapng file"),
+        })?;
+        let (mut capture, mut interfaces) = (Self::default(), Vec::new());
+        loop {
+            let number = capture.frames.len() + 1;
+            match reader.next() {
+                Ok((length, block)) => {
+                    capture.add_block(&mut interfaces, &block)?;
+                    reader.consume(length);
+                }
+                Err(PcapError::Incomplete(_)) => reader.refill().map_err(|error| anyhow!("{error}"))?,
+                Err(PcapError::Eof) => break,
+                Err(PcapError::UnexpectedEof) => {
+                    capture.incomplete = Some("the file ends within a record");
+                    break;
+                }
+                Err(PcapError::BufferTooSmall) => {
+                    bail!("the file is damaged: frame {number} is longer than {MAX_BLOCK} bytes")
+                }
+                Err(_) => bail!("the file is damaged at frame {number}"),
+            }
+        }
+        if gzip_incomplete {
+            capture.incomplete.get_or_insert("the compressed file ends too early");
         }
         Ok(capture)
     }
 
-    /// The frames, from the destination address on, as they were captured.
+    /// The captured bytes of each frame, from the destination address on.
     pub fn frames(&self) -> impl ExactSizeIterator<Item = &[u8]> {
-        self.frames.iter().map(|range| &self.bytes[range.clone()])
+        self.frames.iter().map(Vec::as_slice)
     }
 
-    /// What a person should know about the file: a torn end, frames that the capture program has shortened.
+    /// Warns of an incomplete file and of truncated frames.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
-        if let Some(torn) = &self.torn {
-            warnings.push(format!("{torn}; the {} frames before it are used", self.frames.len()));
+        if let Some(incomplete) = self.incomplete {
+            warnings.push(format!("{incomplete}; the {} frames before it are used", self.frames.len()));
         }
-        if self.shortened > 0 {
-            let count = self.shortened;
-            warnings.push(format!(
-                "{count} frames were shortened when they were captured; a box drops IP packets that are not whole"
-            ));
+        if self.truncated_frames > 0 {
+            let count = self.truncated_frames;
+            warnings
+                .push(format!("{count} frames were truncated by the capture program; a host drops truncated packets"));
         }
         warnings
     }
 
-    /// Notes a frame: `captured` is where its bytes are, `original` how many there were on the wire.
-    fn add(&mut self, captured: Range<usize>, original: u32) {
-        if captured.len() < original as usize {
-            self.shortened += 1;
+    /// Takes what matters from a block and ignores other kinds of block.
+    fn add_block(&mut self, interfaces: &mut Vec<Interface>, block: &PcapBlockOwned) -> Result<()> {
+        match block {
+            // The upper bits hold the length of the frame check sequence.
+            PcapBlockOwned::LegacyHeader(header) => {
+                require_ethernet("the file", Linktype(header.network.0 & 0x03ff_ffff))?;
+            }
+            // The header's snap length is ignored: programs have written 0, -1 and values smaller
+            // than the records that follow.
+            PcapBlockOwned::Legacy(record) => self.add_frame(record.data, record.origlen),
+            PcapBlockOwned::NG(Block::SectionHeader(_)) => interfaces.clear(),
+            PcapBlockOwned::NG(Block::InterfaceDescription(interface)) => {
+                interfaces.push(Interface { link_type: interface.linktype, snaplen: interface.snaplen });
+            }
+            PcapBlockOwned::NG(Block::EnhancedPacket(packet)) => {
+                find_interface(interfaces, packet.if_id)?;
+                self.add_frame(packet.packet_data(), packet.origlen);
+            }
+            PcapBlockOwned::NG(Block::SimplePacket(packet)) => {
+                // It does not hold the captured length: the snap length limits it, and the rest is padding.
+                let data = packet.packet_data();
+                let length = match find_interface(interfaces, 0)?.snaplen {
+                    0 => data.len(),
+                    snaplen => data.len().min(snaplen as usize),
+                };
+                self.add_frame(&data[..length], packet.origlen);
+            }
+            PcapBlockOwned::NG(_) => {}
         }
-        self.frames.push(captured);
+        Ok(())
+    }
+
+    /// `original` is the length on the wire.
+    fn add_frame(&mut self, captured: &[u8], original: u32) {
+        self.truncated_frames += usize::from(captured.len() < original as usize);
+        self.frames.push(captured.to_vec());
     }
 }
 
-/// The file's bytes, unpacked if they are packed, and whether the packed stream broke off.
+/// The interface of a frame. Interfaces without frames may have any link type.
+fn find_interface(interfaces: &[Interface], number: u32) -> Result<&Interface> {
+    let interface = interfaces.get(number as usize);
+    let interface = interface.with_context(|| format!("a frame names interface {number}, which is not described"))?;
+    require_ethernet(&format!("interface {number}"), interface.link_type)?;
+    Ok(interface)
+}
+
+fn require_ethernet(owner: &str, link_type: Linktype) -> Result<()> {
+    if link_type != Linktype::ETHERNET {
+        bail!("{owner} has link type {}; only Ethernet (link type 1) can be replayed", link_type.0);
+    }
+    Ok(())
+}
+
+/// The file's bytes, uncompressed, and whether the compressed stream is incomplete.
 fn read_bytes(from: impl Read) -> Result<(Vec<u8>, bool)> {
     let mut from = BufReader::new(from);
     let mut start = Vec::new();
     from.by_ref().take(2).read_to_end(&mut start)?;
-    let packed = start == [0x1f, 0x8b];
-    let whole = start.as_slice().chain(from);
+    let gzipped = start == [0x1f, 0x8b];
+    let mut whole = BufReader::new(start.as_slice().chain(from));
     let mut bytes = Vec::new();
-    if !packed {
-        BufReader::new(whole).read_to_end(&mut bytes)?;
+    if !gzipped {
+        whole.read_to_end(&mut bytes)?;
         return Ok((bytes, false));
     }
-    match MultiGzDecoder::new(BufReader::new(whole)).read_to_end(&mut bytes) {
+    match MultiGzDecoder::new(whole).read_to_end(&mut bytes) {
         Ok(_) => Ok((bytes, false)),
-        // What was unpacked so far has been appended.
+        // `bytes` holds what was uncompressed before the error.
         Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok((bytes, true)),
-        // Junk after the last member, as gzip itself ignores it.
+        // Garbage after the last member: gzip ignores it as well.
         Err(error) if error.kind() == ErrorKind::InvalidInput && !bytes.is_empty() => Ok((bytes, false)),
-        Err(error) => Err(error).context("cannot unpack the gzip file"),
+        Err(error) => Err(error).context("cannot uncompress the gzip file"),
     }
-}
-
-/// A link type number with its name, for error messages.
-struct LinkType(u32);
-
-impl fmt::Display for LinkType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = match self.0 {
-            0 => "NULL, BSD loopback",
-            6 => "IEEE802_5, token ring",
-            9 => "PPP",
-            10 => "FDDI",
-            12 | 14 | 101 => "RAW, bare IP packets",
-            50 => "PPP_HDLC",
-            51 => "PPP_ETHER, PPPoE",
-            104 => "C_HDLC",
-            105 => "IEEE802_11, wireless LAN",
-            107 => "FRELAY, frame relay",
-            108 => "LOOP, OpenBSD loopback",
-            113 => "LINUX_SLL, Linux's `any` device",
-            119 | 127 | 192 => "wireless LAN with a header of its own",
-            147..=162 => "USER, private use",
-            189 | 220 => "USB",
-            228 => "IPV4",
-            229 => "IPV6",
-            239 => "NFLOG",
-            249 => "USBPCAP",
-            252 => "UPPER_PDU",
-            253 => "NETLINK",
-            276 => "LINUX_SLL2, Linux's `any` device",
-            _ => return write!(f, "link type {}", self.0),
-        };
-        write!(f, "link type {} ({name})", self.0)
-    }
-}
-
-/// Refuses everything but Ethernet. `whose` says which file or interface it is.
-fn require_ethernet(whose: &str, link_type: u32) -> Result<()> {
-    if link_type != ETHERNET {
-        bail!("{whose} has {}; only Ethernet (link type 1) can be replayed", LinkType(link_type));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

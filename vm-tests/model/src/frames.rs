@@ -1,41 +1,37 @@
-// SPDX-License-Identifier: GPL-2.0
-//! Makes frames, right ones and wrong ones. Everything is plain bytes in network order, so that a test can
-//! break any of them afterwards.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Builds frames, valid and invalid ones. Packets and frames are plain bytes in network byte
+//! order, so that a test can change any of them afterwards.
 
+mod extension;
 mod generate;
 mod ip;
-mod ipv4;
-mod ipv6;
 #[cfg(test)]
 mod tests;
-mod transport;
 
+pub use extension::Extension;
 pub use generate::Generator;
-pub use ip::Ip;
-pub use ipv4::{DONT_FRAGMENT, Ipv4, MORE_FRAGMENTS, fix_checksum, fragments, tcp_stream};
-pub use ipv6::{Extension, Ipv6};
-pub use transport::{gre, sctp};
+pub use ip::{DONT_FRAGMENT, Ip, MORE_FRAGMENTS, fix_checksum};
 
 /// An Ethernet address.
 pub type Mac = [u8; 6];
 
-/// Two hosts on the mirrored network, neither of which is the box.
+/// Two hosts on the mirrored network. Neither is the host with the mirror port.
 pub const ALICE: Mac = [0x02, 0xa1, 0xce, 0, 0, 1];
 /// See [`ALICE`].
 pub const BOB: Mac = [0x02, 0xb0, 0xb0, 0, 0, 2];
-/// Everybody.
+/// The broadcast address.
 pub const BROADCAST: Mac = [0xff; 6];
 
-/// EtherTypes.
+/// EtherTypes: <https://www.iana.org/assignments/ieee-802-numbers>.
 pub const IPV4: u16 = 0x0800;
 /// See [`IPV4`].
 pub const IPV6: u16 = 0x86dd;
-/// The customer's VLAN tag, 802.1Q.
+/// The customer's VLAN tag, IEEE 802.1Q.
 pub const DOT1Q: u16 = 0x8100;
-/// The provider's VLAN tag, 802.1ad.
+/// The provider's VLAN tag, IEEE 802.1ad.
 pub const DOT1AD: u16 = 0x88a8;
 
-/// IP protocol numbers.
+/// IP protocol numbers: <https://www.iana.org/assignments/protocol-numbers>.
 pub const ICMP: u8 = 1;
 /// See [`ICMP`].
 pub const TCP: u8 = 6;
@@ -48,7 +44,7 @@ pub const ICMPV6: u8 = 58;
 /// See [`ICMP`].
 pub const SCTP: u8 = 132;
 
-/// The flag bits of a TCP header.
+/// The flag bits of a TCP header (RFC 9293, section 3.1).
 pub const FIN: u8 = 1;
 /// See [`FIN`].
 pub const SYN: u8 = 2;
@@ -68,20 +64,20 @@ pub struct Ethernet {
 }
 
 impl Ethernet {
-    /// No tag.
+    /// A header without tags.
     pub fn new(source: Mac, destination: Mac) -> Self {
         Self { destination, source, tags: Vec::new() }
     }
 
-    /// Adds a tag after the ones there are: [`DOT1Q`] or [`DOT1AD`], and the VLAN's number (12 bits; with
-    /// priority bits above if wanted).
+    /// Appends a tag. `kind` is [`DOT1Q`] or [`DOT1AD`]; `vlan` is the VLAN identifier (12 bits)
+    /// with the priority bits above it.
     #[must_use]
     pub fn tag(mut self, kind: u16, vlan: u16) -> Self {
         self.tags.push((kind, vlan));
         self
     }
 
-    /// The frame that carries `payload` as `ethertype`. Nothing pads it.
+    /// The frame that carries `payload`, without padding.
     pub fn wrap(&self, ethertype: u16, payload: &[u8]) -> Vec<u8> {
         let mut frame = [self.destination, self.source].concat();
         for (kind, vlan) in &self.tags {
@@ -94,42 +90,26 @@ impl Ethernet {
     }
 }
 
-/// A frame from [`ALICE`] to [`BOB`] that carries an IPv4 packet.
+/// A frame from [`ALICE`] to [`BOB`]. Its EtherType is [`IPV6`] when the packet's version field is
+/// 6, and [`IPV4`] otherwise.
 pub fn mirrored(packet: &[u8]) -> Vec<u8> {
-    Ethernet::new(ALICE, BOB).wrap(IPV4, packet)
+    let ethertype = if packet.first().is_some_and(|byte| byte >> 4 == 6) { IPV6 } else { IPV4 };
+    Ethernet::new(ALICE, BOB).wrap(ethertype, packet)
 }
 
-/// The same for an IPv6 packet.
-pub fn mirrored6(packet: &[u8]) -> Vec<u8> {
-    Ethernet::new(ALICE, BOB).wrap(IPV6, packet)
-}
-
-/// Fills a frame up to the 60 bytes that an Ethernet frame has at least.
+/// Pads a frame to 60 bytes, the shortest Ethernet frame without its checksum.
 pub fn padded(mut frame: Vec<u8>) -> Vec<u8> {
     frame.resize(frame.len().max(60), 0);
     frame
 }
 
-/// The checksum of a TCP, UDP or ICMPv6 message between two addresses, which are one after the other in `ends`.
-fn pseudo_checksum(ends: &[u8], protocol: u8, segment: &[u8]) -> u16 {
-    // Source, destination, protocol and length (RFC 768, 9293); IPv6 has the same numbers in wider fields.
-    let start = sum_of(0, ends) + u32::from(protocol) + segment.len() as u32;
-    checksum(start, segment)
+/// An SCTP packet (RFC 9260). Its checksum is zero: a mirror port does not verify it.
+pub fn sctp(ports: (u16, u16), tag: u32, chunks: &[u8]) -> Vec<u8> {
+    let head = [ports.0, ports.1].map(u16::to_be_bytes).concat();
+    [&head[..], &tag.to_be_bytes(), &[0; 4], chunks].concat()
 }
 
-/// The Internet checksum (RFC 1071).
-fn checksum(start: u32, bytes: &[u8]) -> u16 {
-    let mut sum = sum_of(start, bytes);
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    !(sum as u16)
-}
-
-fn sum_of(start: u32, bytes: &[u8]) -> u32 {
-    bytes.chunks(2).fold(start, |sum, pair| {
-        let word = u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]);
-        let sum = sum + u32::from(word);
-        (sum & 0xffff) + (sum >> 16)
-    })
+/// A GRE packet without optional fields (RFC 2784).
+pub fn gre(ethertype: u16, payload: &[u8]) -> Vec<u8> {
+    [&[0, 0][..], &ethertype.to_be_bytes(), payload].concat()
 }

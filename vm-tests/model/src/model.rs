@@ -1,10 +1,11 @@
-// SPDX-License-Identifier: GPL-2.0
-//! A second opinion: what `/proc` must say about a list of frames.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Computes the text of the files in `/proc/net/xt_traffic` from a list of frames.
 //!
-//! It is written from the contract and from the kernel's receive path, and shares no line with the module:
-//! the parser is `etherparse`. A frame is accounted for when it reaches IP receive as a packet for another
-//! host and passes the checks there (`packet`), and has an end in the network of the [`Rule`]. Whether it also
-//! starts a connection depends on the flows before it (`flows`), of which the model forgets none.
+//! The model implements the specification and the checks of the kernel's receive path. It shares no
+//! code with the kernel module: the parser is `etherparse`. A packet is counted when it reaches IP
+//! receive as a packet for another host, passes the checks there (`packet`), and has an address in
+//! the network of the [`Rule`]. Whether it starts a connection depends on the flows before it
+//! (`flows`). The model never forgets a flow.
 
 mod flows;
 mod packet;
@@ -25,38 +26,39 @@ use self::flows::{Class, Flows};
 use self::packet::Packet;
 use crate::frames::Mac;
 
-/// What the kernel must have after some frames.
+/// The expected counts after some frames.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Expected {
     /// How many frames matched the rule.
     pub packets: u64,
-    /// Their bytes at the IP layer.
+    /// The bytes of their IP packets.
     pub bytes: u64,
-    /// Which frames started a connection, counted from 0; none when the rule does not look for connections.
+    /// The indexes of the frames that started a connection; empty when the rule does not count
+    /// connections.
     pub started: Vec<usize>,
-    /// By address: for TCP, UDP and OTHER the bytes out and in.
+    /// By address: the bytes out and in for TCP, UDP and OTHER.
     traffic: BTreeMap<IpAddr, [[u64; 2]; 3]>,
-    /// By address: for each [`Class`] the connections out and in.
+    /// By address: the connections out and in for each [`Class`].
     ipconn: BTreeMap<IpAddr, [[u64; 2]; 4]>,
-    /// By destination port: the same.
+    /// By destination port: the connections out and in for each [`Class`].
     portconn: BTreeMap<u16, [[u64; 2]; 4]>,
 }
 
 impl Expected {
-    /// Counts frames that arrive all at once at a port with the address `box_mac`.
-    pub fn of<F: AsRef<[u8]>>(rule: &Rule, box_mac: Mac, frames: impl IntoIterator<Item = F>) -> Self {
-        Self::at_times(rule, box_mac, frames.into_iter().map(|frame| (Duration::ZERO, frame)))
+    /// Counts frames that arrive at the same time at a port with the address `port_mac`.
+    pub fn of<F: AsRef<[u8]>>(rule: &Rule, port_mac: Mac, frames: impl IntoIterator<Item = F>) -> Self {
+        Self::at_times(rule, port_mac, frames.into_iter().map(|frame| (Duration::ZERO, frame)))
     }
 
-    /// Counts frames with the times at which they arrive, of which none is earlier than the one before.
+    /// Counts frames with their arrival times, which must not decrease.
     pub fn at_times<F: AsRef<[u8]>>(
         rule: &Rule,
-        box_mac: Mac,
+        port_mac: Mac,
         frames: impl IntoIterator<Item = (Duration, F)>,
     ) -> Self {
         let (mut expected, mut flows) = (Self::default(), Flows::default());
         for (number, (time, frame)) in frames.into_iter().enumerate() {
-            if let Some(packet) = Packet::received(frame.as_ref(), box_mac) {
+            if let Some(packet) = Packet::received(frame.as_ref(), port_mac) {
                 expected.count(rule, &mut flows, time, &packet, number);
             }
         }
@@ -64,16 +66,16 @@ impl Expected {
     }
 
     fn count(&mut self, rule: &Rule, flows: &mut Flows, time: Duration, packet: &Packet, number: usize) {
-        let Some(inside) = rule.accounts_for(packet.source, packet.destination) else {
+        let Some(inside) = rule.counts_packet(packet.source, packet.destination) else {
             return;
         };
-        let started = if rule.looks_for_connections() { flows.start(packet, time) } else { None };
+        let started = if rule.counts_connections() { flows.start(packet, time) } else { None };
         if let Some((class, port)) = started {
             self.started.push(number);
             self.count_connection(rule, inside, packet, class, port);
         }
         if rule.has(File::Traffic) {
-            add_to_ends(&mut self.traffic, inside, packet, byte_column(packet.protocol), packet.bytes);
+            add_to_addresses(&mut self.traffic, inside, packet, byte_column(packet.protocol), packet.bytes);
         }
         if rule.has(File::Traffic) || started.is_some() {
             self.packets += 1;
@@ -83,7 +85,7 @@ impl Expected {
 
     fn count_connection(&mut self, rule: &Rule, inside: [bool; 2], packet: &Packet, class: Class, port: u16) {
         if rule.has(File::Ipconn) {
-            add_to_ends(&mut self.ipconn, inside, packet, class as usize, 1);
+            add_to_addresses(&mut self.ipconn, inside, packet, class as usize, 1);
         }
         if rule.has(File::Portconn) {
             let pair = &mut self.portconn.entry(port).or_default()[class as usize];
@@ -98,34 +100,34 @@ impl Expected {
         self.text_of(File::Traffic)
     }
 
-    /// The text of any of the files.
+    /// The text of one of the files.
     pub fn text_of(&self, file: File) -> String {
         match file {
-            File::Traffic => table("IP\t\tTOTAL\t\tTCP\t\tUDP\t\tOTHER\n", &self.traffic),
-            File::Ipconn => table("IP\t\tTOTAL\t\tTCP\t\tUDP\t\tICMP\t\tOTHER\n", &self.ipconn),
-            File::Portconn => table("PORT\t\tTOTAL\t\tTCP\t\tUDP\t\tICMP\t\tOTHER\n", &self.portconn),
+            File::Traffic => table(file, &self.traffic),
+            File::Ipconn => table(file, &self.ipconn),
+            File::Portconn => table(file, &self.portconn),
         }
     }
 }
 
-/// The files that a rule's table has, with their names and texts, when all frames arrive at once.
+/// The names and texts of a table's files, when all frames arrive at the same time.
 pub fn texts<F: AsRef<[u8]>>(
     name: &str,
     rule: &Rule,
-    box_mac: Mac,
+    port_mac: Mac,
     frames: impl IntoIterator<Item = F>,
 ) -> Vec<(String, String)> {
-    let expected = Expected::of(rule, box_mac, frames);
+    let expected = Expected::of(rule, port_mac, frames);
     rule.files().map(|file| (file.name(name), expected.text_of(file))).collect()
 }
 
-/// Fails with the first line in which a table of the kernel differs from the model's.
+/// Compares a table of the kernel with the model's.
 ///
 /// # Errors
-/// That line, of both.
+/// When they differ: with the first line that differs.
 pub fn same_table(name: &str, got: &str, want: &str) -> Result<()> {
     for (number, (got, want)) in got.lines().zip(want.lines()).enumerate() {
-        ensure!(got == want, "{name}, line {}: the kernel says\n{got}\nthe model says\n{want}", number + 1);
+        ensure!(got == want, "{name}, line {}: the kernel has\n{got}\nthe model has\n{want}", number + 1);
     }
     let (lines, wanted) = (got.lines().count(), want.lines().count());
     ensure!(lines == wanted, "{name}: the kernel has {lines} lines, the model {wanted}");
@@ -133,7 +135,7 @@ pub fn same_table(name: &str, got: &str, want: &str) -> Result<()> {
     Ok(())
 }
 
-/// In the file of bytes ICMP is OTHER.
+/// The bytes of ICMP count as OTHER.
 fn byte_column(protocol: u8) -> usize {
     match protocol {
         packet::TCP => 0,
@@ -142,8 +144,8 @@ fn byte_column(protocol: u8) -> usize {
     }
 }
 
-/// Out of the packet's source, in to its destination, each if it is inside the network.
-fn add_to_ends<const COLUMNS: usize>(
+/// Adds to "out" of the source and to "in" of the destination, for those inside the network.
+fn add_to_addresses<const COLUMNS: usize>(
     rows: &mut BTreeMap<IpAddr, [[u64; 2]; COLUMNS]>,
     inside: [bool; 2],
     packet: &Packet,
@@ -157,13 +159,13 @@ fn add_to_ends<const COLUMNS: usize>(
     }
 }
 
-fn table<K: Display, const COLUMNS: usize>(header: &str, rows: &BTreeMap<K, [[u64; 2]; COLUMNS]>) -> String {
-    let mut text = header.to_owned();
+fn table<K: Display, const COLUMNS: usize>(file: File, rows: &BTreeMap<K, [[u64; 2]; COLUMNS]>) -> String {
+    let mut text = file.header().to_owned();
     for (key, columns) in rows {
         let total = |way: usize| columns.iter().map(|pair| pair[way]).sum::<u64>();
-        write!(text, "{key}").expect("a String takes everything");
+        write!(text, "{key}").expect("writing to a String cannot fail");
         for [out, into] in std::iter::once([total(0), total(1)]).chain(columns.iter().copied()) {
-            write!(text, "\t{out}\t{into}").expect("a String takes everything");
+            write!(text, "\t{out}\t{into}").expect("writing to a String cannot fail");
         }
         text.push('\n');
     }

@@ -226,10 +226,7 @@ impl<A: Modelled> Scenario<A> {
             .zip([traffic, ipconn, portconn])
             .filter(|(_, wanted)| *wanted)
             .collect();
-        let rule = match self.base.ip() {
-            IpAddr::V4(base) => Rule::new(base, self.length, internal),
-            IpAddr::V6(base) => Rule::new6(base, self.length, internal),
-        };
+        let rule = Rule::new(self.base.ip(), self.length, internal);
         rule.with(&wanted.into_iter().map(|(file, _)| file).collect::<Vec<_>>())
     }
 }

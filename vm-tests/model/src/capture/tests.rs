@@ -1,4 +1,6 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
+//! Captures that the tests write themselves.
+
 use std::io::Write;
 
 use flate2::Compression;
@@ -6,7 +8,6 @@ use flate2::write::GzEncoder;
 
 use super::*;
 
-/// Writes numbers in one byte order.
 #[derive(Clone, Copy)]
 struct Order {
     big: bool,
@@ -72,12 +73,6 @@ fn simple(order: Order, frame: &[u8], original: u32) -> Vec<u8> {
     block(order, 3, &[&order.u32(original)[..], frame].concat())
 }
 
-fn old_packet(order: Order, interface: u16, frame: &[u8]) -> Vec<u8> {
-    let length = order.u32(frame.len() as u32);
-    let head = [&order.u16(interface)[..], &order.u16(0), &[0; 8], &length, &length].concat();
-    block(order, 2, &[&head[..], frame].concat())
-}
-
 fn frames_of(file: &[u8]) -> Vec<Vec<u8>> {
     Capture::read(file).unwrap().frames().map(<[u8]>::to_vec).collect()
 }
@@ -119,31 +114,31 @@ fn empty_captures() {
 }
 
 #[test]
-fn frame_check_sequence_bits_are_no_link_type() {
+fn frame_check_sequence_bits_are_not_part_of_the_link_type() {
     assert_eq!(frames_of(&pcap(ORDERS[0], MICROS, 65535, 0x4400_0001, &[b"frame"])).len(), 1);
 }
 
 #[test]
-fn other_link_types_are_named() {
+fn other_link_types_are_refused() {
     let error = error_of(&pcap(ORDERS[0], MICROS, 65535, 101, &[b"packet"]));
-    assert_eq!(error, "the file has link type 101 (RAW, bare IP packets); only Ethernet (link type 1) can be replayed");
+    assert_eq!(error, "the file has link type 101; only Ethernet (link type 1) can be replayed");
     let file = [section(ORDERS[1]), interface(ORDERS[1], 1, 0), interface(ORDERS[1], 276, 0)].concat();
-    assert_eq!(Capture::read(&*file).unwrap().frames().len(), 0, "an interface without frames is no harm");
+    assert_eq!(Capture::read(&*file).unwrap().frames().len(), 0, "an interface without frames may have any link type");
     let file = [file, enhanced(ORDERS[1], 1, b"packet", 6, &[])].concat();
     let error = error_of(&file);
-    assert!(error.contains("interface 1 has link type 276 (LINUX_SLL2, Linux's `any` device)"), "{error}");
+    assert!(error.contains("interface 1 has link type 276;"), "{error}");
 }
 
 #[test]
-fn torn_end_keeps_what_is_before_it() {
-    let file = pcap(ORDERS[0], MICROS, 65535, 1, &[b"whole", b"torn off"]);
+fn frames_before_an_incomplete_record_are_used() {
+    let file = pcap(ORDERS[0], MICROS, 65535, 1, &[b"whole", b"incomplete"]);
     for cut in [1, 8, 9, 20] {
         let capture = Capture::read(&file[..file.len() - cut]).unwrap();
         assert_eq!(capture.frames().collect::<Vec<_>>(), [b"whole"]);
-        assert_eq!(capture.warnings(), ["the file ends within frame 2; the 1 frames before it are used"]);
+        assert_eq!(capture.warnings(), ["the file ends within a record; the 1 frames before it are used"]);
     }
     let parts = [section(ORDERS[0]), interface(ORDERS[0], 1, 0), simple(ORDERS[0], b"whole", 5)].concat();
-    let file = [parts, simple(ORDERS[0], b"torn off", 8)].concat();
+    let file = [parts, simple(ORDERS[0], b"incomplete", 10)].concat();
     for cut in [1, 4, 20] {
         let capture = Capture::read(&file[..file.len() - cut]).unwrap();
         assert_eq!(capture.frames().collect::<Vec<_>>(), [b"whole"]);
@@ -152,12 +147,12 @@ fn torn_end_keeps_what_is_before_it() {
 }
 
 #[test]
-fn shortened_frames_are_told() {
+fn truncated_frames_cause_a_warning() {
     let mut file = pcap(ORDERS[0], MICROS, 64, 1, &[b"cut"]);
     file[24 + 12] = 200;
     let capture = Capture::read(&*file).unwrap();
     assert_eq!(capture.frames().collect::<Vec<_>>(), [b"cut"]);
-    assert!(capture.warnings()[0].starts_with("1 frames were shortened"));
+    assert!(capture.warnings()[0].starts_with("1 frames were truncated"));
 }
 
 #[test]
@@ -171,9 +166,8 @@ fn pcapng_sections_interfaces_and_blocks() {
         file.extend(interface(order, 1, 0));
         file.extend(enhanced(order, 1, b"enhanced", 8, &options));
         file.extend(simple(order, b"simp", 6));
-        file.extend(old_packet(order, 0, b"older"));
     }
-    let once = [&b"enhanced"[..], b"simp", b"older"];
+    let once = [&b"enhanced"[..], b"simp"];
     assert_eq!(frames_of(&file), once.repeat(3));
 }
 
@@ -184,7 +178,7 @@ fn simple_packets_without_snap_length_lose_their_padding() {
 }
 
 #[test]
-fn gzip_in_several_members_torn_and_with_junk() {
+fn gzip_with_several_members_incomplete_and_with_trailing_garbage() {
     let file = pcap(ORDERS[0], MICROS, 65535, 1, &[b"first", b"second"]);
     let pack = |bytes: &[u8]| {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
@@ -196,22 +190,22 @@ fn gzip_in_several_members_torn_and_with_junk() {
     assert_eq!(frames_of(&[pack(one), pack(two)].concat()).len(), 2);
     assert_eq!(frames_of(&[pack(&file), vec![0; 512]].concat()).len(), 2);
     let packed = pack(&file);
-    let torn = Capture::read(&packed[..packed.len() - 9]).unwrap();
-    assert!(torn.frames().len() <= 2);
-    assert!(torn.warnings()[0].contains("too early") || torn.warnings()[0].contains("ends within"));
+    let incomplete = Capture::read(&packed[..packed.len() - 9]).unwrap();
+    assert!(incomplete.frames().len() <= 2);
+    assert!(incomplete.warnings()[0].contains("too early") || incomplete.warnings()[0].contains("ends within"));
     let ng = [section(ORDERS[1]), interface(ORDERS[1], 1, 0), simple(ORDERS[1], b"frame", 5)].concat();
     assert_eq!(frames_of(&pack(&ng)), [b"frame"]);
 }
 
 #[test]
-fn what_is_no_capture_is_refused() {
+fn files_that_are_not_captures_are_refused() {
     assert!(error_of(b"").contains("neither"));
     assert!(error_of(b"#!/bin/sh\n").contains("neither"));
     assert!(error_of(&[0x1f, 0x8b, 9, 9, 9, 9, 9, 9, 9, 9, 9]).contains("gzip"));
     assert!(error_of(&pcap(ORDERS[0], MICROS, 0, 1, &[])[..20]).contains("ends within its header"));
     let mut file = pcap(ORDERS[0], MICROS, 65535, 1, &[b"frame"]);
     file[24 + 8..24 + 12].copy_from_slice(&[0xff; 4]);
-    assert!(error_of(&file).contains("frame 1 claims to have"), "{}", error_of(&file));
+    assert!(error_of(&file).contains("frame 1 is longer than"), "{}", error_of(&file));
     let file = [section(ORDERS[0]), enhanced(ORDERS[0], 0, b"frame", 5, &[])].concat();
     assert!(error_of(&file).contains("interface 0, which is not described"));
 }

@@ -1,45 +1,43 @@
-// SPDX-License-Identifier: GPL-2.0
-//! Frames by the thousand, from a seed: most of them right, many of them wrong in one place or another.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Pseudo-random frames: most are valid, many have an error.
 
+mod conversation;
 mod damage;
-mod talk;
 #[cfg(test)]
 mod tests;
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use fastrand::Rng;
 
-use self::talk::Talk;
+use self::conversation::Conversation;
 use super::{ALICE, BOB, BROADCAST, DOT1AD, DOT1Q, Ethernet, IPV4, IPV6, Mac, padded};
 
-/// An endless source of frames. The same seed, box and addresses give the same frames.
+/// An infinite iterator of frames. The same arguments give the same frames.
 pub struct Generator {
     random: Rng,
-    box_mac: Mac,
-    /// Who talks, of each family.
-    four: Vec<Ipv4Addr>,
-    six: Vec<Ipv6Addr>,
-    /// Some that have talked and may talk on.
-    talks: Vec<Talk>,
+    port_mac: Mac,
+    ipv4: Vec<IpAddr>,
+    ipv6: Vec<IpAddr>,
+    /// Past conversations, which may continue.
+    conversations: Vec<Conversation>,
+    /// Generated frames, the next one last.
     ready: Vec<Vec<u8>>,
 }
 
 impl Generator {
-    /// `box_mac` is the address of the port that will receive the frames: a few are addressed to it.
-    /// `addresses` are the ones that talk (and now and then any other of the same family does).
-    pub fn new<A: Into<IpAddr>>(seed: u64, box_mac: Mac, addresses: Vec<A>) -> Self {
-        assert!(!addresses.is_empty(), "somebody has to talk");
-        let (mut four, mut six) = (vec![], vec![]);
-        for address in addresses {
-            match address.into() {
-                IpAddr::V4(address) => four.push(address),
-                IpAddr::V6(address) => six.push(address),
-            }
-        }
-        Self { random: Rng::with_seed(seed), box_mac, four, six, talks: vec![], ready: vec![] }
+    /// `port_mac` is the address of the port that will receive the frames; a few frames are
+    /// addressed to it. Most packets are between `addresses`, a few use random addresses.
+    ///
+    /// # Panics
+    /// Without addresses.
+    pub fn new<A: Into<IpAddr>>(seed: u64, port_mac: Mac, addresses: Vec<A>) -> Self {
+        assert!(!addresses.is_empty(), "no addresses");
+        let (ipv4, ipv6) = addresses.into_iter().map(Into::into).partition(IpAddr::is_ipv4);
+        Self { random: Rng::with_seed(seed), port_mac, ipv4, ipv6, conversations: vec![], ready: vec![] }
     }
 
+    /// True with probability `1 / one_in`.
     fn odds(&mut self, one_in: u32) -> bool {
         self.random.u32(..one_in) == 0
     }
@@ -52,7 +50,7 @@ impl Generator {
         std::iter::repeat_with(|| self.random.u8(..)).take(count).collect()
     }
 
-    /// A new batch, last frame first: one conversation step, which can be several frames.
+    /// The frames of one step of a conversation, the last one first.
     fn batch(&mut self) -> Vec<Vec<u8>> {
         let ethernet = self.ethernet();
         let (ethertype, packets) = self.packets();
@@ -64,8 +62,7 @@ impl Generator {
         let mut frames: Vec<Vec<u8>> = packets
             .into_iter()
             .map(|packet| {
-                let broken = self.odds(4);
-                let packet = if broken { self.broken(packet) } else { packet };
+                let packet = if self.odds(4) { self.broken(packet) } else { packet };
                 let frame = ethernet.wrap(ethertype, &packet);
                 let frame = if self.odds(2) { padded(frame) } else { frame };
                 if self.odds(30) { self.mangled(frame) } else { frame }
@@ -80,14 +77,14 @@ impl Generator {
         let destination = match self.random.u8(..20) {
             0 => BROADCAST,
             1 => multicast,
-            2 => self.box_mac,
+            2 => self.port_mac,
             _ => self.pick(&[ALICE, BOB]),
         };
         let mut ethernet = Ethernet::new(ALICE, destination);
         let tags = self.pick(&[0, 0, 0, 0, 0, 1, 1, 1, 2, 3]);
         for _ in 0..tags {
             let kind = self.pick(&[DOT1Q, DOT1AD]);
-            // VLAN 0 says a priority and no VLAN; the upper bits are priority and drop eligibility.
+            // VLAN 0 carries a priority alone. The upper bits are priority and drop eligibility.
             let vlan = self.pick(&[0, 0, 1, 5, 4094, 4095]) | self.pick(&[0, 0x1000, 0xe000]);
             ethernet = ethernet.tag(kind, vlan);
         }

@@ -1,5 +1,5 @@
-// SPDX-License-Identifier: GPL-2.0
-//! From a frame to the packet that the rules see.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Parses a frame as the kernel's receive path does, up to the PROMISC hook.
 
 use std::net::IpAddr;
 
@@ -14,29 +14,29 @@ use crate::frames::Mac;
 pub(super) const TCP: u8 = IpNumber::TCP.0;
 pub(super) const UDP: u8 = IpNumber::UDP.0;
 
-/// How many extension headers are walked.
+/// How many extension headers are parsed.
 const MAX_EXTENSIONS: usize = 16;
 
-/// What is known of a packet that has passed the checks of IP receive.
+/// A packet that has passed the checks of IP receive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Packet<'a> {
     pub source: IpAddr,
     pub destination: IpAddr,
-    /// The protocol behind all headers of IP itself.
+    /// The protocol after the IP header and the extension headers.
     pub protocol: u8,
-    /// Not the first fragment: what it carries does not begin with a transport header.
+    /// Not the first fragment, so that the payload does not begin with a transport header.
     pub later_fragment: bool,
-    /// What the protocol got, without padding.
+    /// The payload of the protocol, without padding.
     pub payload: &'a [u8],
-    /// At the IP layer.
+    /// The length of the IP packet.
     pub bytes: u64,
 }
 
 impl<'a> Packet<'a> {
-    /// The packet in a frame that comes to a port with the address `box_mac`; none when it is not for the
-    /// PROMISC hook.
-    pub fn received(frame: &'a [u8], box_mac: Mac) -> Option<Self> {
-        let (kind, rest) = for_another_host(frame, box_mac)?;
+    /// The packet in a frame that arrives at a port with the address `port_mac`; `None` when it
+    /// does not reach the PROMISC hook.
+    pub fn received(frame: &'a [u8], port_mac: Mac) -> Option<Self> {
+        let (kind, rest) = for_another_host(frame, port_mac)?;
         match kind {
             EtherType::IPV4 => Self::version4(rest),
             EtherType::IPV6 => Self::version6(rest),
@@ -46,10 +46,10 @@ impl<'a> Packet<'a> {
 
     /// The checks of IPv4 receive: version, header length, checksum, total length.
     fn version4(packet: &'a [u8]) -> Option<Self> {
-        // The version is 4, the header has at least 20 bytes, and all that it claims is there.
+        // This checks that the version is 4 and that the header is complete.
         let header = Ipv4HeaderSlice::from_slice(packet).ok()?;
         let total = usize::from(header.total_len());
-        if !checksum_is_right(&header) {
+        if !checksum_is_valid(&header) {
             return None;
         }
         Some(Self {
@@ -62,14 +62,14 @@ impl<'a> Packet<'a> {
         })
     }
 
-    /// The checks that the PROMISC hook makes of IPv6: version and payload length. Unlike IPv6 receive it lets
-    /// every address pass, and looks into no options.
+    /// The checks of the PROMISC hook for IPv6: version and payload length. Unlike IPv6 receive, it
+    /// does not check addresses and options.
     fn version6(packet: &'a [u8]) -> Option<Self> {
         let header = Ipv6HeaderSlice::from_slice(packet).ok()?;
         let rest = &packet[header.slice().len()..];
         let length = usize::from(header.payload_length());
         let payload = if length == 0 && header.next_header() == IpNumber::IPV6_HEADER_HOP_BY_HOP {
-            // The length is left to a jumbo payload option: the kernel takes the packet as long as it came.
+            // A jumbo payload option holds the length (RFC 2675): the kernel uses the received length.
             rest
         } else {
             rest.get(..length)?
@@ -86,16 +86,16 @@ impl<'a> Packet<'a> {
     }
 }
 
-/// The frame's EtherType and what follows it, if the kernel takes the frame for another host's.
+/// The frame's EtherType and its payload, if the kernel classifies the frame as one for another host.
 ///
-/// That is so when its destination address is neither the port's nor a group's, or when it has a tag of a VLAN
-/// that the box has no interface for (here: any VLAN). A tag with VLAN 0 gives a priority alone: the kernel
-/// strips it, and looks at what is below as if it had not been there. It strips one tag with a VLAN, and if
-/// another one follows, nobody receives the frame.
-fn for_another_host(frame: &[u8], box_mac: Mac) -> Option<(EtherType, &[u8])> {
+/// It does when the destination is neither the port's address nor a group address, or when the frame
+/// has the tag of a VLAN without an interface (here: any VLAN). A tag with VLAN 0 carries a priority
+/// alone: the kernel strips it and continues. It strips one tag with a VLAN. If another tag follows, no
+/// protocol receives the frame.
+fn for_another_host(frame: &[u8], port_mac: Mac) -> Option<(EtherType, &[u8])> {
     let header = Ethernet2HeaderSlice::from_slice(frame).ok()?;
     let group = header.destination()[0] & 1 != 0;
-    let mut other = !group && header.destination() != box_mac;
+    let mut for_another = !group && header.destination() != port_mac;
     let mut kind = header.ether_type();
     let mut rest = &frame[header.slice().len()..];
     while matches!(kind, EtherType::VLAN_TAGGED_FRAME | EtherType::PROVIDER_BRIDGING) {
@@ -103,32 +103,31 @@ fn for_another_host(frame: &[u8], box_mac: Mac) -> Option<(EtherType, &[u8])> {
         kind = tag.ether_type();
         rest = &rest[tag.slice().len()..];
         if tag.vlan_identifier().value() != 0 {
-            other = true;
+            for_another = true;
             break;
         }
     }
-    other.then_some((kind, rest))
+    for_another.then_some((kind, rest))
 }
 
-/// The sum over the header as it came, its checksum included. (`etherparse` can compute the checksum of a parsed
-/// header, but that has lost the reserved flag bit.)
-fn checksum_is_right(header: &Ipv4HeaderSlice) -> bool {
+/// Sums the received bytes. (`etherparse` computes the checksum of a parsed header, which has lost the
+/// reserved flag bit.)
+fn checksum_is_valid(header: &Ipv4HeaderSlice) -> bool {
     Sum16BitWords::new().add_slice(header.slice()).ones_complement() == 0
 }
 
-/// Where a walk along extension headers ends.
+/// The end of a chain of extension headers.
 struct End<'a> {
     protocol: IpNumber,
     later_fragment: bool,
     payload: &'a [u8],
 }
 
-/// Walks the extension headers, wherever each stands. (`etherparse` can walk them, too, but stops at those that
-/// are not where RFC 8200 wants them.) A header that cannot be passed is the end: it is not whole, or one too
-/// many.
+/// Parses extension headers in any order. (`etherparse` stops at headers in an order that RFC 8200 does
+/// not recommend.) The chain ends at an incomplete header or after [`MAX_EXTENSIONS`].
 fn end_of_extensions(mut protocol: IpNumber, mut payload: &[u8]) -> End<'_> {
     for _ in 0..MAX_EXTENSIONS {
-        let Some(header) = Extension::of(protocol, payload) else {
+        let Some(header) = Extension::parse(protocol, payload) else {
             break;
         };
         protocol = header.next;
@@ -147,8 +146,9 @@ struct Extension {
 }
 
 impl Extension {
-    /// The extension header of a kind that a slice begins with, if the kind is one and the header whole.
-    fn of(kind: IpNumber, slice: &[u8]) -> Option<Self> {
+    /// The extension header at the start of a slice; `None` when `kind` is not an extension header or
+    /// the header is incomplete.
+    fn parse(kind: IpNumber, slice: &[u8]) -> Option<Self> {
         match kind {
             IpNumber::IPV6_HEADER_HOP_BY_HOP | IpNumber::IPV6_ROUTE_HEADER | IpNumber::IPV6_DESTINATION_OPTIONS => {
                 let header = Ipv6RawExtHeaderSlice::from_slice(slice).ok()?;
@@ -160,7 +160,7 @@ impl Extension {
                 Some(Self { next: header.next_header(), length: header.slice().len(), later_fragment })
             }
             IpNumber::AUTHENTICATION_HEADER => {
-                // `etherparse` refuses one of eight bytes, which is too short to be of use, but can be passed.
+                // `etherparse` refuses a header of eight bytes, which the kernel accepts.
                 let &[next, words] = slice.first_chunk()?;
                 let length = (usize::from(words) + 2) * 4;
                 (length <= slice.len()).then_some(Self { next: IpNumber(next), length, later_fragment: false })

@@ -1,11 +1,11 @@
-// SPDX-License-Identifier: GPL-2.0
-//! Wrong packets and frames, out of right ones.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Makes invalid packets and frames from valid ones.
 
 use super::Generator;
 use crate::frames::fix_checksum;
 
 impl Generator {
-    /// Breaks one thing in a packet that a receiver has to check.
+    /// Breaks one field that a receiver must check.
     pub(super) fn broken(&mut self, packet: Vec<u8>) -> Vec<u8> {
         if packet[0] >> 4 == 6 { self.broken6(packet) } else { self.broken4(packet) }
     }
@@ -24,13 +24,13 @@ impl Generator {
                 packet[at] ^= 1 << self.random.u8(..8);
                 repair = false;
             }
-            // Total length: more than there is, less than there is (the rest is padding), less than a header.
+            // Total length: longer than the packet, shorter (the rest is padding), shorter than a header.
             3 => total = total.wrapping_add(self.random.u16(1..2000)),
             4 => total = self.random.u16(..=total),
             5 => total = self.random.u16(..24),
-            // Cut short on the way.
+            // Truncated.
             6 => packet.truncate(self.random.usize(..packet.len())),
-            // A bit somewhere, the header's checksum not repaired.
+            // Any bit, without repairing the checksum.
             _ => {
                 self.flip(&mut packet);
                 repair = false;
@@ -50,19 +50,19 @@ impl Generator {
         match self.random.u8(..8) {
             // Version.
             0 => packet[0] = packet[0] & 0x0f | self.pick(&[0, 0x40, 0x50, 0x70, 0xf0]),
-            // Payload length: more than there is, less than there is (the rest is padding), none.
+            // Payload length: longer than the packet, shorter (the rest is padding), zero.
             1 => length = length.wrapping_add(self.random.u16(1..2000)),
             2 => length = self.random.u16(..=length),
             3 => length = self.random.u16(..=length.min(48)),
             4 => length = 0,
-            // The header behind it is another one than it says.
+            // The next header field is wrong.
             5 => {
                 let any = self.random.u8(..);
                 packet[6] = self.pick(&[any, 0, 0, 6, 17, 43, 44, 50, 51, 58, 59, 60, 135]);
             }
-            // Cut short on the way.
+            // Truncated.
             6 => packet.truncate(self.random.usize(..packet.len())),
-            // A bit somewhere, most often where headers are.
+            // Any bit in the first 100 bytes, where headers are.
             _ => {
                 let end = packet.len().min(100);
                 self.flip(&mut packet[..end]);
@@ -80,7 +80,8 @@ impl Generator {
         packet[at] ^= 1 << self.random.u8(..8);
     }
 
-    /// Damages a frame anywhere. It keeps at least one byte: an empty frame cannot be sent.
+    /// Truncates a frame or changes some bytes. At least one byte remains: an empty frame cannot be
+    /// sent.
     pub(super) fn mangled(&mut self, mut frame: Vec<u8>) -> Vec<u8> {
         if self.odds(2) {
             let length = self.random.usize(1..=frame.len());

@@ -1,44 +1,53 @@
-// SPDX-License-Identifier: GPL-2.0
-//! Which frames are accounted for, and with how many bytes under which protocol.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Which frames are counted, with how many bytes and under which protocol.
 
 use etherparse::IpNumber;
 
 use super::*;
 use crate::frames::{
-    ALICE, BOB, BROADCAST, DOT1AD, DOT1Q, Ethernet, Extension, GRE, IPV4, IPV6, fix_checksum, gre, mirrored, mirrored6,
-    padded, sctp,
+    ALICE, BOB, BROADCAST, DOT1AD, DOT1Q, Ethernet, Extension, GRE, IPV4, IPV6, fix_checksum, gre, padded, sctp,
 };
 
 fn ping() -> Vec<u8> {
-    Ipv4::new(A, FAR).ping(1, b"12345678")
+    Ip::new(A, FAR).ping(1, b"12345678")
+}
+
+/// A builder from inside to outside.
+fn ipv6(extensions: &[Extension]) -> Ip {
+    Ip { extensions: extensions.to_vec(), ..Ip::new(A6, FAR6) }
+}
+
+/// A frame from Alice to Bob, whatever the version field of the packet holds.
+fn to_bob(ethertype: u16, packet: &[u8]) -> Vec<u8> {
+    Ethernet::new(ALICE, BOB).wrap(ethertype, packet)
 }
 
 #[test]
-fn addresses_of_the_frame() {
+fn destination_address_and_ethertype_of_the_frame() {
     assert!(counted(mirrored(&ping())));
-    assert!(!counted(Ethernet::new(ALICE, BOX).wrap(IPV4, &ping())));
+    assert!(!counted(Ethernet::new(ALICE, PORT).wrap(IPV4, &ping())));
     assert!(!counted(Ethernet::new(ALICE, BROADCAST).wrap(IPV4, &ping())));
-    assert!(!counted(Ethernet::new(ALICE, BOB).wrap(0x0801, &ping())));
-    assert!(!counted(Ethernet::new(ALICE, BOB).wrap(IPV6, &ping())));
-    let six = SIX.packet(59, b"");
-    assert!(counted(mirrored6(&six)));
-    assert!(!counted(Ethernet::new(ALICE, BOX).wrap(IPV6, &six)));
+    assert!(!counted(to_bob(0x0801, &ping())));
+    assert!(!counted(to_bob(IPV6, &ping())));
+    let six = ipv6(&[]).packet(59, b"");
+    assert!(counted(mirrored(&six)));
+    assert!(!counted(Ethernet::new(ALICE, PORT).wrap(IPV6, &six)));
     assert!(!counted(Ethernet::new(ALICE, [0x33, 0x33, 0, 0, 0, 1]).wrap(IPV6, &six)));
-    assert!(!counted(mirrored(&six)));
+    assert!(!counted(to_bob(IPV4, &six)));
 }
 
 #[test]
-fn tags() {
+fn vlan_tags() {
     for kind in [DOT1Q, DOT1AD] {
-        for (ethertype, packet) in [(IPV4, ping()), (IPV6, SIX.packet(59, b""))] {
-            let to_box = Ethernet::new(ALICE, BOX);
-            assert!(counted(to_box.clone().tag(kind, 5).wrap(ethertype, &packet)));
-            assert!(!counted(to_box.clone().tag(kind, 0xe000).wrap(ethertype, &packet)));
-            assert!(counted(to_box.clone().tag(kind, 0).tag(DOT1Q, 5).wrap(ethertype, &packet)));
-            assert!(!counted(to_box.tag(kind, 5).tag(DOT1Q, 6).wrap(ethertype, &packet)));
-            let to_bob = Ethernet::new(ALICE, BOB);
-            assert!(counted(to_bob.clone().tag(kind, 0).wrap(ethertype, &packet)));
-            assert!(!counted(to_bob.tag(kind, 5).tag(DOT1Q, 0).wrap(ethertype, &packet)));
+        for (ethertype, packet) in [(IPV4, ping()), (IPV6, ipv6(&[]).packet(59, b""))] {
+            let to_port = Ethernet::new(ALICE, PORT);
+            assert!(counted(to_port.clone().tag(kind, 5).wrap(ethertype, &packet)));
+            assert!(!counted(to_port.clone().tag(kind, 0xe000).wrap(ethertype, &packet)));
+            assert!(counted(to_port.clone().tag(kind, 0).tag(DOT1Q, 5).wrap(ethertype, &packet)));
+            assert!(!counted(to_port.tag(kind, 5).tag(DOT1Q, 6).wrap(ethertype, &packet)));
+            let to_other = Ethernet::new(ALICE, BOB);
+            assert!(counted(to_other.clone().tag(kind, 0).wrap(ethertype, &packet)));
+            assert!(!counted(to_other.tag(kind, 5).tag(DOT1Q, 0).wrap(ethertype, &packet)));
         }
     }
 }
@@ -49,12 +58,12 @@ fn bad_ipv4_headers() {
         let mut packet = ping();
         packet[at] = value;
         fix_checksum(&mut packet);
-        mirrored(&packet)
+        to_bob(IPV4, &packet)
     };
-    assert!(counted(broken(3, 36)), "the true length");
-    assert!(counted(broken(3, 20)), "a shorter one: the rest is padding");
-    assert!(!counted(broken(3, 37)), "more than there is");
-    assert!(!counted(broken(3, 19)), "less than the header");
+    assert!(counted(broken(3, 36)), "the correct length");
+    assert!(counted(broken(3, 20)), "shorter: the rest is padding");
+    assert!(!counted(broken(3, 37)), "longer than the frame");
+    assert!(!counted(broken(3, 19)), "shorter than the header");
     assert!(!counted(broken(0, 0x65)), "version");
     assert!(!counted(broken(0, 0x44)), "header length");
     let mut packet = ping();
@@ -65,14 +74,14 @@ fn bad_ipv4_headers() {
 }
 
 #[test]
-fn the_reserved_flag_is_no_error() {
-    let evil = Ipv4 { fragment: 0x8000, ..Ipv4::new(A, FAR) };
+fn the_reserved_flag_is_not_an_error() {
+    let evil = Ip { fragment: 0x8000, ..Ip::new(A, FAR) };
     assert!(counted(mirrored(&evil.ping(1, b""))));
 }
 
 #[test]
-fn both_zeros_of_the_checksum_are_right() {
-    // The fields are chosen so that the sum of all but the checksum is 0xffff.
+fn a_checksum_of_0_or_0xffff_is_valid() {
+    // The identification is chosen so that the sum without the checksum is 0xffff.
     let mut packet = ping();
     fix_checksum(&mut packet);
     let sum = u16::from_be_bytes([packet[10], packet[11]]);
@@ -85,49 +94,49 @@ fn both_zeros_of_the_checksum_are_right() {
 
 #[test]
 fn bad_ipv6_headers() {
-    let packet = SIX.udp((1, 2), b"12345678");
+    let packet = ipv6(&[]).udp((1, 2), b"12345678");
     let broken = |at: usize, value: u8| {
         let mut packet = packet.clone();
         packet[at] = value;
-        mirrored6(&packet)
+        to_bob(IPV6, &packet)
     };
-    assert!(counted(broken(5, 16)), "the true length");
-    assert!(counted(broken(5, 0)), "a shorter one: the rest is padding");
-    assert!(!counted(broken(5, 17)), "more than there is");
+    assert!(counted(broken(5, 16)), "the correct length");
+    assert!(counted(broken(5, 0)), "shorter: the rest is padding");
+    assert!(!counted(broken(5, 17)), "longer than the frame");
     assert!(!counted(broken(0, 0x45)), "version");
     assert!(counted(broken(0, 0x6f)), "traffic class");
-    assert!(!counted(mirrored6(&packet[..55])), "truncated");
-    assert!(!counted(mirrored6(&packet[..39])), "less than a header");
-    assert!(counted(mirrored6(&SIX.packet(59, b""))), "nothing but a header");
+    assert!(!counted(mirrored(&packet[..55])), "truncated");
+    assert!(!counted(mirrored(&packet[..39])), "shorter than a header");
+    assert!(counted(mirrored(&ipv6(&[]).packet(59, b""))), "a header without payload");
 }
 
-/// The hook sees packets that IPv6 receive would refuse for their addresses or options.
+/// IPv6 receive would refuse these packets for their addresses or options; the hook comes before.
 #[test]
-fn the_hook_is_not_as_strict_as_ipv6_receive() {
+fn the_hook_is_less_strict_than_ipv6_receive() {
     let many = [Ipv6Addr::LOCALHOST, Ipv6Addr::UNSPECIFIED, "ff02::1".parse().unwrap(), "ff00::1".parse().unwrap()];
     for odd in many {
-        assert!(counted(mirrored6(&Ipv6 { source: odd, destination: A6 }.udp((1, 2), b""))), "from {odd}");
-        assert!(counted(mirrored6(&Ipv6 { source: A6, destination: odd }.udp((1, 2), b""))), "to {odd}");
+        assert!(counted(mirrored(&Ip::new(odd, A6).udp((1, 2), b""))), "from {odd}");
+        assert!(counted(mirrored(&Ip::new(A6, odd).udp((1, 2), b""))), "to {odd}");
     }
-    // An unknown option whose bits say that the packet is to be dropped, and one longer than its header.
+    // An unknown option with the action "discard", and an option longer than its header.
     for options in [vec![0xde, 0], vec![1, 200]] {
-        assert!(counted(mirrored6(&SIX.extended(&[Extension::HopByHop(options)], 59, b""))));
+        assert!(counted(mirrored(&ipv6(&[Extension::HopByHop(options)]).packet(59, b""))));
     }
 }
 
 fn packet_in(frame: &[u8]) -> Packet<'_> {
-    Packet::received(frame, BOX).expect("a packet")
+    Packet::received(frame, PORT).expect("a packet")
 }
 
 #[test]
-fn bytes_are_without_padding() {
-    assert_eq!(packet_in(&padded(mirrored(&Ipv4::new(A, B).udp((1, 2), b"")))).bytes, 28);
-    assert_eq!(packet_in(&[mirrored6(&SIX.udp((1, 2), b"")), vec![0; 9]].concat()).bytes, 48);
-    let mut jumbo = SIX.extended(&[Extension::HopByHop(vec![])], UDP, &[1, 2, 3]);
-    assert_eq!(packet_in(&[mirrored6(&jumbo), vec![0; 9]].concat()).bytes, 51);
-    // But a packet that leaves its length to a jumbo payload option is as long as it came.
+fn padding_is_not_counted() {
+    assert_eq!(packet_in(&padded(mirrored(&Ip::new(A, B).udp((1, 2), b"")))).bytes, 28);
+    assert_eq!(packet_in(&[mirrored(&ipv6(&[]).udp((1, 2), b"")), vec![0; 9]].concat()).bytes, 48);
+    let mut jumbo = ipv6(&[Extension::HopByHop(vec![])]).packet(UDP, &[1, 2, 3]);
+    assert_eq!(packet_in(&[mirrored(&jumbo), vec![0; 9]].concat()).bytes, 51);
+    // With a jumbo payload option the received length counts.
     jumbo[4..6].fill(0);
-    let frame = [mirrored6(&jumbo), vec![0; 9]].concat();
+    let frame = [mirrored(&jumbo), vec![0; 9]].concat();
     let packet = packet_in(&frame);
     assert_eq!((packet.bytes, packet.protocol), (60, UDP));
     assert_eq!(packet.payload, [1, 2, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
@@ -135,16 +144,16 @@ fn bytes_are_without_padding() {
 
 const UDP: u8 = IpNumber::UDP.0;
 
-/// Protocol, whether it is a later fragment, and payload behind a chain.
+/// Parses a packet with extension headers: protocol, whether it is a later fragment, payload.
 fn behind(extensions: &[Extension], protocol: u8, payload: &[u8]) -> (u8, bool, Vec<u8>) {
-    let frame = mirrored6(&SIX.extended(extensions, protocol, payload));
+    let frame = mirrored(&ipv6(extensions).packet(protocol, payload));
     let packet = packet_in(&frame);
     assert_eq!(packet.bytes, frame.len() as u64 - 14);
     (packet.protocol, packet.later_fragment, packet.payload.to_vec())
 }
 
 #[test]
-fn extension_headers_are_passed_wherever_they_stand() {
+fn extension_headers_are_parsed_in_any_order() {
     let all = [
         Extension::Destination(vec![0; 30]),
         Extension::Authentication(vec![0; 16]),
@@ -162,39 +171,39 @@ fn extension_headers_are_passed_wherever_they_stand() {
 }
 
 #[test]
-fn sixteen_extension_headers_and_no_more() {
+fn sixteen_extension_headers_are_parsed() {
     let chain = |count: usize| vec![Extension::Destination(vec![]); count];
     assert_eq!(behind(&chain(16), UDP, b"x"), (UDP, false, b"x".to_vec()));
     assert_eq!(behind(&chain(17), UDP, b"x").0, 60);
-    // The one too many is not looked at, not even if it is a fragment header.
+    // The next one is not parsed, even if it is a fragment header.
     let fragment = [chain(16), vec![Extension::Fragment(1, false, 0)]].concat();
     assert_eq!(behind(&fragment, UDP, b"x").0, 44);
     assert!(!behind(&fragment, UDP, b"x").1);
 }
 
 #[test]
-fn extension_headers_that_are_not_whole() {
+fn incomplete_extension_headers_end_the_chain() {
     for number in [0, 43, 44, 51, 60] {
-        let unwhole: &[&[u8]] = &[&[], &[UDP], &[UDP, 0, 0, 0, 0, 0, 0]];
-        for payload in unwhole {
+        let incomplete: &[&[u8]] = &[&[], &[UDP], &[UDP, 0, 0, 0, 0, 0, 0]];
+        for payload in incomplete {
             assert_eq!(behind(&[Extension::ATOMIC], number, payload), (number, false, payload.to_vec()));
         }
     }
-    // Eight bytes are there, but the header says that it has more.
+    // The header has eight bytes, but its length field has a larger value.
     for number in [0, 43, 51, 60] {
         let payload = [UDP, 1, 0, 0, 0, 0, 0, 0];
         assert_eq!(behind(&[Extension::ATOMIC], number, &payload).0, number);
     }
-    // In a fragment header that byte is reserved.
+    // In a fragment header this byte is reserved.
     assert_eq!(behind(&[], 44, &[UDP, 1, 0, 0, 0, 0, 0, 0]), (UDP, false, vec![]));
-    // What is beyond the payload length is padding, and no part of a header.
-    let mut short = SIX.extended(&[Extension::Destination(vec![])], UDP, b"");
+    // Bytes after the payload length are padding, not a part of a header.
+    let mut short = ipv6(&[Extension::Destination(vec![])]).packet(UDP, b"");
     short[5] = 7;
-    assert_eq!(packet_in(&mirrored6(&short)).protocol, 60);
+    assert_eq!(packet_in(&mirrored(&short)).protocol, 60);
 }
 
 #[test]
-fn a_later_fragment_ends_the_walk() {
+fn a_later_fragment_ends_the_chain() {
     let later = Extension::Fragment(1, true, 7);
     assert_eq!(behind(std::slice::from_ref(&later), UDP, b"x"), (UDP, true, b"x".to_vec()));
     let (protocol, later_fragment, _) = behind(&[later, Extension::Destination(vec![])], UDP, b"x");
@@ -202,11 +211,11 @@ fn a_later_fragment_ends_the_walk() {
 }
 
 #[test]
-fn protocols_that_are_no_extension_in_ipv4() {
+fn ipv4_has_no_extension_headers() {
     for protocol in [0, 43, 44, 47, 50, 51, 58, 60, 132] {
-        let frame = mirrored(&Ipv4::new(A, B).packet(protocol, &Extension::ATOMIC.bytes(UDP)));
+        let frame = mirrored(&Ip::new(A, B).packet(protocol, &Extension::ATOMIC.bytes(UDP)));
         assert_eq!(packet_in(&frame).protocol, protocol);
     }
-    let frame = mirrored(&Ipv4::new(A, B).packet(GRE, &gre(IPV4, &sctp((1, 2), 3, b""))));
+    let frame = mirrored(&Ip::new(A, B).packet(GRE, &gre(IPV4, &sctp((1, 2), 3, b""))));
     assert_eq!(packet_in(&frame).bytes, 20 + 4 + 12);
 }

@@ -1,17 +1,17 @@
-// SPDX-License-Identifier: GPL-2.0
-//! The texts.
+// SPDX-License-Identifier: GPL-2.0-only
+//! The text of the files.
 
 use std::iter::repeat_n;
 
 use super::*;
-use crate::frames::{ACK, SYN, TCP, UDP, mirrored, mirrored6};
+use crate::frames::{ACK, SYN, TCP, UDP};
 
 #[test]
 fn rows_are_sorted_and_split_by_protocol() {
     let (a, b) = ([10, 0, 0, 1], [9, 0, 0, 2]);
-    let packets = [Ipv4::new(a, b).udp((1, 2), b"1234"), Ipv4::new(b, a).tcp((1, 2), 0, SYN, b"")];
-    let frames = packets.into_iter().chain([Ipv4::new(a, FAR).ping(1, b"12345678")]);
-    let expected = Expected::of(&Rule::everything(), BOX, frames.map(|packet| mirrored(&packet)));
+    let packets = [Ip::new(a, b).udp((1, 2), b"1234"), Ip::new(b, a).tcp((1, 2), 0, SYN, b"")];
+    let frames = packets.into_iter().chain([Ip::new(a, FAR).ping(1, b"12345678")]);
+    let expected = Expected::of(&Rule::ALL_IPV4, PORT, frames.map(|packet| mirrored(&packet)));
     assert_eq!(
         expected.text(),
         "IP\t\tTOTAL\t\tTCP\t\tUDP\t\tOTHER\n\
@@ -20,13 +20,13 @@ fn rows_are_sorted_and_split_by_protocol() {
          192.0.2.7\t0\t36\t0\t0\t0\t0\t0\t36\n"
     );
     assert_eq!((expected.packets, expected.bytes), (3, 108));
-    assert!(expected.started.is_empty(), "nobody has asked for connections");
+    assert!(expected.started.is_empty(), "the rule does not count connections");
 }
 
 #[test]
 fn tables_without_rows() {
     let frames: [&[u8]; 0] = [];
-    let texts = texts("none", &Rule::everything6().with(&File::ALL), BOX, frames);
+    let texts = texts("none", &Rule::ALL_IPV6.with(&File::ALL), PORT, frames);
     let connections = "TOTAL\t\tTCP\t\tUDP\t\tICMP\t\tOTHER\n";
     let want = [
         ("none", "IP\t\tTOTAL\t\tTCP\t\tUDP\t\tOTHER\n".to_owned()),
@@ -37,19 +37,19 @@ fn tables_without_rows() {
 }
 
 #[test]
-fn a_table_has_the_files_that_were_asked_for() {
+fn a_table_has_the_files_of_its_options() {
     let frames: [&[u8]; 0] = [];
     let names = |files: &[File]| {
-        texts("t", &Rule::everything().with(files), BOX, frames).into_iter().map(|(name, _)| name).collect::<Vec<_>>()
+        texts("t", &Rule::ALL_IPV4.with(files), PORT, frames).into_iter().map(|(name, _)| name).collect::<Vec<_>>()
     };
     assert_eq!(names(&[File::Traffic]), ["t"]);
     assert_eq!(names(&[File::Portconn, File::Ipconn]), ["t.ipconn", "t.portconn"]);
 }
 
-/// The sample of the file of bytes: what an address of a network with `--nointernal` has received.
+/// The sample of bytes per address: an address of a network with `--nointernal` receives.
 #[test]
 fn sample_of_bytes() {
-    let to = |source| Ipv4::new(source, [193, 11, 177, 9]);
+    let to = |source| Ip::new(source, [193, 11, 177, 9]);
     let far = to(FAR);
     let packets = [
         far.packet(TCP, &[0; 1480]),
@@ -61,49 +61,49 @@ fn sample_of_bytes() {
     // 167227 bytes of ESP.
     let esp = repeat_n(far.packet(50, &[0; 1480]), 111).chain([far.packet(50, &[0; 707])]);
     let frames = packets.into_iter().chain(esp).map(|packet| mirrored(&packet));
-    let rule = Rule::new([193, 11, 176, 0].into(), 20, Internal::Skip);
+    let rule = Rule::new([193, 11, 176, 0], 20, Internal::Skip);
     assert_eq!(
-        Expected::of(&rule, BOX, frames).text(),
+        Expected::of(&rule, PORT, frames).text(),
         "IP\t\tTOTAL\t\tTCP\t\tUDP\t\tOTHER\n\
          193.11.177.9\t0\t171721\t0\t4418\t0\t76\t0\t167227\n"
     );
 }
 
-/// The sample of connections per address: two hosts of a network, and others that talk to the second.
+/// The sample of connections per address: two hosts of a network, and others that connect to the second.
 #[test]
 fn sample_of_connections_per_address() {
     let (one, two) = ([172, 20, 0, 1], [172, 20, 0, 2]);
-    let between = Ipv4::new(two, one);
+    let between = Ip::new(two, one);
     let mut packets: Vec<_> = (0..614).map(|n| between.ping(n, b"")).collect();
     packets.extend([
         between.tcp((40000, 22), 1, SYN, b""),
-        Ipv4::new(one, two).tcp((22, 40000), 1, SYN | ACK, b""),
-        Ipv4::new(FAR, two).tcp((40000, 80), 1, SYN, b""),
-        Ipv4::new(FAR, two).udp((40000, 53), b"?"),
-        Ipv4::new(two, FAR).udp((53, 40000), b"!"),
-        Ipv4::new(FAR, two).udp((40001, 53), b"?"),
+        Ip::new(one, two).tcp((22, 40000), 1, SYN | ACK, b""),
+        Ip::new(FAR, two).tcp((40000, 80), 1, SYN, b""),
+        Ip::new(FAR, two).udp((40000, 53), b"?"),
+        Ip::new(two, FAR).udp((53, 40000), b"!"),
+        Ip::new(FAR, two).udp((40001, 53), b"?"),
     ]);
-    let rule = Rule::new([172, 20, 0, 0].into(), 16, Internal::Count).with(&[File::Ipconn]);
-    let expected = Expected::of(&rule, BOX, packets.iter().map(|packet| mirrored(packet)));
+    let rule = Rule::new([172, 20, 0, 0], 16, Internal::Count).with(&[File::Ipconn]);
+    let expected = Expected::of(&rule, PORT, packets.iter().map(|packet| mirrored(packet)));
     assert_eq!(
         expected.text_of(File::Ipconn),
         "IP\t\tTOTAL\t\tTCP\t\tUDP\t\tICMP\t\tOTHER\n\
          172.20.0.1\t0\t615\t0\t1\t0\t0\t0\t614\t0\t0\n\
          172.20.0.2\t615\t3\t1\t1\t0\t2\t614\t0\t0\t0\n"
     );
-    assert_eq!(expected.packets, 618, "a rule without --traffic matches what starts a connection");
+    assert_eq!(expected.packets, 618, "a rule without --traffic matches packets that start a connection");
     assert_eq!(expected.bytes, 614 * 28 + 2 * 40 + 2 * 29);
 }
 
 /// The sample of connections per port: pings inside, one connection to port 22 inside, one from outside.
 #[test]
 fn sample_of_connections_per_port() {
-    let between = Ipv4::new(A, B);
+    let between = Ip::new(A, B);
     let mut packets: Vec<_> = (0..313).map(|n| between.ping(n, b"")).collect();
     packets.push(between.tcp((40000, 22), 1, SYN, b""));
-    packets.push(Ipv4::new(FAR, B).tcp((40000, 22), 1, SYN, b""));
+    packets.push(Ip::new(FAR, B).tcp((40000, 22), 1, SYN, b""));
     let frames = packets.iter().map(|packet| mirrored(packet));
-    let expected = Expected::of(&inside().with(&[File::Portconn]), BOX, frames);
+    let expected = Expected::of(&inside().with(&[File::Portconn]), PORT, frames);
     assert_eq!(
         expected.text_of(File::Portconn),
         "PORT\t\tTOTAL\t\tTCP\t\tUDP\t\tICMP\t\tOTHER\n\
@@ -112,10 +112,10 @@ fn sample_of_connections_per_port() {
     );
 }
 
-/// Every form that RFC 5952 speaks of: one zero group is not shortened, the longest run is, the first of equal
-/// ones, lower case, no leading zeros, and IPv4 in the last part of the mapped addresses.
+/// The rules of RFC 5952: a single zero group is not shortened, the longest run of zeros is, of equal runs
+/// the first one; lower case; no leading zeros; IPv4 notation in mapped addresses.
 #[test]
-fn addresses_of_ipv6() {
+fn ipv6_addresses_are_printed_as_in_rfc_5952() {
     let forms = [
         "::",
         "::1",
@@ -135,9 +135,9 @@ fn addresses_of_ipv6() {
     ];
     let frames = forms.map(|form| {
         let source: Ipv6Addr = form.parse().unwrap();
-        mirrored6(&Ipv6 { source, destination: FAR6 }.packet(59, b""))
+        mirrored(&Ip::new(source, FAR6).packet(59, b""))
     });
-    let text = Expected::of(&Rule::everything6(), BOX, frames).text();
+    let text = Expected::of(&Rule::ALL_IPV6, PORT, frames).text();
     let rows: Vec<_> = text.lines().skip(1).filter_map(|line| line.split('\t').next()).collect();
     let mut want = forms.map(|form| (form.parse::<Ipv6Addr>().unwrap(), form)).to_vec();
     want.push((FAR6, "2001:db9::7"));

@@ -1,34 +1,34 @@
-// SPDX-License-Identifier: GPL-2.0
-//! Right packets: who talks to whom, and what they say.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Valid packets of conversations between two endpoints.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::Generator;
 use crate::frames::{
-    ACK, Extension, FIN, GRE, ICMP, ICMPV6, IPV4, Ip, Ipv4, Ipv6, MORE_FRAGMENTS, PSH, RST, SCTP, SYN, TCP, UDP, gre,
-    sctp,
+    ACK, Extension, FIN, GRE, ICMP, ICMPV6, IPV4, Ip, MORE_FRAGMENTS, PSH, RST, SCTP, SYN, TCP, UDP, gre, sctp,
 };
 
-/// How many talks are remembered.
-const TALKS: usize = 50;
+/// How many conversations are remembered.
+const REMEMBERED: usize = 50;
 
-/// Two endpoints.
 #[derive(Clone)]
-pub(super) struct Talk {
+pub(super) struct Conversation {
     ip: Ip,
     ports: (u16, u16),
-    /// Of its first SYN.
+    /// The sequence number of the first SYN.
     sequence: u32,
 }
 
-impl Talk {
+impl Conversation {
     fn reversed(self) -> Self {
         Self { ip: self.ip.reversed(), ports: (self.ports.1, self.ports.0), ..self }
     }
 }
 
 impl Generator {
-    /// What one says to another, and its EtherType.
+    /// The packets of one step of a conversation, and their EtherType.
     pub(super) fn packets(&mut self) -> (u16, Vec<Vec<u8>>) {
-        let Talk { ip, ports, sequence } = self.talk();
+        let Conversation { ip, ports, sequence } = self.conversation();
         let longest = self.pick(&[10, 100, 1400, 1400, 9000]);
         let size = self.random.usize(..longest);
         let data = vec![self.random.u8(..); size];
@@ -50,7 +50,7 @@ impl Generator {
                 ip.fragments(protocol, &payload[..payload.len().min(6 * step)], step)
             }
             14 => {
-                // Not even a whole transport header, in a packet that is.
+                // A truncated transport header in a valid packet.
                 let (protocol, payload) = self.payload(&ip, ports, sequence, &data);
                 let length = self.random.usize(..=payload.len().min(21));
                 vec![ip.packet(protocol, &payload[..length])]
@@ -60,22 +60,22 @@ impl Generator {
         (ip.ethertype(), packets)
     }
 
-    /// Half of the time somebody talks on, or gets an answer.
-    fn talk(&mut self) -> Talk {
-        if !self.talks.is_empty() && self.odds(2) {
-            let at = self.random.usize(..self.talks.len());
-            let talk = self.talks[at].clone();
-            return if self.odds(2) { talk.reversed() } else { talk };
+    /// With probability 1/2 the next packet of a remembered conversation, in either direction.
+    fn conversation(&mut self) -> Conversation {
+        if !self.conversations.is_empty() && self.odds(2) {
+            let at = self.random.usize(..self.conversations.len());
+            let conversation = self.conversations[at].clone();
+            return if self.odds(2) { conversation.reversed() } else { conversation };
         }
         let ports = (self.port(), self.port());
-        let talk = Talk { ip: self.ip(), ports, sequence: self.random.u32(..) };
-        if self.talks.len() < TALKS {
-            self.talks.push(talk.clone());
+        let conversation = Conversation { ip: self.ip(), ports, sequence: self.random.u32(..) };
+        if self.conversations.len() < REMEMBERED {
+            self.conversations.push(conversation.clone());
         } else {
-            let at = self.random.usize(..TALKS);
-            self.talks[at] = talk.clone();
+            let at = self.random.usize(..REMEMBERED);
+            self.conversations[at] = conversation.clone();
         }
-        talk
+        conversation
     }
 
     fn port(&mut self) -> u16 {
@@ -84,37 +84,32 @@ impl Generator {
     }
 
     fn ip(&mut self) -> Ip {
-        let six = match (self.four.is_empty(), self.six.is_empty()) {
+        let ipv6 = match (self.ipv4.is_empty(), self.ipv6.is_empty()) {
             (false, false) => self.odds(2),
-            (no_four, _) => no_four,
+            (no_ipv4, _) => no_ipv4,
         };
-        if six {
-            let (source, destination) = (self.address6(), self.address6());
-            return Ip::V6(Ipv6 { source, destination }, self.extensions());
+        let mut ip = Ip::new(self.address(ipv6), self.address(ipv6));
+        if ipv6 {
+            ip.extensions = self.extensions();
+            return ip;
         }
-        let mut ip = Ipv4::new(self.address4(), self.address4());
         ip.id = self.random.u16(..);
         if self.odds(8) {
             ip.options = vec![1; self.random.usize(1..=40)];
         }
-        Ip::V4(ip)
+        ip
     }
 
-    fn address4(&mut self) -> std::net::Ipv4Addr {
-        if self.odds(20) {
-            return self.random.u32(..).into();
+    fn address(&mut self, ipv6: bool) -> IpAddr {
+        match (self.odds(20), ipv6) {
+            (true, false) => Ipv4Addr::from(self.random.u32(..)).into(),
+            (true, true) => Ipv6Addr::from(self.random.u128(..)).into(),
+            (false, false) => self.ipv4[self.random.usize(..self.ipv4.len())],
+            (false, true) => self.ipv6[self.random.usize(..self.ipv6.len())],
         }
-        self.four[self.random.usize(..self.four.len())]
     }
 
-    fn address6(&mut self) -> std::net::Ipv6Addr {
-        if self.odds(20) {
-            return self.random.u128(..).into();
-        }
-        self.six[self.random.usize(..self.six.len())]
-    }
-
-    /// Extension headers: none, some, or about as many as are walked.
+    /// No extension headers, a few, or a number close to the limit of 16 that the module parses.
     pub(super) fn extensions(&mut self) -> Vec<Extension> {
         let count = match self.random.u8(..16) {
             0..=9 => 0,
@@ -146,12 +141,12 @@ impl Generator {
         self.pick(&[SYN, SYN, SYN, SYN | ACK, SYN | ACK, SYN | 0xc0, ACK, PSH | ACK, FIN | ACK, RST, SYN | RST, any])
     }
 
-    /// Requests, answers and errors; the types of one ICMP are sometimes used in the other.
+    /// Requests, replies and errors. Sometimes the type is one of the other family's ICMP.
     fn icmp(&mut self, ip: &Ip, ports: (u16, u16), data: &[u8]) -> Vec<u8> {
         let types4 = [8, 8, 0, 3, 11, 13, 14, 15, 16, 17, 18];
         let types6 = [128, 128, 129, 1, 2, 3, 4, 133, 135, 136];
-        let four = matches!(ip, Ip::V4(_)) != self.odds(10);
-        let kind = if four { self.pick(&types4) } else { self.pick(&types6) };
+        let ipv4 = !ip.is_ipv6() != self.odds(10);
+        let kind = if ipv4 { self.pick(&types4) } else { self.pick(&types6) };
         let rest = (u32::from(ports.0) << 16 | u32::from(ports.1)).to_be_bytes();
         ip.icmp(kind, rest, data)
     }
@@ -160,13 +155,13 @@ impl Generator {
         match self.random.u8(..4) {
             0 => ip.packet(SCTP, &sctp(ports, 1, data)),
             1 => ip.packet(GRE, &gre(IPV4, data)),
-            // The ICMP of the other family is nothing special.
-            2 => ip.packet(if ip.icmp_number() == ICMP { ICMPV6 } else { ICMP }, data),
+            // The other family's ICMP.
+            2 => ip.packet(if ip.is_ipv6() { ICMP } else { ICMPV6 }, data),
             _ => ip.packet(self.pick(&[50, 59, 89, 103, 253]), data),
         }
     }
 
-    /// Any protocol's header and data.
+    /// A transport protocol's number, and its header and data.
     fn payload(&mut self, ip: &Ip, ports: (u16, u16), sequence: u32, data: &[u8]) -> (u8, Vec<u8>) {
         match self.random.u8(..4) {
             0 => (TCP, ip.segment(ports, sequence, SYN, data)),
@@ -176,19 +171,15 @@ impl Generator {
         }
     }
 
-    /// Any protocol number, or a fragment of something that nobody has sent.
+    /// A random protocol number, or a fragment without the others of its packet.
     fn odd(&mut self, ip: &Ip, data: &[u8]) -> Vec<u8> {
-        match ip {
-            Ip::V4(ip) if self.odds(2) => {
-                let fragment = self.random.u16(..) | self.pick(&[0, MORE_FRAGMENTS]);
-                let protocol = self.pick(&[TCP, UDP, ICMP, SCTP]);
-                Ipv4 { fragment, ..ip.clone() }.packet(protocol, data)
-            }
-            // Any byte, or the number of an extension header, which the data is then taken for.
-            _ => {
-                let protocol = self.random.u8(..);
-                ip.packet(self.pick(&[protocol, protocol, 0, 43, 44, 51, 60]), data)
-            }
+        if !ip.is_ipv6() && self.odds(2) {
+            let fragment = self.random.u16(..) | self.pick(&[0, MORE_FRAGMENTS]);
+            let protocol = self.pick(&[TCP, UDP, ICMP, SCTP]);
+            return Ip { fragment, ..ip.clone() }.packet(protocol, data);
         }
+        // Some numbers are those of extension headers: then the data is parsed as one.
+        let protocol = self.random.u8(..);
+        ip.packet(self.pick(&[protocol, protocol, 0, 43, 44, 51, 60]), data)
     }
 }
