@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use vm_harness::machine;
+use vm_harness::debian_vm;
 
 use crate::{
     buildroot::{BuildRoot, debootstrap},
@@ -120,8 +120,8 @@ fn set_up(step: &mut Step, folder: &Path) -> Result<()> {
     let result = folder.join("result");
     // The machine says so on its second serial line when it has done everything.
     let mut command = Command::new("timeout");
-    command.arg(SETUP_TIME).args(machine::hardware()?);
-    command.args(machine::disk(&folder.join("box.img"), "cache=unsafe"));
+    command.arg(SETUP_TIME).args(debian_vm::hardware()?);
+    command.args(debian_vm::disk(&folder.join("box.img"), "cache=unsafe"));
     command.arg("-no-reboot").arg("-kernel").arg(kernel?).arg("-initrd").arg(initrd?);
     command.args(["-append", "root=/dev/vda1 rw console=ttyS0 quiet panic=-1 init=/setup"]);
     command.args(["-serial", "stdio", "-serial"]).arg(format!("file:{}", result.display()));

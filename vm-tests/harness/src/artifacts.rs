@@ -1,16 +1,16 @@
-// SPDX-License-Identifier: GPL-2.0
-//! What a guest is made of: a folder with a kernel and two halves of an initramfs.
+// SPDX-License-Identifier: GPL-2.0-only
+//! The files of a guest: a kernel and an initramfs in two parts.
 
 use std::fmt::Write as _;
-use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use fs_err as fs;
 
-/// The environment variable that names the folder for tests.
-pub const FOLDER_VARIABLE: &str = "XT_TRAFFIC_VM";
+/// Names the folder with the files for tests. `cargo xtask vm-test` sets it.
+const FOLDER_VARIABLE: &str = "XT_TRAFFIC_GUEST";
 
 /// A guest's kernel and root file system.
 #[derive(Clone, Debug)]
@@ -21,28 +21,25 @@ pub struct Artifacts {
 }
 
 impl Artifacts {
-    /// Takes `bzImage`, `base.cpio` and `overlay.cpio` from a folder.
+    /// Finds `bzImage`, `base.cpio` and `overlay.cpio` in a folder.
     ///
     /// # Errors
-    /// When one of them is not there.
+    /// When one of them does not exist.
     pub fn from_dir(dir: &Path) -> Result<Self> {
         let file = |name: &str| {
-            let path = dir.join(name);
-            path.canonicalize().with_context(|| format!("{}: run `cargo xtask build` first", path.display()))
+            fs::canonicalize(dir.join(name)).context("a file of the guest is missing: `cargo xtask vm-test` builds it")
         };
         Ok(Self { kernel: file("bzImage")?, initramfs: [file("base.cpio")?, file("overlay.cpio")?] })
     }
 
-    /// Takes them from the folder that the environment names, or else from where `cargo xtask build` puts the
-    /// debug configuration.
+    /// Finds them in the folder that the environment variable `XT_TRAFFIC_GUEST` names.
     ///
     /// # Errors
-    /// When one of them is not there.
+    /// When the variable is not set or a file does not exist.
     pub fn from_environment() -> Result<Self> {
-        match std::env::var_os(FOLDER_VARIABLE) {
-            Some(folder) => Self::from_dir(Path::new(&folder)),
-            None => Self::from_dir(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/vm/debug")),
-        }
+        let folder = std::env::var_os(FOLDER_VARIABLE)
+            .with_context(|| format!("{FOLDER_VARIABLE} is not set: `cargo xtask vm-test` runs this test"))?;
+        Self::from_dir(Path::new(&folder))
     }
 
     /// The kernel's bzImage.
@@ -50,30 +47,29 @@ impl Artifacts {
         &self.kernel
     }
 
-    /// Writes the whole initramfs to one file, which is what QEMU takes.
+    /// Concatenates the parts of the initramfs to one file, as QEMU takes only one.
     ///
     /// # Errors
-    /// When a half cannot be read, is no archive, or the file cannot be written.
+    /// When a part cannot be read or is not an archive, or the file cannot be written.
     pub fn write_initramfs(&self, to: &Path) -> Result<()> {
-        let mut out = File::create(to).with_context(|| to.display().to_string())?;
-        for half in &self.initramfs {
-            let mut archive = File::open(half).with_context(|| half.display().to_string())?;
-            let length = io::copy(&mut archive, &mut out).with_context(|| half.display().to_string())?;
-            // The kernel looks for the next archive at a multiple of four.
-            ensure!(length > 0 && length % 4 == 0, "{}: {length} bytes are no newc archive", half.display());
+        let mut out = fs::File::create(to)?;
+        for part in &self.initramfs {
+            let length = io::copy(&mut fs::File::open(part)?, &mut out)?;
+            // The kernel expects the next archive at a multiple of four.
+            ensure!(length > 0 && length % 4 == 0, "{}: {length} bytes are not a newc archive", part.display());
         }
         Ok(())
     }
 
-    /// A text that changes whenever one of the files does. The build puts each file's content hash into its
-    /// path, or replaces the file; either shows here, without reading a hundred megabytes.
+    /// Text that changes when one of the files changes. The build puts each file's content hash into its
+    /// path or replaces the file, so that paths and metadata suffice.
     ///
     /// # Errors
-    /// When a file has gone.
+    /// When a file does not exist.
     pub fn identity(&self) -> Result<String> {
         let mut identity = String::new();
         for path in std::iter::once(&self.kernel).chain(&self.initramfs) {
-            let data = fs::metadata(path).with_context(|| path.display().to_string())?;
+            let data = fs::metadata(path)?;
             let (inode, seconds, nanos) = (data.ino(), data.mtime(), data.mtime_nsec());
             writeln!(identity, "{} {} {inode} {seconds}.{nanos:09}", path.display(), data.len())
                 .expect("writing to a String cannot fail");

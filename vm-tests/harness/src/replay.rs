@@ -1,5 +1,5 @@
-// SPDX-License-Identifier: GPL-2.0
-//! Captures in, tables out: what `cargo xtask replay` does.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Sends captures to a guest and reads its tables, for `cargo xtask replay`.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -17,10 +17,10 @@ use traffic_model::model::{self, Rule};
 /// Where the module's files are.
 pub const TABLES: &str = "/proc/net/xt_traffic";
 
-/// The rule that is used when none is given: every address there is.
+/// The default rule: it counts all IPv4 addresses.
 pub const DEFAULT_RULE: &str = "-A PROMISC -m traffic --traffic --net 0.0.0.0/0 --name all";
 
-/// Which of the two iptables there are.
+/// The back end of iptables.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Backend {
     /// `iptables-nft`, on nf_tables: Debian's default.
@@ -40,8 +40,8 @@ impl fmt::Display for Backend {
 }
 
 impl Backend {
-    /// The shell command line for a rule: what follows the word `iptables`, or a whole command that begins with
-    /// `iptables` or `ip6tables`.
+    /// The shell command line for a rule: the arguments of an `iptables` command, or a whole command that begins
+    /// with `iptables` or `ip6tables`.
     pub fn command(self, rule: &str) -> String {
         let (program, arguments) = match rule.trim().split_once(char::is_whitespace) {
             Some((program @ ("iptables" | "ip6tables"), arguments)) => (program, arguments),
@@ -56,13 +56,13 @@ impl Backend {
 pub struct Options {
     /// The guest's kernel and file system.
     pub artifacts: Artifacts,
-    /// Which iptables takes the rules.
+    /// The back end for the rules.
     pub backend: Backend,
     /// The rules, in order; [`DEFAULT_RULE`] when there are none.
     pub rules: Vec<String>,
     /// The capture files, in order.
     pub captures: Vec<PathBuf>,
-    /// Whether the tables must be what the [model](traffic_model::model) expects.
+    /// Whether to compare the tables with the [model](traffic_model::model).
     pub check: bool,
 }
 
@@ -71,23 +71,23 @@ pub struct Options {
 pub struct Table {
     /// Its name in the folder.
     pub name: String,
-    /// What it holds.
+    /// Its content.
     pub text: Vec<u8>,
 }
 
-/// Sends the captures' frames to a guest's mirror port and gives its tables, sorted by name. What a person
-/// should know on the way goes to standard error.
+/// Sends the frames of captures to a guest's mirror port. Returns its tables, sorted by name. Prints warnings to
+/// standard error.
 ///
 /// # Errors
-/// When a capture cannot be read or holds what cannot be sent, a rule is refused (with iptables's message), a
-/// frame is lost, or the guest fails. The captures are checked before the guest boots. With `check`, also when the
-/// model expects other tables, or cannot take a rule.
+/// When a capture cannot be read or has frames that cannot be sent, iptables refuses a rule, a frame is lost, or
+/// the guest fails. The captures are checked before the guest boots. With `check`, also when the model computes
+/// other tables or does not support a rule.
 pub fn replay(options: &Options) -> Result<Vec<Table>> {
     replay_with_progress(options, |_, _| {})
 }
 
-/// As [`replay`]. Calls `progress` with the number of frames that have been sent, and of all that are to be sent,
-/// before the first frame and after each.
+/// As [`replay`]. Calls `progress` with the number of sent frames and the number of all frames, before the first
+/// frame and after each.
 ///
 /// # Errors
 /// As [`replay`].
@@ -119,34 +119,37 @@ pub fn replay_with_progress(options: &Options, mut progress: impl FnMut(usize, u
     for (name, rule) in modelled.iter().flatten() {
         let frames = captures.iter().flat_map(sendable);
         for (file, want) in model::texts(name, rule, mac, frames) {
-            let got = tables.iter().find(|table| table.name == file).with_context(|| format!("there is no {file}"))?;
+            let got = tables
+                .iter()
+                .find(|table| table.name == file)
+                .with_context(|| format!("the guest has no table {file}"))?;
             model::same_table(&file, &String::from_utf8_lossy(&got.text), &want)?;
         }
     }
     Ok(tables)
 }
 
-/// The rules that count, as the model takes them. It knows no two rules that count in one table.
+/// Parses the rules for the model, which supports one rule for each table.
 fn modelled_rules(rules: &[String]) -> Result<Vec<(String, Rule)>> {
     let mut names = HashSet::new();
     let parsed = rules.iter().filter_map(|rule| Rule::parse(rule).transpose()).collect::<Result<Vec<_>>>()?;
     match parsed.iter().find(|(name, _)| !names.insert(name.clone())) {
-        Some((name, _)) => bail!("the model takes one rule a table, but there are more for {name}"),
+        Some((name, _)) => bail!("the model supports one rule for each table, but {name} has more"),
         None => Ok(parsed),
     }
 }
 
-/// A capture's frames that have at least one byte.
+/// The frames of a capture that are not empty.
 fn sendable(capture: &Capture) -> impl Iterator<Item = &[u8]> {
     capture.frames().filter(|frame| !frame.is_empty())
 }
 
-/// Refuses what cannot be sent before a guest boots for it.
+/// Checks that the frames can be sent, before a guest boots.
 fn check_frames(capture: &Capture, path: &Path) -> Result<()> {
     let path = path.display();
     let empty = capture.frames().len() - sendable(capture).count();
     if empty > 0 {
-        eprintln!("warning: {path}: {empty} frames without a single byte are left out");
+        eprintln!("warning: {path}: {empty} empty frames are skipped");
     }
     for (number, frame) in capture.frames().enumerate().filter(|(_, frame)| !frame.is_empty()) {
         check_length(frame).with_context(|| format!("{path}: frame {}", number + 1))?;
@@ -155,7 +158,7 @@ fn check_frames(capture: &Capture, path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Prints tables as `head` prints files: a line `==> NAME <==` before each.
+/// Prints tables, each after a line `==> NAME <==`, as `head` does.
 ///
 /// # Errors
 /// When the output cannot be written.
@@ -169,18 +172,18 @@ pub fn print(tables: &[Table], mut to: impl Write) -> Result<()> {
 
 fn add_rule(guest: &mut Guest, backend: Backend, rule: &str) -> Result<()> {
     let output = guest.run(&backend.command(rule))?;
-    let said = format!("{}{}", output.stderr, output.stdout);
+    let printed = format!("{}{}", output.stderr, output.stdout);
     if output.status != 0 {
-        bail!("{said}the rule was refused (exit status {}): {rule}", output.status);
+        bail!("{printed}the rule was refused (exit status {}): {rule}", output.status);
     }
-    eprint!("{said}");
+    eprint!("{printed}");
     Ok(())
 }
 
-/// The module's files; the ones with a leading dot are its own accounts, and no tables.
+/// Reads the module's tables. Files with a leading dot are not tables.
 fn read_tables(guest: &mut Guest) -> Result<Vec<Table>> {
     let mut tables = Vec::new();
-    let names = guest.must(&format!("ls {TABLES}")).context("is the kernel module in the guest?")?;
+    let names = guest.must(&format!("ls {TABLES}")).context("the guest has no kernel module")?;
     for name in names.lines() {
         tables.push(Table { name: name.to_owned(), text: guest.read(&format!("{TABLES}/{name}"))? });
     }
@@ -188,12 +191,12 @@ fn read_tables(guest: &mut Guest) -> Result<Vec<Table>> {
     Ok(tables)
 }
 
-/// An address for the guest's port that no frame is sent to: a frame for the box itself is not a mirrored one,
-/// and would not be counted as such.
+/// An address for the guest's port that is not the destination of any frame: frames to the port's own address do
+/// not pass through PROMISC.
 fn unused_mac<'a>(frames: impl Iterator<Item = &'a [u8]>) -> Mac {
     let used: HashSet<Mac> = frames.filter_map(|frame| frame.first_chunk().copied()).collect();
     let mut mac = mac_of_port(0);
-    // 2^32 addresses, and no capture has as many frames.
+    // There are 2^32 candidates; a capture has fewer frames.
     for n in 0_u32.. {
         mac[2..].copy_from_slice(&(u32::from_be_bytes([0x74, 0x74, 0x72, 0]).wrapping_add(n)).to_be_bytes());
         if !used.contains(&mac) {
@@ -217,13 +220,13 @@ mod tests {
     }
 
     #[test]
-    fn the_port_takes_an_address_that_nobody_talks_to() {
-        let factory = mac_of_port(0);
-        assert_eq!(unused_mac(std::iter::empty()), factory);
-        let to_factory = [&factory[..], &[0; 8]].concat();
-        let mac = unused_mac([to_factory.as_slice(), &[1, 2, 3]].into_iter());
-        assert_ne!(mac, factory);
-        assert_eq!(mac[0] & 3, 2, "a unicast address of local administration");
+    fn the_port_gets_an_unused_address() {
+        let default = mac_of_port(0);
+        assert_eq!(unused_mac(std::iter::empty()), default);
+        let to_default = [&default[..], &[0; 8]].concat();
+        let mac = unused_mac([to_default.as_slice(), &[1, 2, 3]].into_iter());
+        assert_ne!(mac, default);
+        assert_eq!(mac[0] & 3, 2, "a locally administered unicast address");
     }
 
     #[test]

@@ -7,5 +7,5 @@ use crate::{commands::build_kernel::Options, vm_image, workshop::Workshop};
 
 /// The command.
 pub fn run(ws: &Workshop, options: &Options) -> Result<()> {
-    vm_harness::shell::shell(vm_image::artifacts(ws, options)?)
+    vm_harness::guest::shell(&vm_harness::guest::Config::new(vm_image::artifacts(ws, options)?))
 }

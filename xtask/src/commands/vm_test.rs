@@ -42,29 +42,28 @@ pub struct Options {
     pub arguments: Vec<String>,
 }
 
-/// The programs that hold the tests.
-const ON_GUESTS: &str = "vm";
-const ON_A_BOX: &str = "deploy";
-/// What has them run the tests that are marked.
-const IGNORED: &str = "--ignored";
+/// The test targets of the package vm-tests: in guests with a debug kernel, in guests with a fast kernel, in the
+/// Debian VM.
+const GUEST: &str = "guest";
+const FAST: &str = "fast";
+const DEPLOY: &str = "deploy";
 
-/// The command. Most tests run on a kernel that looks for its own bugs. Those that need more are marked to be ignored:
-/// a fast kernel, or Debian on a disk, which are made if any of them is wanted.
+/// Runs the tests that match the filter. Builds only the images that they need.
 pub fn run(ws: &Workshop, options: &Options) -> Result<()> {
     let sh = Shell::new()?;
     sh.change_dir(ws.repo());
     let tests = Tests { ws, sh: &sh, options };
-    let (all, fast, on_a_box) =
-        (tests.count(ON_GUESTS, None)?, tests.count(ON_GUESTS, Some(IGNORED))?, tests.count(ON_A_BOX, Some(IGNORED))?);
-    ensure!(all + on_a_box > 0, "no test in QEMU has that in its name");
-    if all > fast {
-        tests.run_on_guests(Config::Debug, None)?;
+    let (guest, fast, deploy) = (tests.count(GUEST)?, tests.count(FAST)?, tests.count(DEPLOY)?);
+    let filter = options.filter.as_deref().unwrap_or_default();
+    ensure!(guest + fast + deploy > 0, "no VM test matches \"{filter}\"");
+    if guest > 0 {
+        tests.run_in_guests(GUEST, Config::Debug)?;
     }
     if fast > 0 {
-        tests.run_on_guests(Config::Vm, Some(IGNORED))?;
+        tests.run_in_guests(FAST, Config::Vm)?;
     }
-    if on_a_box > 0 {
-        tests.run_on_a_box()?;
+    if deploy > 0 {
+        tests.run_in_debian_vm()?;
     }
     Ok(())
 }
@@ -76,14 +75,15 @@ struct Tests<'a> {
 }
 
 impl Tests<'_> {
-    /// How many tests of a program the filter leaves: all of them, or those that are marked.
-    fn count(&self, program: &str, which: Option<&str>) -> Result<usize> {
+    /// The number of tests in a target that match the filter.
+    fn count(&self, target: &str) -> Result<usize> {
         let (sh, filter) = (self.sh, &self.options.filter);
-        let list = cmd!(sh, "cargo test --quiet --package vm-tests --test {program} -- {which...} --list {filter...}");
+        let list =
+            cmd!(sh, "cargo test --quiet --package vm-tests --features qemu --test {target} -- --list {filter...}");
         Ok(list.quiet().read()?.lines().filter(|line| line.ends_with(": test")).count())
     }
 
-    fn run_on_guests(&self, config: Config, which: Option<&str>) -> Result<()> {
+    fn run_in_guests(&self, target: &str, config: Config) -> Result<()> {
         let kernel = KernelOptions { config, series: self.options.series.clone() };
         let folder = {
             let _lock = setup::prepare(self.ws)?;
@@ -91,21 +91,21 @@ impl Tests<'_> {
         };
         // Without KVM a guest keeps one processor busy, but at the end of its test it waits for kmemleak.
         let threads = 2 * std::thread::available_parallelism().map_or(1, usize::from);
-        self.run(ON_GUESTS, which, "XT_TRAFFIC_VM", &folder, threads)
+        self.run(target, "XT_TRAFFIC_GUEST", &folder, threads)
     }
 
-    fn run_on_a_box(&self) -> Result<()> {
+    fn run_in_debian_vm(&self) -> Result<()> {
         let folder = {
             let _lock = setup::prepare(self.ws)?;
             delivery(self.ws, self.options.packages.into())?
         };
-        self.run(ON_A_BOX, Some(IGNORED), "XT_TRAFFIC_BOX", &folder, 1)
+        self.run(DEPLOY, "XT_TRAFFIC_DEBIAN_VM", &folder, 1)
     }
 
-    fn run(&self, program: &str, which: Option<&str>, variable: &str, folder: &Path, threads: usize) -> Result<()> {
+    fn run(&self, target: &str, variable: &str, folder: &Path, threads: usize) -> Result<()> {
         let sh = self.sh;
         let Options { filter, arguments, review, .. } = self.options;
-        let test = cmd!(sh, "cargo test --quiet --package vm-tests --test {program} -- {which...} {filter...}");
+        let test = cmd!(sh, "cargo test --quiet --package vm-tests --features qemu --test {target} -- {filter...}");
         let mut test = test.args(arguments).env(variable, folder);
         if !arguments.iter().any(|argument| argument.starts_with("--test-threads")) {
             test = test.arg("--test-threads").arg(threads.to_string());

@@ -1,5 +1,5 @@
-// SPDX-License-Identifier: GPL-2.0
-//! kmemleak: what the kernel has allocated and nothing refers to any more.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Memory leaks in the kernel, found by kmemleak: <https://docs.kernel.org/dev-tools/kmemleak.html>.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 
 use super::{Clock, Guest};
 
-/// kmemleak does not report what was allocated less than five seconds before a scan.
+/// kmemleak does not report objects that are younger than five seconds at a scan.
 const LEAK_AGE: Duration = Duration::from_millis(5500);
 const KMEMLEAK: &str = "/sys/kernel/debug/kmemleak";
 
@@ -16,13 +16,13 @@ impl Guest {
         Ok(self.run(&format!("test -e {KMEMLEAK}"))?.status == 0)
     }
 
-    /// kmemleak's own scans would come at odd times.
+    /// Stops kmemleak's periodic scans.
     pub(super) fn stop_leak_scans(&mut self) -> Result<()> {
         if self.has_kmemleak()? { self.write(KMEMLEAK, b"scan=off") } else { Ok(()) }
     }
 
-    /// An object is reported when it is found unreferenced, unchanged since the scan before, and old enough. So
-    /// the first scan runs now, the second when everything that the test made has the age.
+    /// kmemleak reports an object that is unreferenced, unchanged since the scan before, and old enough. So
+    /// the first scan runs now, and the second when all objects of the test are old enough.
     pub(super) fn check_leaks(&mut self) -> Result<()> {
         if !self.has_kmemleak()? {
             return Ok(());
@@ -30,9 +30,8 @@ impl Guest {
         let youngest = self.last_change;
         self.write(KMEMLEAK, b"scan")?;
         match self.clock {
-            // The kernel's clock is the only thing that moves meanwhile.
             Clock::Real => std::thread::sleep((youngest + LEAK_AGE).saturating_duration_since(Instant::now())),
-            Clock::Virtual => self.pass_time(LEAK_AGE)?,
+            Clock::Virtual => self.sleep(LEAK_AGE)?,
         }
         self.write(KMEMLEAK, b"scan")?;
         let report = self.read_text(KMEMLEAK)?;

@@ -145,8 +145,8 @@ impl Generator {
     fn icmp(&mut self, ip: &Ip, ports: (u16, u16), data: &[u8]) -> Vec<u8> {
         let types4 = [8, 8, 0, 3, 11, 13, 14, 15, 16, 17, 18];
         let types6 = [128, 128, 129, 1, 2, 3, 4, 133, 135, 136];
-        let ipv4 = !ip.is_ipv6() != self.odds(10);
-        let kind = if ipv4 { self.pick(&types4) } else { self.pick(&types6) };
+        let ipv6 = ip.is_ipv6() != self.odds(10);
+        let kind = if ipv6 { self.pick(&types6) } else { self.pick(&types4) };
         let rest = (u32::from(ports.0) << 16 | u32::from(ports.1)).to_be_bytes();
         ip.icmp(kind, rest, data)
     }
