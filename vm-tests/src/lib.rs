@@ -77,6 +77,16 @@ pub fn iptables(guest: &mut Guest, backend: Backend, rule: &str) -> Result<Strin
     guest.must(&backend.command(rule))
 }
 
+/// As [`iptables`], with both back ends. `{backend}` in the rule stands for the back end's name.
+///
+/// # Errors
+/// When it fails.
+pub fn iptables_both(guest: &mut Guest, rule: &str) -> Result<()> {
+    BACKENDS
+        .into_iter()
+        .try_for_each(|backend| iptables(guest, backend, &rule.replace("{backend}", &backend.to_string())).map(drop))
+}
+
 /// The text of a file of a table.
 ///
 /// # Errors
@@ -99,15 +109,24 @@ pub fn count<F: AsRef<[u8]>>(guest: &mut Guest, options: &str, frames: &[F]) -> 
 /// # Errors
 /// As [`count`].
 pub fn count_in<F: AsRef<[u8]>>(guest: &mut Guest, file: File, options: &str, frames: &[F]) -> Result<String> {
-    for backend in BACKENDS {
-        iptables(guest, backend, &format!("-A PROMISC -m traffic {options} --name {backend}"))?;
-    }
+    iptables_both(guest, &format!("-A PROMISC -m traffic {options} --name {{backend}}"))?;
     guest.open_port(0)?;
     guest.send(0, frames)?;
     let [nft, legacy] = BACKENDS.map(|backend| table(guest, &file.name(&backend.to_string())));
     let (nft, legacy) = (nft?, legacy?);
     ensure!(nft == legacy, "nft counts\n{nft}and legacy counts\n{legacy}");
     Ok(nft)
+}
+
+/// Counts frames in a guest, as [`count`], and compares the table with a snapshot.
+#[macro_export]
+macro_rules! assert_counts {
+    ($snapshot:expr, $options:expr, $frames:expr) => {
+        $crate::in_guest(|guest| {
+            insta::assert_snapshot!($snapshot, $crate::count(guest, $options, $frames)?);
+            Ok(())
+        })
+    };
 }
 
 /// The model's counts for frames that arrive at port 0.
@@ -148,6 +167,18 @@ pub fn counters(guest: &mut Guest, program: &str, backend: Backend, chain: &str)
             Ok((packets.parse()?, bytes.parse()?))
         })
         .collect()
+}
+
+/// Checks the packet and byte counters of a chain's rules in both back ends.
+///
+/// # Errors
+/// When they differ from `want`.
+pub fn check_counters(guest: &mut Guest, program: &str, chain: &str, want: &[(u64, u64)]) -> Result<()> {
+    for backend in BACKENDS {
+        let got = counters(guest, program, backend, chain)?;
+        ensure!(got == want, "{program}-{backend}: the counters of {chain} are {got:?} instead of {want:?}");
+    }
+    Ok(())
 }
 
 /// A text without the lines that begin with `#`: in saved rules they hold the time.

@@ -95,8 +95,7 @@ impl Guest {
     /// # Errors
     /// When the command does not end in time, or the guest has ended.
     pub fn run_for(&mut self, line: &str, timeout: Duration) -> Result<Output> {
-        let output = self.agent.run(line, timeout);
-        self.explain(output)
+        self.ask(|agent| agent.run(line, timeout))
     }
 
     /// Runs a shell command line that must succeed. Returns its standard output.
@@ -112,8 +111,7 @@ impl Guest {
     /// # Errors
     /// When it cannot be started.
     pub fn start(&mut self, line: &str) -> Result<Running> {
-        let pid = self.agent.start(line);
-        self.explain(pid).map(Running)
+        self.ask(|agent| agent.start(line)).map(Running)
     }
 
     /// Waits for the end of a command. Kills it after the timeout.
@@ -121,8 +119,7 @@ impl Guest {
     /// # Errors
     /// When it was killed.
     pub fn finish_command(&mut self, command: Running, timeout: Duration) -> Result<Output> {
-        let output = self.agent.finish(command.0, timeout);
-        self.explain(output)
+        self.ask(|agent| agent.finish(command.0, timeout))
     }
 
     /// Reads a file until its end.
@@ -130,8 +127,7 @@ impl Guest {
     /// # Errors
     /// When it cannot be read.
     pub fn read(&mut self, path: &str) -> Result<Vec<u8>> {
-        let bytes = self.agent.read(path);
-        self.explain(bytes)
+        self.ask(|agent| agent.read(path))
     }
 
     /// Reads a text file.
@@ -147,8 +143,7 @@ impl Guest {
     /// # Errors
     /// When it cannot be written.
     pub fn write(&mut self, path: &str, bytes: &[u8]) -> Result<()> {
-        let done = self.agent.write(path, bytes);
-        self.explain(done)
+        self.ask(|agent| agent.write(path, bytes))
     }
 
     /// Sets the address of port `n`, which must be down.
@@ -208,14 +203,14 @@ impl Guest {
     pub fn await_frames(&mut self, n: usize) -> Result<()> {
         let counted = self.count_frames(n);
         self.explain(counted)?;
-        let settled = self.agent.settle().and_then(|()| self.check_backlogs());
-        self.explain(settled)
+        self.ask(Agent::settle)?;
+        self.check_backlogs()
     }
 
     /// Checks that no CPU has dropped packets because its backlog was full. This happens only to packets
     /// that a test steers to other CPUs or through virtual devices.
     fn check_backlogs(&mut self) -> Result<()> {
-        let text = String::from_utf8(self.agent.read("/proc/net/softnet_stat")?)?;
+        let text = self.read_text("/proc/net/softnet_stat")?;
         for (cpu, line) in text.lines().enumerate() {
             let dropped = line.split(' ').nth(1).context("softnet_stat has another format")?;
             let dropped = u32::from_str_radix(dropped, 16)?;
@@ -257,8 +252,7 @@ impl Guest {
     /// # Errors
     /// When the guest has ended.
     pub fn kernel_log(&mut self) -> Result<String> {
-        let log = self.agent.log();
-        self.explain(log)
+        self.ask(Agent::log)
     }
 
     /// Ends a guest whose test has passed: checks for memory leaks, if the kernel has kmemleak, and checks
@@ -280,6 +274,11 @@ impl Guest {
     pub fn check_log(&mut self) -> Result<()> {
         kernel_log::check(&self.kernel_log()?)?;
         kernel_log::check(&self.qemu.process.console())
+    }
+
+    fn ask<T>(&mut self, request: impl FnOnce(&mut Agent) -> Result<T>) -> Result<T> {
+        let result = request(&mut self.agent);
+        self.explain(result)
     }
 
     /// As [`Qemu::explain`], and notes the time.

@@ -8,7 +8,7 @@ use insta::assert_snapshot;
 use traffic_model::frames::{ICMP, Ip, SYN, TCP, UDP, mirrored, padded};
 use traffic_model::model::{Internal, Rule};
 
-use vm_tests::{count, expected, in_guest};
+use vm_tests::{assert_counts, count, expected, in_guest};
 
 /// A datagram with `size` bytes of data.
 fn datagram(from: [u8; 4], to: [u8; 4], size: usize) -> Vec<u8> {
@@ -41,14 +41,8 @@ fn networks_of_length_0_and_32() {
         frames.push(datagram(pair[0], pair[1], 10 * n));
     }
     frames.push(datagram([10, 0, 0, 1], [10, 0, 0, 1], 5));
-    in_guest(|guest| {
-        assert_snapshot!("everything", count(guest, "--net 0.0.0.0/0", &frames)?);
-        Ok(())
-    });
-    in_guest(|guest| {
-        assert_snapshot!("one_address", count(guest, "--net 255.255.255.255/32", &frames)?);
-        Ok(())
-    });
+    assert_counts!("everything", "--net 0.0.0.0/0", &frames);
+    assert_counts!("one_address", "--net 255.255.255.255/32", &frames);
 }
 
 /// Packets from inside to inside, from inside to outside, from outside to inside, and between outside hosts.
@@ -59,26 +53,17 @@ fn all_directions() -> Vec<Vec<u8>> {
 
 #[test]
 fn internal_traffic_is_counted_by_default() {
-    in_guest(|guest| {
-        assert_snapshot!("internal_default", count(guest, "--net 10.1.2.0/24", &all_directions())?);
-        Ok(())
-    });
+    assert_counts!("internal_default", "--net 10.1.2.0/24", &all_directions());
 }
 
 #[test]
 fn nointernal_excludes_internal_traffic() {
-    in_guest(|guest| {
-        assert_snapshot!("internal_left_out", count(guest, "--net 10.1.2.0/24 --nointernal", &all_directions())?);
-        Ok(())
-    });
+    assert_counts!("internal_left_out", "--net 10.1.2.0/24 --nointernal", &all_directions());
 }
 
 #[test]
 fn inverted_nointernal_counts_only_internal_traffic() {
-    in_guest(|guest| {
-        assert_snapshot!("internal_only", count(guest, "--net 10.1.2.0/24 ! --nointernal", &all_directions())?);
-        Ok(())
-    });
+    assert_counts!("internal_only", "--net 10.1.2.0/24 ! --nointernal", &all_directions());
 }
 
 #[test]
@@ -94,10 +79,7 @@ fn each_protocol_has_a_column() {
         mirrored(&ip.packet(132, &[0; 1000])),
         mirrored(&ip.packet(255, &[])),
     ];
-    in_guest(|guest| {
-        assert_snapshot!("protocols", count(guest, "--net 10.0.0.0/8", &frames)?);
-        Ok(())
-    });
+    assert_counts!("protocols", "--net 10.0.0.0/8", &frames);
 }
 
 #[test]
@@ -133,8 +115,5 @@ fn padding_options_and_length() {
         mirrored(&full.udp((1, 2), b"x")),
         mirrored(&Ip::new([10, 0, 0, 3], [192, 0, 2, 1]).packet(UDP, &[0; 65_515])),
     ];
-    in_guest(|guest| {
-        assert_snapshot!("padding_options_and_length", count(guest, "--net 10.0.0.0/8", &frames)?);
-        Ok(())
-    });
+    assert_counts!("padding_options_and_length", "--net 10.0.0.0/8", &frames);
 }

@@ -7,7 +7,9 @@ use vm_harness::command::COMMAND_TIMEOUT;
 use vm_harness::guest::{Guest, mac_of_port};
 use vm_harness::replay::Backend;
 
-use vm_tests::{BACKENDS, counters, enable_forwarding, in_guest, iptables, otherhost_dropped, table};
+use vm_tests::{
+    check_counters, counters, enable_forwarding, in_guest, iptables, iptables_both, otherhost_dropped, table,
+};
 
 /// The guest's address in these tests.
 const GUEST: [u8; 4] = [10, 9, 0, 1];
@@ -22,10 +24,7 @@ fn packets_to_guest(mac: Mac) -> Vec<Vec<u8>> {
 }
 
 fn add_rules(guest: &mut Guest) -> Result<()> {
-    for backend in BACKENDS {
-        iptables(guest, backend, &format!("-A PROMISC -m traffic --traffic --net 0.0.0.0/0 --name {backend}"))?;
-    }
-    Ok(())
+    iptables_both(guest, "-A PROMISC -m traffic --traffic --net 0.0.0.0/0 --name {backend}")
 }
 
 /// The TCP sockets with their states, and the receive queues of the raw sockets.
@@ -64,24 +63,12 @@ fn mirrored_packets_are_not_forwarded() {
     in_guest(|guest| {
         enable_forwarding(guest, "10.7.0.1/24")?;
         add_rules(guest)?;
-        for backend in BACKENDS {
-            iptables(guest, backend, "-A FORWARD")?;
-        }
+        iptables_both(guest, "-A FORWARD")?;
         guest.open_port(0)?;
         guest.send(0, vec![frame(BOB); 10])?;
-        for backend in BACKENDS {
-            ensure!(
-                counters(guest, "iptables", backend, "FORWARD")? == [(0, 0)],
-                "{backend}: a mirrored packet was forwarded"
-            );
-        }
+        check_counters(guest, "iptables", "FORWARD", &[(0, 0)])?;
         guest.send(0, [frame(mac_of_port(0))])?;
-        for backend in BACKENDS {
-            ensure!(
-                counters(guest, "iptables", backend, "FORWARD")? == [(1, 30)],
-                "{backend}: a packet to the guest was not forwarded"
-            );
-        }
+        check_counters(guest, "iptables", "FORWARD", &[(1, 30)])?;
         let forwarded = guest
             .sent_by_guest(1)
             .into_iter()
@@ -139,18 +126,12 @@ fn the_drop_counter_is_the_same_as_without_the_hook() {
         ensure!(send(guest)? == 3, "without rules");
         add_rules(guest)?;
         ensure!(send(guest)? == 3, "rules that count");
-        for backend in BACKENDS {
-            iptables(guest, backend, "-P PROMISC DROP")?;
-        }
+        iptables_both(guest, "-P PROMISC DROP")?;
         ensure!(send(guest)? == 3, "policy DROP");
-        for backend in BACKENDS {
-            iptables(guest, backend, "-I PROMISC -j DROP")?;
-        }
+        iptables_both(guest, "-I PROMISC -j DROP")?;
         ensure!(send(guest)? == 3, "verdict DROP");
-        for backend in BACKENDS {
-            iptables(guest, backend, "-F PROMISC")?;
-            iptables(guest, backend, "-P PROMISC ACCEPT")?;
-        }
+        iptables_both(guest, "-F PROMISC")?;
+        iptables_both(guest, "-P PROMISC ACCEPT")?;
         ensure!(send(guest)? == 3, "after deleting the rules");
         Ok(())
     });
@@ -181,9 +162,7 @@ fn mirrored_packets_are_not_tracked() {
         guest.must("ip addr add 10.9.0.1/32 dev lo")?;
         add_rules(guest)?;
         // These rules enable connection tracking.
-        for backend in BACKENDS {
-            iptables(guest, backend, "-A INPUT -m conntrack --ctstate NEW,ESTABLISHED -j ACCEPT")?;
-        }
+        iptables_both(guest, "-A INPUT -m conntrack --ctstate NEW,ESTABLISHED -j ACCEPT")?;
         guest.open_port(0)?;
         guest.send(0, packets_to_guest(BOB))?;
         let entries = guest.must(tracked)?;
@@ -211,10 +190,8 @@ fn ipv6_packets_pass_the_hook_and_are_dropped() {
     let frames = [frame(BOB, &good), frame(BOB, &bad_version), frame(BOB, &too_long), frame(BOB, &good[..39])];
     in_guest(|guest| {
         guest.must("ip addr add 2001:db8::1/128 dev lo && echo 1 >/proc/sys/net/ipv6/conf/all/forwarding")?;
-        for backend in BACKENDS {
-            iptables(guest, backend, "ip6tables -A PROMISC -s 2001:db8::/32")?;
-            iptables(guest, backend, "ip6tables -A INPUT -s 2001:db8::/32")?;
-        }
+        iptables_both(guest, "ip6tables -A PROMISC -s 2001:db8::/32")?;
+        iptables_both(guest, "ip6tables -A INPUT -s 2001:db8::/32")?;
         guest.open_port(0)?;
         let (before, dropped) = (received_over_ipv6(guest)?, otherhost_dropped(guest, 0)?);
         guest.send(0, &frames)?;
@@ -222,11 +199,7 @@ fn ipv6_packets_pass_the_hook_and_are_dropped() {
         ensure!(before == after, "before:\n{before}after:\n{after}");
         ensure!(otherhost_dropped(guest, 0)? == dropped + 4, "the drop counter");
         guest.send(0, [frame(mac_of_port(0), &good)])?;
-        for backend in BACKENDS {
-            let [promisc, input] = ["PROMISC", "INPUT"].map(|chain| counters(guest, "ip6tables", backend, chain));
-            ensure!(promisc? == [(1, 53)], "{backend}: PROMISC");
-            ensure!(input? == [(1, 53)], "{backend}: INPUT");
-        }
-        Ok(())
+        check_counters(guest, "ip6tables", "PROMISC", &[(1, 53)])?;
+        check_counters(guest, "ip6tables", "INPUT", &[(1, 53)])
     });
 }

@@ -9,7 +9,7 @@ use vm_harness::command::COMMAND_TIMEOUT;
 use vm_harness::guest::{Guest, mac_of_port};
 use vm_harness::replay::{Backend, TABLES};
 
-use vm_tests::{BACKENDS, enable_forwarding, in_guest, iptables, module_messages, table, under_traffic};
+use vm_tests::{BACKENDS, enable_forwarding, in_guest, iptables, iptables_both, module_messages, table, under_traffic};
 
 /// Broadcast and multicast frames are addressed to the host too: they pass through INPUT. Packets in frames to its
 /// own address pass through FORWARD. The others pass through PROMISC.
@@ -25,11 +25,9 @@ fn one_table_in_several_chains() {
     ];
     in_guest(|guest| {
         enable_forwarding(guest, "10.0.0.9/24")?;
-        for backend in BACKENDS {
-            for chain in ["PROMISC", "FORWARD", "INPUT"] {
-                let rule = format!("-A {chain} -i eth0 -m traffic --traffic --ipconn --net 10.0.0.0/24");
-                iptables(guest, backend, &format!("{rule} --name {backend}"))?;
-            }
+        for chain in ["PROMISC", "FORWARD", "INPUT"] {
+            let rule = "-i eth0 -m traffic --traffic --ipconn --net 10.0.0.0/24 --name {backend}";
+            iptables_both(guest, &format!("-A {chain} {rule}"))?;
         }
         guest.open_port(0)?;
         guest.send(0, &frames)?;

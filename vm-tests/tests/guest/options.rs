@@ -37,45 +37,97 @@ fn refused(snapshot: &str, program: &str, rules: &[&str]) {
     });
 }
 
-/// Defines a test for each rule.
+/// Defines a test for each list of rules of `iptables` or `ip6tables`.
 macro_rules! refused {
-    ($($name:ident: $options:expr;)*) => {
+    ($($name:ident: $program:ident $rules:expr;)*) => {
         $(#[test]
         fn $name() {
-            refused(stringify!($name), "iptables", &[$options]);
+            refused(stringify!($name), stringify!($program), &$rules);
         })*
     };
 }
 
 refused! {
-    nothing_to_count: "--net 10.0.0.0/8 --name t";
-    no_network: "--traffic --name t";
-    no_name: "--traffic --net 10.0.0.0/8";
-    no_options: "";
-    base_without_mask: "--traffic --netbase 10.0.0.0 --name t";
-    mask_without_base: "--traffic --netmask 255.0.0.0 --name t";
-    two_networks: "--traffic --net 10.0.0.0/8 --netbase 10.0.0.0 --netmask 255.0.0.0 --name t";
-    mask_with_holes: "--traffic --netbase 10.0.0.0 --netmask 255.0.255.0 --name t";
-    base_with_host_bits: "--traffic --netbase 10.0.0.1 --netmask 255.0.0.0 --name t";
-    net_with_host_bits: "--traffic --net 10.0.0.1/8 --name t";
-    net_without_length: "--traffic --net 10.0.0.0 --name t";
-    net_with_long_length: "--traffic --net 10.0.0.0/33 --name t";
-    net_with_a_word: "--traffic --net everything --name t";
-    base_with_a_word: "--traffic --netbase here --netmask 255.0.0.0 --name t";
-    mask_with_a_word: "--traffic --netbase 10.0.0.0 --netmask wide --name t";
-    name_is_empty: "--traffic --net 10.0.0.0/8 --name ''";
-    name_is_too_long: "--traffic --net 10.0.0.0/8 --name a123456789b123456789c123456789de";
-    name_has_a_dot: "--traffic --net 10.0.0.0/8 --name a.b";
-    name_has_a_slash: "--traffic --net 10.0.0.0/8 --name ../x";
-    name_has_a_space: "--traffic --net 10.0.0.0/8 --name 'a b'";
-    name_has_a_newline: "--traffic --net 10.0.0.0/8 --name \"$(printf 'a\\nb')\"";
-    name_is_not_ascii: "--traffic --net 10.0.0.0/8 --name å";
-    traffic_inverted: "! --traffic --net 10.0.0.0/8 --name t";
-    net_inverted: "--traffic ! --net 10.0.0.0/8 --name t";
-    name_inverted: "--traffic --net 10.0.0.0/8 ! --name t";
-    traffic_twice: "--traffic --traffic --net 10.0.0.0/8 --name t";
-    name_twice: "--traffic --net 10.0.0.0/8 --name t --name u";
-    unknown_option: "--traffic --net 10.0.0.0/8 --name t --colour red";
+    nothing_to_count: iptables ["--net 10.0.0.0/8 --name t"];
+    no_network: iptables ["--traffic --name t"];
+    no_name: iptables ["--traffic --net 10.0.0.0/8"];
+    no_options: iptables [""];
+    base_without_mask: iptables ["--traffic --netbase 10.0.0.0 --name t"];
+    mask_without_base: iptables ["--traffic --netmask 255.0.0.0 --name t"];
+    two_networks: iptables ["--traffic --net 10.0.0.0/8 --netbase 10.0.0.0 --netmask 255.0.0.0 --name t"];
+    mask_with_holes: iptables ["--traffic --netbase 10.0.0.0 --netmask 255.0.255.0 --name t"];
+    base_with_host_bits: iptables ["--traffic --netbase 10.0.0.1 --netmask 255.0.0.0 --name t"];
+    net_with_host_bits: iptables ["--traffic --net 10.0.0.1/8 --name t"];
+    net_without_length: iptables ["--traffic --net 10.0.0.0 --name t"];
+    net_with_long_length: iptables ["--traffic --net 10.0.0.0/33 --name t"];
+    net_with_a_word: iptables ["--traffic --net everything --name t"];
+    base_with_a_word: iptables ["--traffic --netbase here --netmask 255.0.0.0 --name t"];
+    mask_with_a_word: iptables ["--traffic --netbase 10.0.0.0 --netmask wide --name t"];
+    name_is_empty: iptables ["--traffic --net 10.0.0.0/8 --name ''"];
+    name_is_too_long: iptables ["--traffic --net 10.0.0.0/8 --name a123456789b123456789c123456789de"];
+    name_has_a_dot: iptables ["--traffic --net 10.0.0.0/8 --name a.b"];
+    name_has_a_slash: iptables ["--traffic --net 10.0.0.0/8 --name ../x"];
+    name_has_a_space: iptables ["--traffic --net 10.0.0.0/8 --name 'a b'"];
+    name_has_a_newline: iptables ["--traffic --net 10.0.0.0/8 --name \"$(printf 'a\\nb')\""];
+    name_is_not_ascii: iptables ["--traffic --net 10.0.0.0/8 --name å"];
+    traffic_inverted: iptables ["! --traffic --net 10.0.0.0/8 --name t"];
+    net_inverted: iptables ["--traffic ! --net 10.0.0.0/8 --name t"];
+    name_inverted: iptables ["--traffic --net 10.0.0.0/8 ! --name t"];
+    traffic_twice: iptables ["--traffic --traffic --net 10.0.0.0/8 --name t"];
+    name_twice: iptables ["--traffic --net 10.0.0.0/8 --name t --name u"];
+    unknown_option: iptables ["--traffic --net 10.0.0.0/8 --name t --colour red"];
+    arguments_that_are_not_there: iptables [
+        "--traffic --net 10.0.0.0/8 --name t --hashsize",
+        "--traffic --net 10.0.0.0/8 --name",
+        "--traffic --name t --net",
+    ];
+    once_and_not_inverted: iptables [
+        "--ipconn --ipconn --net 10.0.0.0/8 --name t",
+        "! --ipconn --net 10.0.0.0/8 --name t",
+        "--portconn --portconn --net 10.0.0.0/8 --name t",
+        "! --portconn --net 10.0.0.0/8 --name t",
+        "--traffic --net 10.0.0.0/8 --name t --hashsize 16 --hashsize 16",
+        "--traffic --net 10.0.0.0/8 --name t ! --hashsize 16",
+        "--traffic --net 10.0.0.0/8 --name t --clearonread --clearonread",
+        "--traffic --net 10.0.0.0/8 --name t ! --clearonread",
+        "--traffic --net 10.0.0.0/8 --name t --nointernal ! --nointernal",
+    ];
+    modifiers_alone_count_nothing: iptables [
+        "--clearonread --hashsize 16 --nointernal --net 10.0.0.0/8 --name t",
+    ];
+    ipv6_in_iptables: iptables [
+        "--traffic --net 2001:db8::/32 --name t",
+        "--traffic --netbase 2001:db8:: --netmask 255.0.0.0 --name t",
+        "--traffic --netbase 10.0.0.0 --netmask ffff:ffff:: --name t",
+    ];
+    ipv4_in_ip6tables: ip6tables [
+        "--traffic --net 10.0.0.0/8 --name t",
+        "--traffic --netbase 10.0.0.0 --netmask ffff:: --name t",
+        "--traffic --netbase 2001:db8:: --netmask 255.0.0.0 --name t",
+    ];
+    ip6tables_refuses: ip6tables [
+        "",
+        "--net 2001:db8::/32 --name t",
+        "--traffic --name t",
+        "--traffic --net 2001:db8::/32",
+        "--traffic --netbase 2001:db8:: --name t",
+        "--traffic --netmask ffff:ffff:: --name t",
+        "--traffic --net 2001:db8::/32 --netbase 2001:db8:: --netmask ffff:ffff:: --name t",
+        "--traffic --netbase 2001:db8:: --netmask ffff:0:ffff:: --name t",
+        "--traffic --netbase 2001:db8::1 --netmask ffff:ffff:: --name t",
+        "--traffic --net 2001:db8::1/32 --name t",
+        "--traffic --net 2001:db8:: --name t",
+        "--traffic --net 2001:db8::/129 --name t",
+        "--traffic --net everything --name t",
+        "--traffic --netbase here --netmask ffff:ffff:: --name t",
+        "--traffic --netbase 2001:db8:: --netmask wide --name t",
+        "--traffic --netbase 2001:db8:: --netmask 32 --name t",
+        "--traffic --net fe80::%eth0/64 --name t",
+        "--traffic --net 2001:db8::/32 --name a.b",
+        "--traffic --net 2001:db8::/32 --name t --hashsize 0",
+        "--traffic --traffic --net 2001:db8::/32 --name t",
+        "--traffic ! --net 2001:db8::/32 --name t",
+    ];
 }
 
 #[test]
@@ -85,104 +137,6 @@ fn hash_sizes() {
     let rules: Vec<String> = sizes.iter().map(|size| format!("{rest} --hashsize {size}")).collect();
     let rules: Vec<&str> = rules.iter().map(String::as_str).collect();
     refused("hash_sizes", "iptables", &rules);
-}
-
-#[test]
-fn arguments_that_are_not_there() {
-    refused(
-        "arguments_that_are_not_there",
-        "iptables",
-        &[
-            "--traffic --net 10.0.0.0/8 --name t --hashsize",
-            "--traffic --net 10.0.0.0/8 --name",
-            "--traffic --name t --net",
-        ],
-    );
-}
-
-#[test]
-fn once_and_not_inverted() {
-    refused(
-        "once_and_not_inverted",
-        "iptables",
-        &[
-            "--ipconn --ipconn --net 10.0.0.0/8 --name t",
-            "! --ipconn --net 10.0.0.0/8 --name t",
-            "--portconn --portconn --net 10.0.0.0/8 --name t",
-            "! --portconn --net 10.0.0.0/8 --name t",
-            "--traffic --net 10.0.0.0/8 --name t --hashsize 16 --hashsize 16",
-            "--traffic --net 10.0.0.0/8 --name t ! --hashsize 16",
-            "--traffic --net 10.0.0.0/8 --name t --clearonread --clearonread",
-            "--traffic --net 10.0.0.0/8 --name t ! --clearonread",
-            "--traffic --net 10.0.0.0/8 --name t --nointernal ! --nointernal",
-        ],
-    );
-}
-
-#[test]
-fn modifiers_alone_count_nothing() {
-    refused(
-        "modifiers_alone_count_nothing",
-        "iptables",
-        &["--clearonread --hashsize 16 --nointernal --net 10.0.0.0/8 --name t"],
-    );
-}
-
-#[test]
-fn ipv6_in_iptables() {
-    refused(
-        "ipv6_in_iptables",
-        "iptables",
-        &[
-            "--traffic --net 2001:db8::/32 --name t",
-            "--traffic --netbase 2001:db8:: --netmask 255.0.0.0 --name t",
-            "--traffic --netbase 10.0.0.0 --netmask ffff:ffff:: --name t",
-        ],
-    );
-}
-
-#[test]
-fn ipv4_in_ip6tables() {
-    refused(
-        "ipv4_in_ip6tables",
-        "ip6tables",
-        &[
-            "--traffic --net 10.0.0.0/8 --name t",
-            "--traffic --netbase 10.0.0.0 --netmask ffff:: --name t",
-            "--traffic --netbase 2001:db8:: --netmask 255.0.0.0 --name t",
-        ],
-    );
-}
-
-#[test]
-fn ip6tables_refuses() {
-    refused(
-        "ip6tables_refuses",
-        "ip6tables",
-        &[
-            "",
-            "--net 2001:db8::/32 --name t",
-            "--traffic --name t",
-            "--traffic --net 2001:db8::/32",
-            "--traffic --netbase 2001:db8:: --name t",
-            "--traffic --netmask ffff:ffff:: --name t",
-            "--traffic --net 2001:db8::/32 --netbase 2001:db8:: --netmask ffff:ffff:: --name t",
-            "--traffic --netbase 2001:db8:: --netmask ffff:0:ffff:: --name t",
-            "--traffic --netbase 2001:db8::1 --netmask ffff:ffff:: --name t",
-            "--traffic --net 2001:db8::1/32 --name t",
-            "--traffic --net 2001:db8:: --name t",
-            "--traffic --net 2001:db8::/129 --name t",
-            "--traffic --net everything --name t",
-            "--traffic --netbase here --netmask ffff:ffff:: --name t",
-            "--traffic --netbase 2001:db8:: --netmask wide --name t",
-            "--traffic --netbase 2001:db8:: --netmask 32 --name t",
-            "--traffic --net fe80::%eth0/64 --name t",
-            "--traffic --net 2001:db8::/32 --name a.b",
-            "--traffic --net 2001:db8::/32 --name t --hashsize 0",
-            "--traffic --traffic --net 2001:db8::/32 --name t",
-            "--traffic ! --net 2001:db8::/32 --name t",
-        ],
-    );
 }
 
 #[test]

@@ -7,7 +7,7 @@ use vm_harness::command::COMMAND_TIMEOUT;
 use vm_harness::guest::Sender;
 use vm_harness::replay::{Backend, TABLES};
 
-use vm_tests::{BACKENDS, frame, in_guest, iptables, module_messages, table, text_after, under_traffic};
+use vm_tests::{BACKENDS, frame, in_guest, iptables, iptables_both, module_messages, table, text_after, under_traffic};
 
 const COUNT: &str = "-m traffic --traffic --net 10.0.0.0/8 --name t";
 
@@ -76,11 +76,9 @@ fn restore_under_traffic_loses_nothing_legacy() {
 #[test]
 fn a_table_exists_while_a_rule_uses_it() {
     in_guest(|guest| {
-        for backend in BACKENDS {
-            // The second rule matches no packet. It uses the table in another chain.
-            iptables(guest, backend, &format!("-A PROMISC {COUNT}"))?;
-            iptables(guest, backend, &format!("-A INPUT -i none {COUNT}"))?;
-        }
+        // The second rule matches no packet. It uses the table in another chain.
+        iptables_both(guest, &format!("-A PROMISC {COUNT}"))?;
+        iptables_both(guest, &format!("-A INPUT -i none {COUNT}"))?;
         guest.open_port(0)?;
         guest.send(0, [frame(1)])?;
         // Both back ends have a rule with this table in PROMISC.
@@ -94,9 +92,7 @@ fn a_table_exists_while_a_rule_uses_it() {
         iptables(guest, Backend::Nft, &format!("-A PROMISC {COUNT}"))?;
         guest.send(0, [frame(1)])?;
         ensure!(table(guest, "t")? == text_after(4), "a new rule counts in the same table");
-        for backend in BACKENDS {
-            iptables(guest, backend, "-F")?;
-        }
+        iptables_both(guest, "-F")?;
         ensure!(guest.must(&format!("ls {TABLES}"))?.is_empty(), "the table still exists without rules");
         iptables(guest, Backend::Nft, &format!("-A PROMISC {COUNT}"))?;
         guest.send(0, [frame(1)])?;

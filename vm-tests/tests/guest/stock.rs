@@ -7,7 +7,7 @@ use traffic_model::frames::{ALICE, Ethernet, IPV4, Ip};
 use vm_harness::guest::{Guest, mac_of_port};
 use vm_harness::replay::Backend;
 
-use vm_tests::{BACKENDS, frame, in_guest, iptables, without_comments};
+use vm_tests::{BACKENDS, frame, in_guest, iptables, iptables_both, without_comments};
 
 const ORDINARY: [&str; 6] = [
     "-A INPUT -p tcp --dport 22 -m conntrack --ctstate NEW -j ACCEPT",
@@ -91,9 +91,7 @@ fn stock_iptables_legacy_shows_the_chain_as_prerouting() {
 #[test]
 fn stock_tools_manage_other_chains_while_promisc_has_a_rule() {
     in_guest(|guest| {
-        for backend in BACKENDS {
-            iptables(guest, backend, &format!("-A PROMISC -m traffic --traffic --net 10.0.0.0/8 --name {backend}"))?;
-        }
+        iptables_both(guest, "-A PROMISC -m traffic --traffic --net 10.0.0.0/8 --name {backend}")?;
         for backend in BACKENDS {
             let tool = format!("/usr/sbin/iptables-{backend}");
             guest.must(&format!("{tool} -A INPUT -s 10.0.0.1 -j DROP"))?;

@@ -46,6 +46,14 @@ impl Scenario {
         self.wanted.push((why, connections));
     }
 
+    /// Runs the scenario in a guest with a rule for table `t`.
+    fn check(self, backend: Backend) {
+        in_virtual_time(|guest| {
+            prepare(guest, backend)?;
+            self.run(guest)
+        });
+    }
+
     fn run(self, guest: &mut Guest) -> Result<()> {
         let shown = guest.play(&self.steps)?;
         ensure!(shown.len() == self.wanted.len(), "{} tables were shown", shown.len());
@@ -108,10 +116,7 @@ fn udp_flows_end_after_30_idle_seconds() {
     scenario.after(0.0, to((1000, 53)), [2, 1], "an answer");
     scenario.after(0.0, to((1001, 53)), [3, 1], "another port is another connection");
     scenario.after(0.0, to((53, 1000)), [4, 1], "swapped ports are other endpoints");
-    in_virtual_time(|guest| {
-        prepare(guest, Backend::Nft)?;
-        scenario.run(guest)
-    });
+    scenario.check(Backend::Nft);
 }
 
 #[test]
@@ -129,10 +134,7 @@ fn incomplete_datagrams_do_not_restart_the_timeout() {
     scenario.after(20.0, datagram.clone(), [4, 0], "it does not restart the timeout");
     scenario.after(20.0, mirrored(&ip.tcp((1000, 53), 1, ACK, b"")), [4, 0], "another protocol");
     scenario.after(20.0, datagram, [5, 0], "it does not restart the timeout");
-    in_virtual_time(|guest| {
-        prepare(guest, Backend::Legacy)?;
-        scenario.run(guest)
-    });
+    scenario.check(Backend::Legacy);
 }
 
 #[test]
@@ -163,10 +165,7 @@ fn a_repeated_syn_is_a_retransmission_for_120_seconds() {
         scenario.after(1.0, syn(ports, 100 + u32::from(flags), flags), [5, 1], why);
     }
     scenario.after(1.0, syn(ports, 200, SYN | PSH | 0xc0), [6, 1], "other flags are ignored");
-    in_virtual_time(|guest| {
-        prepare(guest, Backend::Nft)?;
-        scenario.run(guest)
-    });
+    scenario.check(Backend::Nft);
 }
 
 #[test]
@@ -189,10 +188,7 @@ fn flows_of_other_protocols_end_after_600_idle_seconds() {
         [3, 1],
         "another address is another connection",
     );
-    in_virtual_time(|guest| {
-        prepare(guest, Backend::Nft)?;
-        scenario.run(guest)
-    });
+    scenario.check(Backend::Nft);
 }
 
 #[test]
@@ -212,10 +208,7 @@ fn each_icmp_request_is_a_connection() {
         scenario.after(0.0, icmp(kind), [connections, 1], "only requests count");
     }
     scenario.after(0.0, mirrored(&out().packet(1, &[8, 0, 0, 0, 0, 1, 0])), [7, 1], "a truncated header");
-    in_virtual_time(|guest| {
-        prepare(guest, Backend::Nft)?;
-        scenario.run(guest)
-    });
+    scenario.check(Backend::Nft);
 }
 
 #[test]
