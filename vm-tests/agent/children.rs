@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Child processes of process 1. Orphans become its children too, so one thread reaps all children. It records
-//! the exit statuses of those that were started here.
+//! Child processes of process 1. Orphans become its children too, so one thread reaps all children.
+//! It records the exit statuses of those that were started here.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
@@ -22,8 +22,8 @@ pub struct Children {
     statuses: Arc<(Mutex<Statuses>, Condvar)>,
 }
 
-/// A running shell command. Its output goes to deleted files, not to pipes: a pipe stays open as long as a daemon
-/// that the command has started.
+/// A running shell command. Its output goes to deleted files, not to pipes: a pipe stays open as
+/// long as a daemon that the command has started.
 pub struct Child {
     pid: u32,
     stdout: File,
@@ -32,7 +32,8 @@ pub struct Child {
 
 /// The result of a command.
 pub struct Outcome {
-    /// The exit code, or 128 + the number of the signal. `None`: it did not end in time and was killed.
+    /// The exit code, or 128 + the number of the signal. `None`: it did not end in time and was
+    /// killed.
     pub status: Option<i32>,
     pub stdout: Vec<u8>,
     pub stderr: Vec<u8>,
@@ -56,8 +57,8 @@ impl Children {
                             changed.notify_all();
                         }
                     }
-                    // There is no child: wait until one is started, or until a grandchild may have become an
-                    // orphan.
+                    // There is no child: wait until one is started, or until a grandchild may have
+                    // become an orphan.
                     None => {
                         let idle = |statuses: &mut Statuses| statuses.values().all(Option::is_some);
                         drop(changed.wait_timeout_while(statuses, Duration::from_secs(1), idle));

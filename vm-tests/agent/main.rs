@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The guest's init process: it sets up the system, then serves the host's requests over a virtio-serial port
-//! (`proto.rs` has the format of messages, `serve.rs` the requests).
+//! The guest's init process: it sets up the system, then serves the host's requests over a
+//! virtio-serial port (`proto.rs` has the format of messages, `serve.rs` the requests).
 //!
-//! It uses std alone and is linked statically, so it depends on no file in the guest. When process 1 ends, the
-//! kernel panics, QEMU exits, and the host notices at once. So errors end it.
+//! It uses std alone and is linked statically, so it depends on no file in the guest. When process
+//! 1 ends, the kernel panics, QEMU exits, and the host notices at once. So errors end it.
 //!
 //! As `/init TOOL ARGUMENTS` it runs one of the [`tools`] for tests.
 

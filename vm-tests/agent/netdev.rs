@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Counts the frames that a network port has received, and waits until the kernel has processed them.
+//! Counts the frames that a network port has received, and waits until the kernel has processed
+//! them.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -49,7 +50,8 @@ fn parse(table: &str, device: &str) -> Result<Received, String> {
         (name.trim() == device).then_some(numbers)
     });
     let line = line.ok_or_else(|| format!("no interface {device}"))?;
-    // bytes packets errs drop fifo frame ...; "frame" is the sum of length, overrun, CRC and alignment errors.
+    // bytes packets errs drop fifo frame ...; "frame" is the sum of length, overrun, CRC and
+    // alignment errors.
     let column = |n: usize| line.split_whitespace().nth(n).and_then(|word| word.parse().ok());
     match (column(1), column(5)) {
         (Some(packets), Some(length_errors)) => Ok(Received { packets, length_errors }),
@@ -77,22 +79,24 @@ impl Settler {
         Ok(Self { loopback, cpus })
     }
 
-    /// Returns when each frame that a port had counted before the call has passed the whole receive path.
+    /// Returns when each frame that a port had counted before the call has passed the whole receive
+    /// path.
     ///
     /// A driver counts a frame in its NAPI poll. The frame can then be in one of three places:
     ///
-    /// 1. in the softirq that is running. The poll runs with bottom halves disabled, so when another thread runs
-    ///    on that CPU, the softirq has ended.
-    /// 2. held by GRO, if the poll used its whole budget. Then the NAPI stays on its CPU's poll list. The next
-    ///    poll finds an empty ring, completes, and flushes GRO.
+    /// 1. in the softirq that is running. The poll runs with bottom halves disabled, so when
+    ///    another thread runs on that CPU, the softirq has ended.
+    /// 2. held by GRO, if the poll used its whole budget. Then the NAPI stays on its CPU's poll
+    ///    list. The next poll finds an empty ring, completes, and flushes GRO.
     /// 3. on the backlog of another CPU, where RPS (or a virtual device such as veth) has put it.
     ///
-    /// So a probe is sent through the loopback interface on each CPU. Sending it puts it at the end of that CPU's
-    /// backlog, and the backlog's NAPI at the end of the poll list. When the probe arrives, the kernel has
-    /// processed the frames before it on the backlog and polled the NAPIs before the backlog on the poll list.
-    /// In the first round the backlog may precede the driver's NAPI on the poll list (if it was busy already); in
-    /// the second round it follows it. The third round covers frames that this poll put on other CPUs' backlogs.
-    /// The probe is not an IP packet, so it changes no counter that a test reads.
+    /// So a probe is sent through the loopback interface on each CPU. Sending it puts it at the end
+    /// of that CPU's backlog, and the backlog's NAPI at the end of the poll list. When the probe
+    /// arrives, the kernel has processed the frames before it on the backlog and polled the NAPIs
+    /// before the backlog on the poll list. In the first round the backlog may precede the driver's
+    /// NAPI on the poll list (if it was busy already); in the second round it follows it. The third
+    /// round covers frames that this poll put on other CPUs' backlogs. The probe is not an IP
+    /// packet, so it changes no counter that a test reads.
     pub fn settle(&mut self) -> Result<(), String> {
         for _ in 0..ROUNDS {
             for cpu in 0..self.cpus {

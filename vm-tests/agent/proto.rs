@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The protocol between the host and the guest's agent: messages over a virtio-serial port.
 //!
-//! A message is the number of its fields as a little-endian `u32`, then for each field its length as a
-//! little-endian `u32` and its bytes. The first field is the kind of message. Numbers are decimal text. Harness and
-//! agent both compile this file.
+//! A message is the number of its fields as a little-endian `u32`, then for each field its length
+//! as a little-endian `u32` and its bytes. The first field is the kind of message. Numbers are
+//! decimal text. Harness and agent both compile this file.
 
 use std::io::{self, Read, Write};
 
@@ -28,7 +28,8 @@ pub fn write_message(to: &mut impl Write, fields: &[&[u8]]) -> io::Result<()> {
 /// Reads one message.
 ///
 /// # Errors
-/// The reader's errors: `UnexpectedEof` when the other end has closed. `InvalidData` for a message that is too long.
+/// The reader's errors: `UnexpectedEof` when the other end has closed. `InvalidData` for a message
+/// that is too long.
 pub fn read_message(from: &mut impl Read) -> io::Result<Vec<Vec<u8>>> {
     let mut left = MAX_MESSAGE;
     let count = read_length(from, &mut left)?;

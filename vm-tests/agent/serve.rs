@@ -125,8 +125,8 @@ fn millis(bytes: &[u8]) -> Result<Duration, String> {
     number(bytes).map(Duration::from_millis)
 }
 
-/// Opens the port when the host has connected. Before, a read returns end of file, as after the host has closed
-/// the connection. There is no event for either.
+/// Opens the port when the host has connected. Before, a read returns end of file, as after the
+/// host has closed the connection. There is no event for either.
 fn open_port() -> Result<File, String> {
     let (timeout, interval) = (Duration::from_secs(60), Duration::from_millis(1));
     let path = poll(timeout, interval, || Ok::<_, String>(find_port()))?;

@@ -84,7 +84,8 @@ fn check(result: c_int) -> io::Result<c_int> {
 /// Mounts a pseudo file system of type `kind` on `target`.
 pub fn mount_pseudo(kind: &str, target: &str) -> io::Result<()> {
     let (kind, target) = (CString::new(kind)?, CString::new(target)?);
-    // SAFETY: all strings are NUL-terminated and outlive the call; these file systems take a null `data`.
+    // SAFETY: all strings are NUL-terminated and outlive the call; these file systems take a null
+    // `data`.
     check(unsafe { mount(kind.as_ptr(), target.as_ptr(), kind.as_ptr(), 0, std::ptr::null()) })?;
     Ok(())
 }
@@ -92,13 +93,14 @@ pub fn mount_pseudo(kind: &str, target: &str) -> io::Result<()> {
 /// Loads a kernel module.
 pub fn insert_module(module: &File, parameters: &str) -> io::Result<()> {
     let parameters = CString::new(parameters)?;
-    // SAFETY: finit_module takes a file descriptor, a NUL-terminated string and flags; both outlive the call.
+    // SAFETY: finit_module takes a file descriptor, a NUL-terminated string and flags; both outlive
+    // the call.
     let result = unsafe { syscall(SYS_FINIT_MODULE, module.as_raw_fd(), parameters.as_ptr(), 0 as c_int) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Waits for any child. Returns its id and its exit code, or 128 + the number of the signal that killed it.
-/// `None` when there is no child.
+/// Waits for any child. Returns its id and its exit code, or 128 + the number of the signal that
+/// killed it. `None` when there is no child.
 pub fn wait_any() -> Option<(u32, i32)> {
     loop {
         let mut status = 0;
@@ -175,9 +177,9 @@ fn link_socket(kind: c_int, ifindex: i32, ethertype: u16) -> io::Result<File> {
     Ok(socket)
 }
 
-/// Starts a process that reads byte by byte into a shared mapping of the first `room` bytes of `memory`, so that
-/// the bytes survive the process. Then it waits to be killed. `memory` must have that length, and the caller must
-/// be the only thread of its process.
+/// Starts a process that reads byte by byte into a shared mapping of the first `room` bytes of
+/// `memory`, so that the bytes survive the process. Then it waits to be killed. `memory` must have
+/// that length, and the caller must be the only thread of its process.
 pub fn start_reader(from: &File, memory: &File, room: usize) -> io::Result<u32> {
     // SAFETY: a new mapping at an address that the kernel chooses does not overlap memory in use.
     let mapped = unsafe { mmap(std::ptr::null_mut(), room, PROT_READ_WRITE, MAP_SHARED, memory.as_raw_fd(), 0) };
@@ -188,12 +190,14 @@ pub fn start_reader(from: &File, memory: &File, room: usize) -> io::Result<u32> 
     // SAFETY: there is no other thread, so no lock stays locked in the new process.
     let pid = check(unsafe { fork() })?;
     if pid != 0 {
-        // SAFETY: the mapping is ours, has `room` bytes, and nothing refers to it. The new process has its own.
+        // SAFETY: the mapping is ours, has `room` bytes, and nothing refers to it. The new process
+        // has its own.
         check(unsafe { munmap(mapped, room) })?;
         return Ok(pid.unsigned_abs());
     }
     for at in 0..room {
-        // SAFETY: the mapping has `room` bytes, nothing refers to them, and it stays as long as this process.
+        // SAFETY: the mapping has `room` bytes, nothing refers to them, and it stays as long as
+        // this process.
         if unsafe { read(from.as_raw_fd(), mapped.byte_add(at), 1) } <= 0 {
             break;
         }

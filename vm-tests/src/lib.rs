@@ -2,11 +2,12 @@
 //! The tests that run in QEMU, and what they share.
 //!
 //! * `tests/guest` runs in guests with a kernel with debug options.
-//! * `tests/fast` runs in guests with a kernel without debug options: it sends too many packets for the
-//!   other kernel.
+//! * `tests/fast` runs in guests with a kernel without debug options: it sends too many packets for
+//!   the other kernel.
 //! * `tests/deploy` runs in the Debian VM.
 //!
-//! They need the feature `qemu` and images; `cargo xtask vm-test` builds the images and runs the tests.
+//! They need the feature `qemu` and images; `cargo xtask vm-test` builds the images and runs the
+//! tests.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -32,8 +33,8 @@ pub fn in_guest(test: impl FnOnce(&mut Guest) -> Result<()>) {
     unwrap(test(&mut guest).and_then(|()| guest.finish()));
 }
 
-/// As [`in_guest`] without the check for memory leaks, which takes several seconds: for tests that hardly
-/// use the module.
+/// As [`in_guest`] without the check for memory leaks, which takes several seconds: for tests that
+/// hardly use the module.
 ///
 /// # Panics
 /// When the test or the check fails.
@@ -95,8 +96,8 @@ pub fn table(guest: &mut Guest, name: &str) -> Result<String> {
     guest.read_text(&format!("{TABLES}/{name}"))
 }
 
-/// Counts frames with both back ends at once, each in its own table. `options` follow `--traffic`, without a
-/// name. Returns the text of the table.
+/// Counts frames with both back ends at once, each in its own table. `options` follow `--traffic`,
+/// without a name. Returns the text of the table.
 ///
 /// # Errors
 /// When the two tables differ, or the guest fails.
@@ -218,8 +219,8 @@ pub fn enable_forwarding(guest: &mut Guest, address: &str) -> Result<()> {
     guest.must(&format!("ip addr add {address} dev eth0")).map(drop)
 }
 
-/// Runs `change` repeatedly while frames arrive at port 0; `frame` makes the frame with a number. Returns the
-/// number of frames.
+/// Runs `change` repeatedly while frames arrive at port 0; `frame` makes the frame with a number.
+/// Returns the number of frames.
 ///
 /// # Errors
 /// When a change fails or a frame is lost.
@@ -232,7 +233,8 @@ pub fn under_traffic(
     mut change: impl FnMut(&mut Guest) -> Result<()>,
 ) -> Result<u64> {
     const CHANGES: usize = 12;
-    /// Frames are sent in bursts with pauses: without pauses the guest's CPU has no time for the changes.
+    /// Frames are sent in bursts with pauses: without pauses the guest's CPU has no time for the
+    /// changes.
     const BURST: u64 = 16;
     const PAUSE: Duration = Duration::from_millis(4);
     let stop = AtomicBool::new(false);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Packets from the kernel's packet generator, which passes them to the receive path like received ones. It is
-//! faster than frames from the host. See <https://docs.kernel.org/networking/pktgen.html>.
+//! Packets from the kernel's packet generator, which passes them to the receive path like received
+//! ones. It is faster than frames from the host. See
+//! <https://docs.kernel.org/networking/pktgen.html>.
 
 use anyhow::{Context, Result, ensure};
 use vm_harness::guest::Guest;
@@ -8,8 +9,8 @@ use vm_harness::replay::TABLES;
 
 use crate::row;
 
-/// Generates `count` UDP packets to another host on each of `cpus` CPUs at once, each with its own device.
-/// `options` are pktgen commands; `{cpu}` stands for the number of the CPU.
+/// Generates `count` UDP packets to another host on each of `cpus` CPUs at once, each with its own
+/// device. `options` are pktgen commands; `{cpu}` stands for the number of the CPU.
 ///
 /// # Errors
 /// When pktgen fails or generates another number of packets.

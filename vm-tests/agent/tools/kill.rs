@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! A reader that is killed while it reads byte by byte. It reads into shared memory, which outlives it, so that
-//! the bytes that it got are known exactly.
+//! A reader that is killed while it reads byte by byte. It reads into shared memory, which outlives
+//! it, so that the bytes that it got are known exactly.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -20,8 +20,8 @@ const START_TIMEOUT: Duration = Duration::from_secs(60);
 const READ_TIMEOUT: Duration = Duration::from_millis(100);
 const INTERVAL: Duration = Duration::from_micros(200);
 
-/// Starts a process that reads a file byte by byte, kills it after about `bytes` bytes, and returns what it has
-/// read.
+/// Starts a process that reads a file byte by byte, kills it after about `bytes` bytes, and returns
+/// what it has read.
 pub fn read_and_die(path: &str, bytes: usize) -> Result<String, String> {
     let memory = PathBuf::from(format!("/tmp/.read-into-{}", std::process::id()));
     let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&memory);

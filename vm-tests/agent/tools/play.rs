@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! `play DEVICE SCRIPT`: sends frames out of a device, sleeps by the guest's clock, and reads files. One process
-//! does all of it, so the host's timing has no influence.
+//! `play DEVICE SCRIPT`: sends frames out of a device, sleeps by the guest's clock, and reads
+//! files. One process does all of it, so the host's timing has no influence.
 //!
 //! The script is a file with one message (see `proto.rs`) for each step:
 //!

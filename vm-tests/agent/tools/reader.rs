@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! `read PATH PATTERN STOP CPU`: reads a table repeatedly with a read pattern until the file STOP exists. Creates the
-//! file STOP.PATTERN when it has read some rows. Prints how often it has read the table, how many complete rows it
-//! got, and their sums.
+//! `read PATH PATTERN STOP CPU`: reads a table repeatedly with a read pattern until the file STOP
+//! exists. Creates the file STOP.PATTERN when it has read some rows. Prints how often it has read
+//! the table, how many complete rows it got, and their sums.
 //!
-//! A row is complete when its bytes were read in order, from the first one to the newline. `random:LENGTH` reads at
-//! random offsets, which can be inside of a row. To detect that, the first cells of all rows must have LENGTH bytes.
+//! A row is complete when its bytes were read in order, from the first one to the newline.
+//! `random:LENGTH` reads at random offsets, which can be inside of a row. To detect that, the first
+//! cells of all rows must have LENGTH bytes.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Sums of rows: of those that a reader got, and with `sum PATH` of tables that are too long to be copied to the
-//! host.
+//! Sums of rows: of those that a reader got, and with `sum PATH` of tables that are too long to be
+//! copied to the host.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -83,8 +83,8 @@ struct Summary {
     others: Option<Vec<u64>>,
 }
 
-/// `sum PATH`: prints the number of rows without `*` and the sums of all rows, then the row `*` if there is one.
-/// Fails if a row occurs twice, has only zeros, or is out of order.
+/// `sum PATH`: prints the number of rows without `*` and the sums of all rows, then the row `*` if
+/// there is one. Fails if a row occurs twice, has only zeros, or is out of order.
 pub fn sum(path: &str) -> Result<(), String> {
     let mut lines = BufReader::with_capacity(1 << 16, context(path, File::open(path))?).lines();
     if !is_header(&context(path, lines.next().ok_or("the file is empty")?)?) {

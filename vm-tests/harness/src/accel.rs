@@ -60,9 +60,9 @@ pub fn best() -> Result<Accel> {
     Ok(*BEST.get_or_init(|| if kvm_works() { Accel::Kvm } else { Accel::Tcg }))
 }
 
-/// `/dev/kvm` can be opened on some hosts on which no guest runs: in containers on hosts without the CPU
-/// feature, and in virtual machines whose hypervisor fails nested guests. So after the cheap checks a
-/// guest is started.
+/// `/dev/kvm` can be opened on some hosts on which no guest runs: in containers on hosts without
+/// the CPU feature, and in virtual machines whose hypervisor fails nested guests. So after the
+/// cheap checks a guest is started.
 fn kvm_works() -> bool {
     let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let supported = cpu

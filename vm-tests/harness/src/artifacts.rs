@@ -61,8 +61,8 @@ impl Artifacts {
         Ok(())
     }
 
-    /// Text that changes when one of the files changes. The build puts each file's content hash into its
-    /// path or replaces the file, so that paths and metadata suffice.
+    /// Text that changes when one of the files changes. The build puts each file's content hash
+    /// into its path or replaces the file, so that paths and metadata suffice.
     ///
     /// # Errors
     /// When a file does not exist.

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The Debian VM: it boots from a disk image with its own boot loader and kernel. The harness types commands
-//! at its serial terminal. One of its network ports is a mirror port.
+//! The Debian VM: it boots from a disk image with its own boot loader and kernel. The harness types
+//! commands at its serial terminal. One of its network ports is a mirror port.
 //!
-//! What a [`DebianVm`] writes to its disk goes to a temporary file, which survives reboots; the image does
-//! not change. A [transcript](Transcript) holds the commands and their output.
+//! What a [`DebianVm`] writes to its disk goes to a temporary file, which survives reboots; the
+//! image does not change. A [transcript](Transcript) holds the commands and their output.
 
 mod image;
 mod readme;
@@ -150,11 +150,12 @@ impl DebianVm {
         mac_of_port(MIRROR)
     }
 
-    /// Sends frames to the mirror port, which must be up and promiscuous. Returns when the kernel has received
-    /// them; it may still process the last ones.
+    /// Sends frames to the mirror port, which must be up and promiscuous. Returns when the kernel
+    /// has received them; it may still process the last ones.
     ///
     /// # Errors
-    /// As [`DebianVm::sender`] and [`DebianVm::await_frames`], and when the port does not accept the frames.
+    /// As [`DebianVm::sender`] and [`DebianVm::await_frames`], and when the port does not accept
+    /// the frames.
     pub fn mirror<F: AsRef<[u8]>>(&mut self, frames: impl IntoIterator<Item = F>) -> Result<()> {
         let sent = self.sender()?.send_all(frames);
         self.qemu.explain(sent)?;
@@ -215,7 +216,8 @@ pub fn hardware() -> Result<Vec<&'static str>> {
     Ok(words)
 }
 
-/// QEMU's arguments for a disk with the content of the file `path`; `options` are more options of `-drive`.
+/// QEMU's arguments for a disk with the content of the file `path`; `options` are more options of
+/// `-drive`.
 pub fn disk(path: &Path, options: &str) -> [String; 2] {
     ["-drive".to_owned(), format!("file={},format=raw,if=virtio,{options}", escape(path))]
 }

@@ -165,8 +165,8 @@ impl Guest {
         Ok(())
     }
 
-    /// Brings port `n` up as a mirror port: promiscuous, without an address. It then receives all frames
-    /// that [`Guest::sender`] sends. Before, it receives none.
+    /// Brings port `n` up as a mirror port: promiscuous, without an address. It then receives all
+    /// frames that [`Guest::sender`] sends. Before, it receives none.
     ///
     /// # Errors
     /// When the guest refuses it.
@@ -195,8 +195,8 @@ impl Guest {
         self.await_frames(n)
     }
 
-    /// Waits until port `n` has received every frame that was sent to it, and the guest has processed
-    /// them.
+    /// Waits until port `n` has received every frame that was sent to it, and the guest has
+    /// processed them.
     ///
     /// # Errors
     /// When the port's counters differ from ours, or the guest has ended.
@@ -207,8 +207,8 @@ impl Guest {
         self.check_backlogs()
     }
 
-    /// Checks that no CPU has dropped packets because its backlog was full. This happens only to packets
-    /// that a test steers to other CPUs or through virtual devices.
+    /// Checks that no CPU has dropped packets because its backlog was full. This happens only to
+    /// packets that a test steers to other CPUs or through virtual devices.
     fn check_backlogs(&mut self) -> Result<()> {
         let text = self.read_text("/proc/net/softnet_stat")?;
         for (cpu, line) in text.lines().enumerate() {
@@ -255,8 +255,8 @@ impl Guest {
         self.ask(Agent::log)
     }
 
-    /// Ends a guest whose test has passed: checks for memory leaks, if the kernel has kmemleak, and checks
-    /// the kernel log.
+    /// Ends a guest whose test has passed: checks for memory leaks, if the kernel has kmemleak, and
+    /// checks the kernel log.
     ///
     /// # Errors
     /// With the kernel's reports.

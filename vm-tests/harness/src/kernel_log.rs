@@ -3,8 +3,8 @@
 
 use anyhow::{Result, ensure};
 
-/// Words in reports of bugs. The search is case-sensitive: the kernel is consistent, and other spellings occur in
-/// harmless lines.
+/// Words in reports of bugs. The search is case-sensitive: the kernel is consistent, and other
+/// spellings occur in harmless lines.
 const ALARMS: &[&str] = &[
     "WARNING:",
     "BUG:",

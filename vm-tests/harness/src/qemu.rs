@@ -29,11 +29,12 @@ use crate::terminal_text::plain;
 /// The program, and the arguments for a machine without default devices.
 pub(crate) const QEMU: [&str; 5] = ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none"];
 
-/// The machine type. (`pc` works too, but its ACPI interrupt routing takes a debug kernel ten seconds
-/// for each device.)
+/// The machine type. (`pc` works too, but its ACPI interrupt routing takes a debug kernel ten
+/// seconds for each device.)
 pub(crate) const MACHINE: &str = "q35";
 
-/// A socket path holds 108 bytes with its final NUL (unix(7)); the longest name in the folder has 10.
+/// A socket path holds 108 bytes with its final NUL (unix(7)); the longest name in the folder has
+/// 10.
 const MAX_FOLDER: usize = 90;
 
 /// How the harness talks to the system in the virtual machine.
@@ -150,7 +151,8 @@ impl Qemu {
     }
 }
 
-/// A QEMU process and the folder with its files. Dropping it kills the process and removes the folder.
+/// A QEMU process and the folder with its files. Dropping it kills the process and removes the
+/// folder.
 pub(crate) struct Process {
     child: Child,
     folder: TempDir,
@@ -162,7 +164,8 @@ impl Process {
         poll(timeout, "QEMU to end", || Ok(self.child.try_wait()?))
     }
 
-    /// Describes a failure: whether QEMU is running, and the last lines of its output and of the console.
+    /// Describes a failure: whether QEMU is running, and the last lines of its output and of the
+    /// console.
     pub(crate) fn post_mortem(&mut self) -> String {
         // The connections close shortly before the process ends.
         let state = match self.wait(Duration::from_millis(500)) {
@@ -195,8 +198,8 @@ impl Drop for Process {
     }
 }
 
-/// A folder for the files of one virtual machine: in the default place for temporary files or, if its
-/// path is too long for a socket, in /tmp.
+/// A folder for the files of one virtual machine: in the default place for temporary files or, if
+/// its path is too long for a socket, in /tmp.
 fn create_folder() -> Result<TempDir> {
     let default = std::env::temp_dir();
     let place = if default.as_os_str().len() < MAX_FOLDER - 16 { default.as_path() } else { Path::new("/tmp") };

@@ -40,8 +40,8 @@ impl fmt::Display for Backend {
 }
 
 impl Backend {
-    /// The shell command line for a rule: the arguments of an `iptables` command, or a whole command that begins
-    /// with `iptables` or `ip6tables`.
+    /// The shell command line for a rule: the arguments of an `iptables` command, or a whole
+    /// command that begins with `iptables` or `ip6tables`.
     pub fn command(self, rule: &str) -> String {
         let (program, arguments) = match rule.trim().split_once(char::is_whitespace) {
             Some((program @ ("iptables" | "ip6tables"), arguments)) => (program, arguments),
@@ -75,19 +75,19 @@ pub struct Table {
     pub text: Vec<u8>,
 }
 
-/// Sends the frames of captures to a guest's mirror port. Returns its tables, sorted by name. Prints warnings to
-/// standard error.
+/// Sends the frames of captures to a guest's mirror port. Returns its tables, sorted by name.
+/// Prints warnings to standard error.
 ///
 /// # Errors
-/// When a capture cannot be read or has frames that cannot be sent, iptables refuses a rule, a frame is lost, or
-/// the guest fails. The captures are checked before the guest boots. With `check`, also when the model computes
-/// other tables or does not support a rule.
+/// When a capture cannot be read or has frames that cannot be sent, iptables refuses a rule, a
+/// frame is lost, or the guest fails. The captures are checked before the guest boots. With
+/// `check`, also when the model computes other tables or does not support a rule.
 pub fn replay(options: &Options) -> Result<Vec<Table>> {
     replay_with_progress(options, |_, _| {})
 }
 
-/// As [`replay`]. Calls `progress` with the number of sent frames and the number of all frames, before the first
-/// frame and after each.
+/// As [`replay`]. Calls `progress` with the number of sent frames and the number of all frames,
+/// before the first frame and after each.
 ///
 /// # Errors
 /// As [`replay`].
@@ -191,8 +191,8 @@ fn read_tables(guest: &mut Guest) -> Result<Vec<Table>> {
     Ok(tables)
 }
 
-/// An address for the guest's port that is not the destination of any frame: frames to the port's own address do
-/// not pass through PROMISC.
+/// An address for the guest's port that is not the destination of any frame: frames to the port's
+/// own address do not pass through PROMISC.
 fn unused_mac<'a>(frames: impl Iterator<Item = &'a [u8]>) -> Mac {
     let used: HashSet<Mac> = frames.filter_map(|frame| frame.first_chunk().copied()).collect();
     let mut mac = mac_of_port(0);

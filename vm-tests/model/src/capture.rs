@@ -121,7 +121,8 @@ impl Capture {
                 self.add_frame(packet.packet_data(), packet.origlen);
             }
             PcapBlockOwned::NG(Block::SimplePacket(packet)) => {
-                // It does not hold the captured length: the snap length limits it, and the rest is padding.
+                // It does not hold the captured length: the snap length limits it, and the rest is
+                // padding.
                 let data = packet.packet_data();
                 let length = match find_interface(interfaces, 0)?.snaplen {
                     0 => data.len(),

@@ -21,7 +21,8 @@ table RSN  192.0.2.0/24  --traffic --ipconn --portconn
 table RSN6 2001:db8::/32 --traffic
 ";
 
-/// Where the file system with the packages is mounted, and where the administrator has put the packages.
+/// Where the file system with the packages is mounted, and where the administrator has put the
+/// packages.
 const DELIVERY: &str = "/run/delivery";
 const PLACE: &str = "/srv/xt-traffic";
 
@@ -146,7 +147,8 @@ impl DeployTest {
         self.vm.reboot()
     }
 
-    /// Waits until systemd has started all units. Fails when the state of the system is not `state`.
+    /// Waits until systemd has started all units. Fails when the state of the system is not
+    /// `state`.
     pub fn await_running(&mut self, state: &str) -> Result<()> {
         let output = self.vm.run("systemctl is-system-running --wait")?;
         if output.stdout.trim() != state {

@@ -5,8 +5,8 @@ use anyhow::{Result, ensure};
 
 use crate::deploy_test::DeployTest;
 
-/// Lists path, type, mode, owner and size of each file and the target of each link, and the checksums of the files in
-/// /etc and /boot.
+/// Lists path, type, mode, owner and size of each file and the target of each link, and the
+/// checksums of the files in /etc and /boot.
 const FILES: &str = r"
     find / -xdev \
         -type d -printf '%p\t%y %m %u:%g\n' -o \
@@ -21,7 +21,8 @@ const STATES: [&str; 3] = [
     "systemctl list-unit-files --no-legend",
 ];
 
-/// Files that may differ, and the reason. A path with a slash at its end stands for all files in the folder.
+/// Files that may differ, and the reason. A path with a slash at its end stands for all files in
+/// the folder.
 const ALLOWED: [(&str, &str); 16] = [
     ("/boot/grub/grubenv", "the next entry to boot"),
     ("/etc/ld.so.cache", "generated again, with the same libraries in another order"),

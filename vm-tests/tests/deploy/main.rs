@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Installs the packages in the Debian VM, counts, reboots, upgrades, downgrades and purges them. This is one test, as
-//! each step continues where the one before has ended.
+//! Installs the packages in the Debian VM, counts, reboots, upgrades, downgrades and purges them.
+//! This is one test, as each step continues where the one before has ended.
 
 mod deploy_test;
 mod leftover_files;

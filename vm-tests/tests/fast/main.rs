@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Tests with millions of packets, in guests with a kernel without debug options. A million packets take two minutes
-//! with all debug options, and five seconds without.
+//! Tests with millions of packets, in guests with a kernel without debug options. A million packets
+//! take two minutes with all debug options, and five seconds without.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -58,9 +58,10 @@ fn a_million_valid_and_invalid_frames() {
     });
 }
 
-/// Compares tables of connections with the model's. The model forgets no flow and does not know the arrival times.
-/// Sending takes longer than the timeout of a UDP flow, so the kernel can count more UDP connections. For each
-/// forgotten flow it can count one more TCP or OTHER connection, at both addresses.
+/// Compares tables of connections with the model's. The model forgets no flow and does not know the
+/// arrival times. Sending takes longer than the timeout of a UDP flow, so the kernel can count more
+/// UDP connections. For each forgotten flow it can count one more TCP or OTHER connection, at both
+/// addresses.
 fn same_connections(file: &str, got: &str, want: &str, forgotten: u64) -> Result<()> {
     const TCP_AND_OTHER: [usize; 4] = [3, 4, 9, 10];
     const ICMP: [usize; 2] = [7, 8];

@@ -7,7 +7,6 @@ use anyhow::ensure;
 use insta::assert_snapshot;
 use traffic_model::frames::{ICMP, Ip, SYN, TCP, UDP, mirrored, padded};
 use traffic_model::model::{Internal, Rule};
-
 use vm_tests::{assert_counts, count, expected, in_guest};
 
 /// A datagram with `size` bytes of data.
@@ -45,7 +44,8 @@ fn networks_of_length_0_and_32() {
     assert_counts!("one_address", "--net 255.255.255.255/32", &frames);
 }
 
-/// Packets from inside to inside, from inside to outside, from outside to inside, and between outside hosts.
+/// Packets from inside to inside, from inside to outside, from outside to inside, and between
+/// outside hosts.
 fn all_directions() -> Vec<Vec<u8>> {
     let (a, b, out) = ([10, 1, 2, 3], [10, 1, 2, 4], [192, 0, 2, 1]);
     vec![datagram(a, b, 1), datagram(a, out, 10), datagram(out, b, 100), datagram(out, [192, 0, 2, 2], 1000)]

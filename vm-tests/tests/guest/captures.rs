@@ -10,7 +10,6 @@ use flate2::write::GzEncoder;
 use insta::assert_snapshot;
 use vm_harness::artifacts::Artifacts;
 use vm_harness::replay::{Backend, Options, Table, print, replay};
-
 use vm_tests::{BACKENDS, unwrap};
 
 /// Rules that count all traffic of both families.

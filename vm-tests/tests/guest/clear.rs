@@ -11,7 +11,6 @@ use vm_harness::command::COMMAND_TIMEOUT;
 use vm_harness::guest::Guest;
 use vm_harness::poll;
 use vm_harness::replay::{Backend, TABLES};
-
 use vm_tests::{file_steps, frame, in_guest, iptables, row_after, table};
 
 const RULE: &str = "-m traffic --traffic --ipconn --portconn --net 10.0.0.0/24 --name t --clearonread";
@@ -87,8 +86,8 @@ fn read_rows(guest: &mut Guest, file: &str) -> Result<String> {
     Ok(text.split_once('\n').context("no header")?.1.to_owned())
 }
 
-/// Sends frames to two ports, each with its own CPU, until all readers are ready. Returns the number of frames for
-/// each port.
+/// Sends frames to two ports, each with its own CPU, until all readers are ready. Returns the
+/// number of frames for each port.
 fn send_until_ready(guest: &mut Guest, readers: usize) -> Result<u32> {
     let mut burst = 0;
     poll(READERS_TIMEOUT, "all readers to be ready", || {
@@ -111,8 +110,8 @@ fn prepare(guest: &mut Guest) -> Result<()> {
     guest.steer_ports_to_cpus()
 }
 
-/// Readers with these patterns (`agent/tools/reader.rs` lists them) read a file at the same time while frames arrive.
-/// The sum of what they read and of what remains is what was sent.
+/// Readers with these patterns (`agent/tools/reader.rs` lists them) read a file at the same time
+/// while frames arrive. The sum of what they read and of what remains is what was sent.
 fn exactly_once(file: &str, patterns: &[&str]) {
     in_guest(|guest| {
         prepare(guest)?;
@@ -189,10 +188,10 @@ fn a_reader_that_stops_early_clears_the_rows_that_it_got() {
         ensure!(read(guest, header + row - 1)? == [format!("{:?}", first + row_after(1, 1).trim_end())]);
         // The first row and half of the second.
         read(guest, header + row + row / 2)?;
-        ensure!(read_rows(guest, "t")? == one_each(&[2, 3]), "only the first row is cleared");
-        ensure!(read_rows(guest, "t")?.is_empty(), "all rows are cleared");
+        ensure!(read_rows(guest, "t")? == one_each(&[2, 3]), "a row that was not read completely is cleared");
+        ensure!(read_rows(guest, "t")?.is_empty(), "rows remain after a complete read");
         send(guest, &[2, 2])?;
-        ensure!(read_rows(guest, "t")? == row_after(2, 2), "rows start at zero again");
+        ensure!(read_rows(guest, "t")? == row_after(2, 2), "rows do not start at zero again");
         Ok(())
     });
 }
@@ -206,11 +205,11 @@ fn a_row_that_is_being_read_is_hidden_from_other_readers() {
         guest.must("until test -e /tmp/half; do :; done")?;
         ensure!(read_rows(guest, "t")? == one_each(&[2, 3]), "another reader gets a row that is being read");
         send(guest, &[1, 3])?;
-        ensure!(read_rows(guest, "t")? == one_each(&[1, 3]), "later counts go to other readers");
+        ensure!(read_rows(guest, "t")? == one_each(&[1, 3]), "later counts do not go to other readers");
         send(guest, &[1])?;
         guest.write("/tmp/end", b"")?;
         guest.finish_command(reader, COMMAND_TIMEOUT)?.success("the reader")?;
-        ensure!(read_rows(guest, "t")? == row_after(1, 2), "the row returns with the later counts");
+        ensure!(read_rows(guest, "t")? == row_after(1, 2), "the row does not return with the later counts");
         ensure!(read_rows(guest, "t")?.is_empty());
         Ok(())
     });
@@ -224,7 +223,7 @@ fn seeking_returns_rows_that_were_not_read() {
         let path = format!("{TABLES}/t");
         let whole = format!("{:?}", first + &one_each(&[1, 2, 3]));
         let output = file_steps(guest, &path, &[&format!("read:{}", header + 7), "set:0", "all:4096"])?;
-        ensure!(output[2] == whole, "reading again starts with the row that was not read: {output:?}");
+        ensure!(output[2] == whole, "reading again does not start with the row that was not read: {output:?}");
         ensure!(read_rows(guest, "t")?.is_empty());
         send(guest, &[1, 2, 3])?;
         // The end of the third row, then the second row.
@@ -232,7 +231,7 @@ fn seeking_returns_rows_that_were_not_read() {
         let third = format!("pread:{}:10", header + 3 * row - 10);
         let output = file_steps(guest, &path, &[&third, &second])?;
         ensure!(output[1] == format!("{:?}", row_after(2, 1)), "{output:?}");
-        ensure!(read_rows(guest, "t")? == one_each(&[1, 3]), "rows that were skipped are kept");
+        ensure!(read_rows(guest, "t")? == one_each(&[1, 3]), "rows that were skipped are cleared");
         Ok(())
     });
 }
@@ -242,7 +241,7 @@ fn a_failed_read_clears_nothing() {
     in_guest(|guest| {
         three_rows(guest)?;
         ensure!(file_steps(guest, &format!("{TABLES}/t"), &["bad:4096"])? == ["errno 14"]);
-        ensure!(read_rows(guest, "t")? == one_each(&[1, 2, 3]), "the rows are kept");
+        ensure!(read_rows(guest, "t")? == one_each(&[1, 2, 3]), "a failed read clears rows");
         Ok(())
     });
 }

@@ -5,7 +5,6 @@ use anyhow::{Result, ensure};
 use insta::assert_snapshot;
 use vm_harness::guest::Guest;
 use vm_harness::replay::{Backend, TABLES};
-
 use vm_tests::{BACKENDS, frame, in_guest, iptables, without_comments};
 
 /// The example of the specification.
@@ -42,8 +41,8 @@ fn saved(guest: &mut Guest, tool: &str) -> Result<String> {
     Ok(without_comments(&guest.must(&format!("{tool}-save -t filter"))?))
 }
 
-/// Saves and restores rules, and prints and adds them again. The rules must not change. The snapshots are `saved`
-/// and `printed` with a suffix.
+/// Saves and restores rules, and prints and adds them again. The rules must not change. The
+/// snapshots are `saved` and `printed` with a suffix.
 fn round_trip(guest: &mut Guest, backend: Backend, program: &str, rules: &[&str], suffix: &str) -> Result<()> {
     let tool = format!("/usr/local/sbin/{program}-{backend}");
     add(guest, backend, program, rules)?;

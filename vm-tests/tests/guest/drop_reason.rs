@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The kernel drops mirrored frames with the same reason as without the hook, independent of the rules.
+//! The kernel drops mirrored frames with the same reason as without the hook, independent of the
+//! rules.
 
 use anyhow::{Result, ensure};
 use traffic_model::frames::{Ip, mirrored};
 use vm_harness::guest::Guest;
-
 use vm_tests::{BACKENDS, in_guest, iptables};
 
 const TRACING: &str = "/sys/kernel/tracing";

@@ -2,7 +2,6 @@
 //! Other matches and targets in the chain PROMISC.
 
 use anyhow::ensure;
-
 use vm_tests::{BACKENDS, in_guest, iptables};
 
 #[test]

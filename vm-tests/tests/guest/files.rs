@@ -6,7 +6,6 @@ use traffic_model::frames::{Ip, SYN, mirrored};
 use vm_harness::command::COMMAND_TIMEOUT;
 use vm_harness::guest::Guest;
 use vm_harness::replay::{Backend, TABLES};
-
 use vm_tests::{file_steps, in_guest, iptables, stat, table};
 
 const RULE: &str = "-A PROMISC -m traffic --traffic --ipconn --portconn --net 10.0.0.0/16 --name";
@@ -43,7 +42,8 @@ fn each_way_to_read_returns_the_same_text() {
                 "all:4096",
                 "all:4097",
                 "all:1000000",
-                // For each piece the kernel generates the text up to it again, so single bytes take a minute.
+                // For each piece the kernel generates the text up to it again, so single bytes take
+                // a minute.
                 "preads:61",
                 "preads:1000",
                 "sendfile",

@@ -2,7 +2,6 @@
 //! Frames with invalid headers and frames without IPv4 are not counted. Later frames are counted.
 
 use traffic_model::frames::{ALICE, BOB, DOT1AD, DOT1Q, Ethernet, IPV4, IPV6, Ip, fix_checksum, mirrored};
-
 use vm_tests::assert_counts;
 
 /// A packet of 128 bytes from 10.0.0.`host`.

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Mirrored packets pass through PROMISC and are dropped. The host does not receive, forward or track them.
+//! Mirrored packets pass through PROMISC and are dropped. The host does not receive, forward or
+//! track them.
 
 use anyhow::{Result, ensure};
 use traffic_model::frames::{ALICE, BOB, Ethernet, ICMP, IPV4, IPV6, Ip, Mac, SYN};
 use vm_harness::command::COMMAND_TIMEOUT;
 use vm_harness::guest::{Guest, mac_of_port};
 use vm_harness::replay::Backend;
-
 use vm_tests::{
     check_counters, counters, enable_forwarding, in_guest, iptables, iptables_both, otherhost_dropped, table,
 };
@@ -174,7 +174,8 @@ fn mirrored_packets_are_not_tracked() {
     });
 }
 
-/// The IPv6 receive counters. (The send counters change at any time, for example with multicast reports.)
+/// The IPv6 receive counters. (The send counters change at any time, for example with multicast
+/// reports.)
 fn received_over_ipv6(guest: &mut Guest) -> Result<String> {
     guest.must("grep -E '^(Ip6In|Icmp6In|Udp6In|Ip6Forw|Ip6OutForw)' /proc/net/snmp6")
 }

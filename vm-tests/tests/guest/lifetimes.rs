@@ -8,11 +8,10 @@ use traffic_model::model::File;
 use vm_harness::command::COMMAND_TIMEOUT;
 use vm_harness::guest::{Guest, mac_of_port};
 use vm_harness::replay::{Backend, TABLES};
-
 use vm_tests::{BACKENDS, enable_forwarding, in_guest, iptables, iptables_both, module_messages, table, under_traffic};
 
-/// Broadcast and multicast frames are addressed to the host too: they pass through INPUT. Packets in frames to its
-/// own address pass through FORWARD. The others pass through PROMISC.
+/// Broadcast and multicast frames are addressed to the host too: they pass through INPUT. Packets
+/// in frames to its own address pass through FORWARD. The others pass through PROMISC.
 #[test]
 fn one_table_in_several_chains() {
     let ip = |to: [u8; 4]| Ip::new([10, 0, 0, 1], to).udp((1, 2), &[0; 72]);
@@ -122,7 +121,8 @@ fn ip6tables_under_traffic_loses_nothing_legacy() {
     changes_lose_nothing(Backend::Legacy);
 }
 
-/// Deleting a namespace deletes its tables. An open file remains readable, as other files in /proc/net.
+/// Deleting a namespace deletes its tables. An open file remains readable, as other files in
+/// /proc/net.
 #[test]
 fn an_open_file_of_a_deleted_namespace_is_readable() {
     in_guest(|guest| {
@@ -134,7 +134,8 @@ fn an_open_file_of_a_deleted_namespace_is_readable() {
         }
         guest.open_port(1)?;
         guest.send(1, [mirrored(&Ip::new([10, 0, 0, 1], [192, 0, 2, 1]).udp((1, 2), b"open"))])?;
-        // A shell opens a file in the namespace through a process there. Then the process and the namespace end.
+        // A shell opens a file in the namespace through a process there. Then the process and the
+        // namespace end.
         let text = guest.must(
             "ip netns exec other sleep 100 & \
              until inside=$(ip netns pids other) && test -n \"$inside\"; do :; done; \

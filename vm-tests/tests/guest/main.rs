@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The tests in guests with a debug kernel, one file for each subject. They are one binary so that the test
-//! runner can limit how many guests run at once.
+//! The tests in guests with a debug kernel, one file for each subject. They are one binary so that
+//! the test runner can limit how many guests run at once.
 
 mod bytes;
 mod captures;

@@ -6,7 +6,6 @@ use insta::assert_snapshot;
 use traffic_model::frames::{ALICE, BOB, BROADCAST, DOT1Q, Ethernet, IPV4, Ip, Mac, mirrored};
 use vm_harness::guest::mac_of_port;
 use vm_harness::replay::Backend;
-
 use vm_tests::{check_counters, count, in_guest, iptables, iptables_both, table};
 
 fn packet(host: u8) -> Vec<u8> {
@@ -26,7 +25,8 @@ fn frames_to_the_guest_pass_through_input_and_not_promisc() {
         let frames = [to(mac_of_port(0), 1), to(BOB, 2), to(BROADCAST, 3), to(multicast, 4), to(mac_of_port(0), 5)];
         assert_snapshot!("frames_to_the_guest_and_to_others", count(guest, "--net 10.0.0.0/24", &frames)?);
         check_counters(guest, "iptables", "PROMISC", &[(1, 100)])?;
-        // The guest also receives the broadcast and multicast frames: their IP address is a local one.
+        // The guest also receives the broadcast and multicast frames: their IP address is a local
+        // one.
         check_counters(guest, "iptables", "INPUT", &[(4, 400)])
     });
 }

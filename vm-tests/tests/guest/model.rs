@@ -7,13 +7,12 @@ use anyhow::{Context, Result, ensure};
 use traffic_model::frames::{Generator, Mac};
 use traffic_model::model::{File, Rule, same_table};
 use vm_harness::guest::{Guest, mac_of_port};
-
 use vm_tests::{BACKENDS, check_counters, expected, in_guest, iptables, iptables_both, table};
 
 const FRAMES: usize = 4000;
 
-/// The longest time in which the frames may arrive, in seconds. An idle UDP flow ends after 30 seconds, and the
-/// model does not know the guest's clock.
+/// The longest time in which the frames may arrive, in seconds. An idle UDP flow ends after 30
+/// seconds, and the model does not know the guest's clock.
 const TIME_LIMIT: f64 = 25.0;
 
 /// Rules with different files, networks and options.
@@ -113,8 +112,9 @@ fn compare(guest: &mut Guest, rules: &[&str], frames: &[Vec<u8>]) -> Result<()> 
     check(guest, rules, frames)
 }
 
-/// Splits frames into those that start a connection and the others. When several CPUs process the frames of a flow,
-/// their order can change, and the first one decides. So the first ones are sent before the others.
+/// Splits frames into those that start a connection and the others. When several CPUs process the
+/// frames of a flow, their order can change, and the first one decides. So the first ones are sent
+/// before the others.
 fn starts_first(frames: Vec<Vec<u8>>) -> [Vec<Vec<u8>>; 2] {
     let mut first = vec![false; frames.len()];
     for rule in [Rule::ALL_IPV4, Rule::ALL_IPV6] {

@@ -5,7 +5,6 @@ use anyhow::{Result, ensure};
 use insta::assert_snapshot;
 use vm_harness::guest::Guest;
 use vm_harness::replay::{Backend, TABLES};
-
 use vm_tests::{BACKENDS, frame, in_guest, iptables, table};
 
 fn in_namespace(guest: &mut Guest, backend: Backend, rule: &str) -> Result<String> {

@@ -7,12 +7,12 @@ use traffic_model::frames::{ACK, ALICE, BOB, DOT1Q, Ethernet, Extension, FIN, IP
 use traffic_model::model::{Rule, same_table};
 use vm_harness::guest::Guest;
 use vm_harness::replay::Backend;
-
 use vm_tests::{BACKENDS, count, counters, expected, in_guest, iptables, table};
 
 const SEGMENTS: usize = 2000;
 
-/// Two interleaved connections, one of them in a VLAN. The last segments are shorter, and one has FIN set.
+/// Two interleaved connections, one of them in a VLAN. The last segments are shorter, and one has
+/// FIN set.
 fn streams() -> Vec<Vec<u8>> {
     let plain = Ip::new([10, 0, 0, 1], [192, 0, 2, 1]);
     let tagged = Ip::new([10, 0, 0, 2], [192, 0, 2, 2]);
@@ -29,7 +29,8 @@ fn streams() -> Vec<Vec<u8>> {
     frames
 }
 
-/// Counts the streams with an offload on or off. Returns the number of packets that the rule counted.
+/// Counts the streams with an offload on or off. Returns the number of packets that the rule
+/// counted.
 fn packets_seen(guest: &mut Guest, feature: &str, frames: &[Vec<u8>]) -> Result<u64> {
     guest.must(&format!("ethtool -K eth0 {feature}"))?;
     let text = count(guest, "--net 0.0.0.0/0", frames)?;

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! iptables refuses invalid options with exit status 2 and a message that names the option. It changes no rule.
+//! iptables refuses invalid options with exit status 2 and a message that names the option. It
+//! changes no rule.
 
 use anyhow::{Result, ensure};
 use insta::assert_snapshot;
 use vm_harness::guest::Guest;
 use vm_harness::replay::{Backend, TABLES};
-
 use vm_tests::{BACKENDS, in_guest_briefly, iptables};
 
 const PROGRAMS: [&str; 2] = ["iptables", "ip6tables"];

@@ -6,13 +6,12 @@ use insta::assert_snapshot;
 use vm_harness::command::COMMAND_TIMEOUT;
 use vm_harness::guest::Sender;
 use vm_harness::replay::{Backend, TABLES};
-
 use vm_tests::{BACKENDS, frame, in_guest, iptables, iptables_both, module_messages, table, text_after, under_traffic};
 
 const COUNT: &str = "-m traffic --traffic --net 10.0.0.0/8 --name t";
 
-/// Replaces a rule by one with the same table, and adds and deletes other rules, while frames arrive. Each frame must
-/// be counted once.
+/// Replaces a rule by one with the same table, and adds and deletes other rules, while frames
+/// arrive. Each frame must be counted once.
 fn changes_lose_nothing(backend: Backend) {
     in_guest(|guest| {
         iptables(guest, backend, &format!("-A PROMISC {COUNT}"))?;

@@ -4,7 +4,6 @@
 use insta::assert_snapshot;
 use traffic_model::frames::{ACK, Ip, SYN, mirrored};
 use traffic_model::model::File;
-
 use vm_tests::{count_in, in_guest};
 
 const ONE: [u8; 4] = [172, 20, 0, 1];

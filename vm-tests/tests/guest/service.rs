@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The program `xt-traffic` of the package: it applies a configuration to rules and ports, and undoes it.
+//! The program `xt-traffic` of the package: it applies a configuration to rules and ports, and
+//! undoes it.
 
 use anyhow::{Result, ensure};
 use insta::assert_snapshot;
@@ -7,7 +8,6 @@ use traffic_model::frames::{Ip, mirrored};
 use vm_harness::command::Output;
 use vm_harness::guest::Guest;
 use vm_harness::replay::{Backend, TABLES};
-
 use vm_tests::{frame, in_guest, in_guest_briefly, iptables, table, text_after};
 
 /// The files of the package with their paths in the system.
@@ -292,7 +292,8 @@ fn a_port_that_appears_later_is_set_up() {
     });
 }
 
-/// An ethtool for a device with LRO, which the guest does not have. It writes its arguments to a file.
+/// An ethtool for a device with LRO, which the guest does not have. It writes its arguments to a
+/// file.
 const ETHTOOL: &str = "#!/bin/sh\ncase $1 in -k) cat /tmp/features ;; *) echo $* >>/tmp/arguments ;; esac\n";
 
 #[test]

@@ -6,13 +6,12 @@ use std::net::Ipv4Addr;
 use anyhow::ensure;
 use traffic_model::frames::{Ip, mirrored};
 use traffic_model::model::{Internal, Rule};
-
 use vm_tests::{count, expected, in_guest};
 
 const ROWS: u32 = 1 << 16;
 
-/// New addresses alternate between both ends of a range. In this order a recursive sort is deepest, and a sender can
-/// choose it.
+/// New addresses alternate between both ends of a range. In this order a recursive sort is deepest,
+/// and a sender can choose it.
 #[test]
 fn many_addresses_in_the_worst_order() {
     let address = |n: u32| Ipv4Addr::from(0x0a10_0000 + if n % 2 == 0 { n } else { ROWS - n }).octets();

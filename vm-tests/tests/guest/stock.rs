@@ -6,7 +6,6 @@ use insta::assert_snapshot;
 use traffic_model::frames::{ALICE, Ethernet, IPV4, Ip};
 use vm_harness::guest::{Guest, mac_of_port};
 use vm_harness::replay::Backend;
-
 use vm_tests::{BACKENDS, frame, in_guest, iptables, iptables_both, without_comments};
 
 const ORDINARY: [&str; 6] = [

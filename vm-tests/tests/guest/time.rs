@@ -8,7 +8,6 @@ use traffic_model::frames::{ACK, FIN, GRE, Ip, PSH, RST, SYN, mirrored};
 use vm_harness::command::COMMAND_TIMEOUT;
 use vm_harness::guest::{Guest, Step};
 use vm_harness::replay::{Backend, TABLES};
-
 use vm_tests::{in_virtual_time, iptables, row, table};
 
 /// The addresses inside and outside the network.
@@ -38,7 +37,8 @@ impl Scenario {
         Self { file: format!("{TABLES}/{name}.ipconn"), key, steps: Vec::new(), wanted: Vec::new() }
     }
 
-    /// Adds a frame that arrives some seconds after the last one. `connections` are the expected counts out and in.
+    /// Adds a frame that arrives some seconds after the last one. `connections` are the expected
+    /// counts out and in.
     fn after(&mut self, seconds: f64, frame: Vec<u8>, connections: [u64; 2], why: &'static str) {
         self.steps.push(Step::Sleep(Duration::from_secs_f64(seconds)));
         self.steps.push(Step::Send(vec![frame]));

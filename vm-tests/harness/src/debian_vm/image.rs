@@ -17,7 +17,8 @@ pub struct Image {
 }
 
 impl Image {
-    /// Finds `box.img`, the disk with the system, and `packages.img`, a file system with repositories.
+    /// Finds `box.img`, the disk with the system, and `packages.img`, a file system with
+    /// repositories.
     ///
     /// # Errors
     /// When one of them does not exist.

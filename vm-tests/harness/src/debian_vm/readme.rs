@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Compares README's section "Deploy" with a transcript.
 //!
-//! In indented lines `# ` is root's prompt. The command follows, with all its lines, and then its output. Three
-//! dots match anything: on a line of their own any lines, within a line any part of it.
+//! In indented lines `# ` is root's prompt. The command follows, with all its lines, and then its
+//! output. Three dots match anything: on a line of their own any lines, within a line any part of
+//! it.
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -11,8 +12,8 @@ use super::{Entry, Transcript};
 const SECTION: &str = "## Deploy";
 const DOTS: &str = "...";
 
-/// Checks that the transcript has the commands of the section in the same order and with the same output. The
-/// section names the kernel configuration `vm`; `config` replaces it.
+/// Checks that the transcript has the commands of the section in the same order and with the same
+/// output. The section names the kernel configuration `vm`; `config` replaces it.
 ///
 /// # Errors
 /// With the first command that is missing or has another output.
@@ -45,7 +46,8 @@ fn check_section(section: &str, entries: &[Entry]) -> Result<()> {
     Ok(())
 }
 
-/// The lines of each command and its output: from a prompt to the next one or to the end of the block.
+/// The lines of each command and its output: from a prompt to the next one or to the end of the
+/// block.
 fn commands(section: &str) -> Vec<Vec<&str>> {
     let mut commands: Vec<Vec<&str>> = Vec::new();
     let mut within = false;

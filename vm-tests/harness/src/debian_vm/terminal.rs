@@ -17,8 +17,8 @@ const MAX_INPUT: usize = 4000;
 const PROMPT: &str = "root@box:~#";
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The first command: it turns off echo and output processing, and starts a shell without prompts and line
-/// editing. The quotes make sure that an echo of the command does not contain [`READY`].
+/// The first command: it turns off echo and output processing, and starts a shell without prompts
+/// and line editing. The quotes make sure that an echo of the command does not contain [`READY`].
 const START_SHELL: &str = "stty -echo -opost; exec env PS1= PS2= sh -c 'echo xt-\"\"ready; exec sh'\n";
 const READY: &str = "xt-ready\n";
 
@@ -45,8 +45,8 @@ impl Terminal {
         Ok(())
     }
 
-    /// Runs a command in a new shell. Its input is /dev/null and its output a pipe, so that programs do not ask
-    /// questions, start a pager or draw.
+    /// Runs a command in a new shell. Its input is /dev/null and its output a pipe, so that
+    /// programs do not ask questions, start a pager or draw.
     pub(super) fn run(&mut self, command: &str, timeout: Duration) -> Result<Output> {
         self.commands += 1;
         let [begin, end] = ["begin", "end"].map(|word| format!("xt-{}-{word}:", self.commands));

@@ -59,8 +59,8 @@ impl Agent {
         Ok(())
     }
 
-    /// Waits until a port has received `want` frames or the time is over. Returns how many frames it has
-    /// received, and how many of them the driver refused for their length.
+    /// Waits until a port has received `want` frames or the time is over. Returns how many frames
+    /// it has received, and how many of them the driver refused for their length.
     pub(super) fn received(&mut self, netns: &str, device: &str, want: u64, timeout: Duration) -> Result<[u64; 2]> {
         let want = want.to_string();
         let request = [b"received", netns.as_bytes(), device.as_bytes(), want.as_bytes(), &millis(timeout)];

@@ -18,14 +18,14 @@ use crate::qemu::{MACHINE, QEMU, Qmp, Setup, escape};
 /// Increase it when guests start in another way, so that older saved states are not used.
 const FORMAT: u32 = 3;
 
-/// The kernel's command line. A quiet console saves time, as each character is an exit from the guest. An
-/// oops is printed all the same. It becomes a panic, which ends QEMU.
-/// See <https://docs.kernel.org/admin-guide/kernel-parameters.html>.
+/// The kernel's command line. A quiet console saves time, as each character is an exit from the
+/// guest. An oops is printed all the same. It becomes a panic, which ends QEMU. See
+/// <https://docs.kernel.org/admin-guide/kernel-parameters.html>.
 const COMMAND_LINE: &str = "console=ttyS0 quiet panic=-1 oops=panic log_buf_len=4M nokaslr mitigations=off \
                             random.trust_cpu=on no_timer_check";
 
-/// Passes the file with the devices' state to the shell that QEMU starts: a path in an environment variable
-/// needs no quoting.
+/// Passes the file with the devices' state to the shell that QEMU starts: a path in an environment
+/// variable needs no quoting.
 const STATE_VARIABLE: &str = "XT_VM_DEVICES";
 const STATE_OUT: &str = "exec:exec cat >\"$XT_VM_DEVICES\"";
 const STATE_IN: &str = "exec:exec cat <\"$XT_VM_DEVICES\"";
@@ -100,7 +100,8 @@ fn boot_kernel(setup: &mut Setup, config: &Config, line: &str) -> Result<()> {
     Ok(())
 }
 
-/// Stops the guest and writes the state of its devices to a file. The memory is in its file already.
+/// Stops the guest and writes the state of its devices to a file. The memory is in its file
+/// already.
 pub(super) fn save(guest: &mut Guest) -> Result<()> {
     guest.stop_leak_scans()?;
     let qmp = &mut guest.qemu.qmp;

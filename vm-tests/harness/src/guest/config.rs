@@ -22,8 +22,8 @@ pub struct Config {
 }
 
 impl Config {
-    /// Two CPUs, two ports and 512 MiB. All tests use the same numbers, so that all guests start from one
-    /// saved state.
+    /// Two CPUs, two ports and 512 MiB. All tests use the same numbers, so that all guests start
+    /// from one saved state.
     pub fn new(artifacts: Artifacts) -> Self {
         Self { artifacts, cpus: 2, ports: 2, memory_mib: 512, clock: Clock::Real }
     }
@@ -39,11 +39,11 @@ impl Config {
 pub enum Clock {
     /// The host's clock: a second in the guest takes a second.
     Real,
-    /// The executed instructions: each takes a nanosecond. When the CPU is idle, the clock jumps to the
-    /// next timer: `sleep 600` returns at once and the clock shows ten minutes more.
+    /// The executed instructions: each takes a nanosecond. When the CPU is idle, the clock jumps to
+    /// the next timer: `sleep 600` returns at once and the clock shows ten minutes more.
     ///
-    /// The clock also jumps while the guest waits for the host, so [`super::Guest::play`] must do what
-    /// has to happen at a certain time.
+    /// The clock also jumps while the guest waits for the host, so [`super::Guest::play`] must do
+    /// what has to happen at a certain time.
     Virtual,
 }
 

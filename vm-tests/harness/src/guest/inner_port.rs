@@ -42,8 +42,8 @@ impl Guest {
         Ok(())
     }
 
-    /// Makes room for bursts of packets in the CPUs' backlogs. Packets that are steered to another CPU or
-    /// arrive at a virtual device pass through them.
+    /// Makes room for bursts of packets in the CPUs' backlogs. Packets that are steered to another
+    /// CPU or arrive at a virtual device pass through them.
     ///
     /// # Errors
     /// When the guest refuses it.

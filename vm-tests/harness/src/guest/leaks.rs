@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Memory leaks in the kernel, found by kmemleak: <https://docs.kernel.org/dev-tools/kmemleak.html>.
+//! Memory leaks in the kernel, found by kmemleak:
+//! <https://docs.kernel.org/dev-tools/kmemleak.html>.
 
 use std::time::{Duration, Instant};
 
@@ -21,8 +22,9 @@ impl Guest {
         if self.has_kmemleak()? { self.write(KMEMLEAK, b"scan=off") } else { Ok(()) }
     }
 
-    /// kmemleak reports an object that is unreferenced, unchanged since the scan before, and old enough. So
-    /// the first scan runs now, and the second when all objects of the test are old enough.
+    /// kmemleak reports an object that is unreferenced, unchanged since the scan before, and old
+    /// enough. So the first scan runs now, and the second when all objects of the test are old
+    /// enough.
     pub(super) fn check_leaks(&mut self) -> Result<()> {
         if !self.has_kmemleak()? {
             return Ok(());

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Saved states of booted guests. A debug kernel without KVM boots for many seconds and always ends in the
-//! same state, so each kind of guest boots once: its memory stays in a file, the state of its devices in
-//! another. Each guest then maps the memory privately and resumes from there.
+//! Saved states of booted guests. A debug kernel without KVM boots for many seconds and always ends
+//! in the same state, so each kind of guest boots once: its memory stays in a file, the state of
+//! its devices in another. Each guest then maps the memory privately and resumes from there.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
@@ -26,8 +26,8 @@ pub(super) struct SavedState {
 }
 
 impl SavedState {
-    /// Finds the state of guests with this identity. If there is none, `make` makes it. `memory_mib` is the
-    /// guest's memory.
+    /// Finds the state of guests with this identity. If there is none, `make` makes it.
+    /// `memory_mib` is the guest's memory.
     pub(super) fn find_or_make(
         identity: &str,
         memory_mib: u32,
@@ -74,8 +74,8 @@ fn short(identity: &str) -> String {
     format!("{:016x}", hasher.finish())
 }
 
-/// Removes incomplete states and the least recently used ones. A guest that runs from a removed state
-/// keeps its open files. Then checks that there is room for another state.
+/// Removes incomplete states and the least recently used ones. A guest that runs from a removed
+/// state keeps its open files. Then checks that there is room for another state.
 fn make_room(memory_mib: u32, states: &Path) -> Result<()> {
     let mut folders: Vec<(SystemTime, PathBuf)> = Vec::new();
     for entry in fs::read_dir(states)? {

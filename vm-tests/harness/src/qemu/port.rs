@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The host's end of a network port: each datagram is one frame.
 //!
-//! No frame is lost on the way. A Unix datagram socket blocks its sender while the receiver's queue is
-//! full. QEMU reads a frame after the virtual machine's receive ring has taken the one before; it does
-//! not read while the ring is full or the port is down. QEMU does drop the frames that the port's
-//! address filter refuses, so the port must be promiscuous before the first frame
+//! No frame is lost on the way. A Unix datagram socket blocks its sender while the receiver's queue
+//! is full. QEMU reads a frame after the virtual machine's receive ring has taken the one before;
+//! it does not read while the ring is full or the port is down. QEMU does drop the frames that the
+//! port's address filter refuses, so the port must be promiscuous before the first frame
 //! ([`crate::guest::Guest::open_port`]).
 
 use std::io::ErrorKind;
@@ -54,8 +54,8 @@ impl Sender {
     /// Sends one frame. Blocks while the virtual machine processes earlier frames.
     ///
     /// # Errors
-    /// When the frame is empty or longer than [`MAX_FRAME`], and when the virtual machine has ended or
-    /// accepts no more frames.
+    /// When the frame is empty or longer than [`MAX_FRAME`], and when the virtual machine has ended
+    /// or accepts no more frames.
     pub fn send(&self, frame: &[u8]) -> Result<()> {
         check_length(frame)?;
         match self.socket.send(frame) {
@@ -83,7 +83,8 @@ impl Sender {
             .try_for_each(|(n, frame)| self.send(frame.as_ref()).with_context(|| format!("frame {}", n + 1)))
     }
 
-    /// How many frames have been sent to this port, and how many of them are too short for its driver.
+    /// How many frames have been sent to this port, and how many of them are too short for its
+    /// driver.
     pub(crate) fn sent(&self) -> [u64; 2] {
         [self.counts.frames.load(Ordering::SeqCst), self.counts.too_short.load(Ordering::SeqCst)]
     }

@@ -52,8 +52,8 @@ impl Qmp {
         }
     }
 
-    /// Waits until network port `n` accepts all frames. The driver tells the device about promiscuous
-    /// mode after the command that sets it has returned; until then the device filters.
+    /// Waits until network port `n` accepts all frames. The driver tells the device about
+    /// promiscuous mode after the command that sets it has returned; until then the device filters.
     pub(crate) fn await_promiscuous(&mut self, n: usize, timeout: Duration) -> Result<()> {
         // QEMU's event for a changed filter comes only once between two queries.
         poll(timeout, &format!("port {n} to become promiscuous"), || {

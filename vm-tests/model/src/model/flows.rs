@@ -84,7 +84,8 @@ impl Flows {
         idle.is_none_or(|idle| idle >= UDP_TIMEOUT).then_some(destination.port())
     }
 
-    /// Records that a flow is seen now. Returns the time since its last packet; `None` for a new flow.
+    /// Records that a flow is seen now. Returns the time since its last packet; `None` for a new
+    /// flow.
     fn idle_time(&mut self, flow: Flow, now: Duration) -> Option<Duration> {
         self.0.insert(flow, now).map(|before| now.saturating_sub(before))
     }

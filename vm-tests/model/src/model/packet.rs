@@ -69,7 +69,8 @@ impl<'a> Packet<'a> {
         let rest = &packet[header.slice().len()..];
         let length = usize::from(header.payload_length());
         let payload = if length == 0 && header.next_header() == IpNumber::IPV6_HEADER_HOP_BY_HOP {
-            // A jumbo payload option holds the length (RFC 2675): the kernel uses the received length.
+            // A jumbo payload option holds the length (RFC 2675): the kernel uses the received
+            // length.
             rest
         } else {
             rest.get(..length)?
@@ -86,12 +87,13 @@ impl<'a> Packet<'a> {
     }
 }
 
-/// The frame's EtherType and its payload, if the kernel classifies the frame as one for another host.
+/// The frame's EtherType and its payload, if the kernel classifies the frame as one for another
+/// host.
 ///
-/// It does when the destination is neither the port's address nor a group address, or when the frame
-/// has the tag of a VLAN without an interface (here: any VLAN). A tag with VLAN 0 carries a priority
-/// alone: the kernel strips it and continues. It strips one tag with a VLAN. If another tag follows, no
-/// protocol receives the frame.
+/// It does when the destination is neither the port's address nor a group address, or when the
+/// frame has the tag of a VLAN without an interface (here: any VLAN). A tag with VLAN 0 carries a
+/// priority alone: the kernel strips it and continues. It strips one tag with a VLAN. If another
+/// tag follows, no protocol receives the frame.
 fn for_another_host(frame: &[u8], port_mac: Mac) -> Option<(EtherType, &[u8])> {
     let header = Ethernet2HeaderSlice::from_slice(frame).ok()?;
     let group = header.destination()[0] & 1 != 0;
@@ -110,8 +112,8 @@ fn for_another_host(frame: &[u8], port_mac: Mac) -> Option<(EtherType, &[u8])> {
     for_another.then_some((kind, rest))
 }
 
-/// Sums the received bytes. (`etherparse` computes the checksum of a parsed header, which has lost the
-/// reserved flag bit.)
+/// Sums the received bytes. (`etherparse` computes the checksum of a parsed header, which has lost
+/// the reserved flag bit.)
 fn checksum_is_valid(header: &Ipv4HeaderSlice) -> bool {
     Sum16BitWords::new().add_slice(header.slice()).ones_complement() == 0
 }
@@ -123,8 +125,8 @@ struct End<'a> {
     payload: &'a [u8],
 }
 
-/// Parses extension headers in any order. (`etherparse` stops at headers in an order that RFC 8200 does
-/// not recommend.) The chain ends at an incomplete header or after [`MAX_EXTENSIONS`].
+/// Parses extension headers in any order. (`etherparse` stops at headers in an order that RFC 8200
+/// does not recommend.) The chain ends at an incomplete header or after [`MAX_EXTENSIONS`].
 fn end_of_extensions(mut protocol: IpNumber, mut payload: &[u8]) -> End<'_> {
     for _ in 0..MAX_EXTENSIONS {
         let Some(header) = Extension::parse(protocol, payload) else {
@@ -146,8 +148,8 @@ struct Extension {
 }
 
 impl Extension {
-    /// The extension header at the start of a slice; `None` when `kind` is not an extension header or
-    /// the header is incomplete.
+    /// The extension header at the start of a slice; `None` when `kind` is not an extension header
+    /// or the header is incomplete.
     fn parse(kind: IpNumber, slice: &[u8]) -> Option<Self> {
         match kind {
             IpNumber::IPV6_HEADER_HOP_BY_HOP | IpNumber::IPV6_ROUTE_HEADER | IpNumber::IPV6_DESTINATION_OPTIONS => {

@@ -116,8 +116,8 @@ impl Rule {
         self.has(File::Ipconn) || self.has(File::Portconn)
     }
 
-    /// Whether source and destination are inside the network; `None` when the rule does not count the
-    /// packet.
+    /// Whether source and destination are inside the network; `None` when the rule does not count
+    /// the packet.
     pub(super) fn counts_packet(&self, source: IpAddr, destination: IpAddr) -> Option<[bool; 2]> {
         let inside @ [out, into] = [source, destination].map(|address| self.inside(address));
         let wanted = match self.internal {

@@ -32,8 +32,8 @@ fn inside6() -> Rule {
     Rule::new(A6, 32, Internal::Count)
 }
 
-/// Counts frames with rules for all addresses of both families and with all files. Returns the number of
-/// packets and the number of connections.
+/// Counts frames with rules for all addresses of both families and with all files. Returns the
+/// number of packets and the number of connections.
 fn seen(frames: &[Vec<u8>]) -> (u64, usize) {
     let [ipv4, ipv6] = [Rule::ALL_IPV4, Rule::ALL_IPV6].map(|rule| Expected::of(&rule.with(&File::ALL), PORT, frames));
     (ipv4.packets + ipv6.packets, ipv4.started.len() + ipv6.started.len())

@@ -24,7 +24,8 @@ impl Generator {
                 packet[at] ^= 1 << self.random.u8(..8);
                 repair = false;
             }
-            // Total length: longer than the packet, shorter (the rest is padding), shorter than a header.
+            // Total length: longer than the packet, shorter (the rest is padding), shorter than a
+            // header.
             3 => total = total.wrapping_add(self.random.u16(1..2000)),
             4 => total = self.random.u16(..=total),
             5 => total = self.random.u16(..24),

@@ -45,7 +45,8 @@ fn addresses_of_one_family_make_frames_of_that_family() {
     assert!(six > 600 && fewer < 100, "{six} and {fewer}");
 }
 
-/// In both families each column of each file has counts, and most packets do not start a connection.
+/// In both families each column of each file has counts, and most packets do not start a
+/// connection.
 #[test]
 fn connections_of_all_kinds() {
     let frames = frames(3, 6000);

@@ -69,7 +69,8 @@ fn sample_of_bytes() {
     );
 }
 
-/// The sample of connections per address: two hosts of a network, and others that connect to the second.
+/// The sample of connections per address: two hosts of a network, and others that connect to the
+/// second.
 #[test]
 fn sample_of_connections_per_address() {
     let (one, two) = ([172, 20, 0, 1], [172, 20, 0, 2]);
@@ -95,7 +96,8 @@ fn sample_of_connections_per_address() {
     assert_eq!(expected.bytes, 614 * 28 + 2 * 40 + 2 * 29);
 }
 
-/// The sample of connections per port: pings inside, one connection to port 22 inside, one from outside.
+/// The sample of connections per port: pings inside, one connection to port 22 inside, one from
+/// outside.
 #[test]
 fn sample_of_connections_per_port() {
     let between = Ip::new(A, B);
@@ -112,8 +114,8 @@ fn sample_of_connections_per_port() {
     );
 }
 
-/// The rules of RFC 5952: a single zero group is not shortened, the longest run of zeros is, of equal runs
-/// the first one; lower case; no leading zeros; IPv4 notation in mapped addresses.
+/// The rules of RFC 5952: a single zero group is not shortened, the longest run of zeros is, of
+/// equal runs the first one; lower case; no leading zeros; IPv4 notation in mapped addresses.
 #[test]
 fn ipv6_addresses_are_printed_as_in_rfc_5952() {
     let forms = [
