@@ -1,14 +1,13 @@
 #!/bin/bash
-# SPDX-License-Identifier: GPL-2.0
+# SPDX-License-Identifier: GPL-2.0-only
 #
-# Records the captures in this folder: real programs talk between network
-# namespaces on this machine, and tcpdump listens on the cable of one of them.
+# Records the captures in this folder: real programs communicate between two
+# network namespaces, and tcpdump records in one of them.
 #
-# Run it as root, when a capture is to be replaced. It needs tcpdump, iproute2,
-# ethtool, iputils-ping, curl, python3, dnsmasq, dig, iperf3 and OpenSSH. It
-# touches nothing outside the namespaces that it makes, and a temporary folder.
-# The new files differ from the old ones in times, ports and the like, so the
-# snapshots have to be reviewed afterwards (`cargo insta review`).
+# Run it as root to replace the captures. It needs tcpdump, iproute2, ethtool,
+# iputils-ping, curl, python3, dnsmasq, dig, iperf3 and OpenSSH. It changes only
+# its own namespaces, a temporary folder and this folder. New captures have other
+# times and ports, so review the snapshots afterwards: cargo xtask vm-test --review.
 
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -34,9 +33,9 @@ in_ns() {
 	ip netns exec "$ns" "$@"
 }
 
-# Two hosts on one cable. Alice has addresses in two networks, so that some
-# traffic stays inside 192.0.2.0/24 and some leaves it.
-cable() {
+# Two hosts on one link. Bob has addresses in two networks, so that some traffic
+# is internal to 192.0.2.0/24 and some is not.
+link() {
 	ip netns add "$alice"
 	ip netns add "$bob"
 	in_ns "$alice" ip link add eth0 address 02:00:5e:00:53:01 type veth \
@@ -62,13 +61,13 @@ offloads() {
 # record NAME FUNCTION: runs the function while tcpdump writes NAME.pcap.
 record() {
 	local name=$1 dump
-	# Not through in_ns: the process to be signalled must be tcpdump itself.
+	# Without in_ns, so that the process id is that of tcpdump.
 	ip netns exec "$bob" tcpdump -Z root -i eth0 -U -w "$work/$name.pcap" \
 		2>"$work/tcpdump.log" &
 	dump=$!
 	until grep -q 'listening on' "$work/tcpdump.log"; do sleep 0.05; done
 	"$2"
-	# What is still in tcpdump's buffer is written within a second.
+	# tcpdump writes its buffer within a second.
 	sleep 1.2
 	kill -TERM "$dump"
 	wait "$dump" || true
@@ -78,7 +77,7 @@ record() {
 		"$(tcpdump -r "$name.pcap" 2>/dev/null | wc -l)"
 }
 
-# The port that a server in bob's namespace listens on.
+# Waits until a server in bob's namespace listens on a port.
 listening() {
 	until in_ns "$bob" ss -Hln "sport = :$1" 2>/dev/null | grep -q .; do sleep 0.05; done
 }
@@ -103,7 +102,7 @@ names() {
 		in_ns "$alice" dig +tries=1 +time=2 @192.0.2.2 "$host" >/dev/null || true
 		in_ns "$alice" dig +tcp +tries=1 +time=2 @198.51.100.2 "$host" >/dev/null || true
 	done
-	# Nobody listens there: an ICMP error comes back.
+	# No server listens on this port: bob answers with an ICMP error.
 	in_ns "$alice" dig +tries=1 +time=1 -p 5353 @192.0.2.2 www.example.test >/dev/null || true
 }
 
@@ -142,8 +141,8 @@ serve() {
 	for port in 8000 53 5201 2222; do listening "$port"; done
 }
 
-# VLAN 7 on the same cable. tagger.py stands in for `ip link add type vlan`,
-# which not every kernel has.
+# VLAN 7 on the same link. tagger.py replaces `ip link add type vlan`, which some
+# kernels do not support.
 vlans() {
 	local ns address=0
 	for ns in "$alice" "$bob"; do
@@ -157,7 +156,7 @@ vlans() {
 	done
 }
 
-cable
+link
 offloads off
 serve
 record ping ping_all

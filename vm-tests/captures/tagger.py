@@ -1,10 +1,9 @@
 #!/usr/bin/env python3
-# SPDX-License-Identifier: GPL-2.0
+# SPDX-License-Identifier: GPL-2.0-only
 """A VLAN interface in user space, for kernels without 8021q (see record.sh).
 
-tagger.py TAP TRUNK VLAN: frames that the host sends into the tap device TAP
-leave through TRUNK with an 802.1Q tag, and frames with this tag that arrive at
-TRUNK come out of TAP without it.
+tagger.py TAP TRUNK VLAN: sends the frames of the tap device TAP through TRUNK
+with an 802.1Q tag. Delivers frames with this tag from TRUNK to TAP without it.
 """
 
 import errno
@@ -20,7 +19,7 @@ IFF_TAP = 0x0002
 IFF_NO_PI = 0x1000
 ETH_P_ALL = 0x0003
 ETH_P_8021Q = 0x8100
-# Where a packet socket says that the kernel took a tag out of the frame.
+# A packet socket reports here the tag that the kernel has removed (packet(7)).
 SOL_PACKET = 263
 PACKET_AUXDATA = 8
 TP_STATUS_VLAN_VALID = 0x10
@@ -41,7 +40,7 @@ def open_trunk(name):
 
 
 def untagged(trunk, vlan):
-    """The next frame of the VLAN without its tag, or None for another frame."""
+    """Receive a frame: without its tag, or None if it is not of the VLAN."""
     frame, control, _, sender = trunk.recvmsg(65536, 256)
     if sender[2] == PACKET_OUTGOING:
         return None
@@ -55,7 +54,7 @@ def untagged(trunk, vlan):
 
 
 def deliver(tap, frame):
-    """Hands a frame to the host, which takes none while the device is down."""
+    """Deliver a frame. The device refuses it while it is down."""
     try:
         os.write(tap, frame)
     except OSError as error:

@@ -96,6 +96,14 @@ pub fn table(guest: &mut Guest, name: &str) -> Result<String> {
     guest.read_text(&format!("{TABLES}/{name}"))
 }
 
+/// The names of the tables' files, one per line.
+///
+/// # Errors
+/// When the folder does not exist.
+pub fn table_files(guest: &mut Guest) -> Result<String> {
+    guest.must(&format!("ls {TABLES}"))
+}
+
 /// Counts frames with both back ends at once, each in its own table. `options` follow `--traffic`,
 /// without a name. Returns the text of the table.
 ///

@@ -5,7 +5,7 @@ use anyhow::{Result, ensure};
 use insta::assert_snapshot;
 use vm_harness::guest::Guest;
 use vm_harness::replay::{Backend, TABLES};
-use vm_tests::{BACKENDS, frame, in_guest, iptables, without_comments};
+use vm_tests::{BACKENDS, frame, in_guest, iptables, table_files, without_comments};
 
 /// The example of the specification.
 const RSN: &str = "-A PROMISC -m traffic --traffic --portconn --ipconn \
@@ -92,7 +92,7 @@ fn the_example_of_the_specification() {
             // Both forms of the network find the rule.
             iptables(guest, backend, &RSN.replacen("-A", "-C", 1))?;
             iptables(guest, backend, &printed.replacen("-A", "-C", 1))?;
-            let files = guest.must(&format!("ls {TABLES}"))?;
+            let files = table_files(guest)?;
             ensure!(files == "RSN\nRSN.ipconn\nRSN.portconn\n", "{backend}: {files}");
             iptables(guest, backend, &RSN.replacen("-A", "-D", 1))?;
             // nf_tables frees rules asynchronously.

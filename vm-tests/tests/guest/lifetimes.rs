@@ -8,7 +8,9 @@ use traffic_model::model::File;
 use vm_harness::command::COMMAND_TIMEOUT;
 use vm_harness::guest::{Guest, mac_of_port};
 use vm_harness::replay::{Backend, TABLES};
-use vm_tests::{BACKENDS, enable_forwarding, in_guest, iptables, iptables_both, module_messages, table, under_traffic};
+use vm_tests::{
+    BACKENDS, enable_forwarding, in_guest, iptables, iptables_both, module_messages, table, table_files, under_traffic,
+};
 
 /// Broadcast and multicast frames are addressed to the host too: they pass through INPUT. Packets
 /// in frames to its own address pass through FORWARD. The others pass through PROMISC.
@@ -145,7 +147,7 @@ fn an_open_file_of_a_deleted_namespace_is_readable() {
         ensure!(text == File::Traffic.header().to_owned() + "10.0.0.1\t32\t0\t0\t0\t32\t0\t0\t0\n", "{text}");
         // The port returns when the namespace has ended, which is after its files are closed.
         guest.must("until test -e /sys/class/net/eth1; do :; done")?;
-        ensure!(guest.must(&format!("ls {TABLES}"))?.is_empty());
+        ensure!(table_files(guest)?.is_empty());
         Ok(())
     });
 }

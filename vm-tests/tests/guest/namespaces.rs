@@ -5,7 +5,7 @@ use anyhow::{Result, ensure};
 use insta::assert_snapshot;
 use vm_harness::guest::Guest;
 use vm_harness::replay::{Backend, TABLES};
-use vm_tests::{BACKENDS, frame, in_guest, iptables, table};
+use vm_tests::{BACKENDS, frame, in_guest, iptables, table, table_files};
 
 fn in_namespace(guest: &mut Guest, backend: Backend, rule: &str) -> Result<String> {
     guest.must(&format!("ip netns exec other {}", backend.command(rule)))
@@ -33,7 +33,7 @@ fn tables_of_two_namespaces_are_independent() {
         }
         // Deleting a namespace with rules deletes its tables.
         guest.must("ip netns delete other")?;
-        ensure!(guest.must(&format!("ls {TABLES}"))? == "legacy\nnft\n");
+        ensure!(table_files(guest)? == "legacy\nnft\n");
         Ok(())
     });
 }

@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use insta::assert_snapshot;
 use vm_harness::guest::Guest;
 use vm_harness::replay::{Backend, TABLES};
-use vm_tests::{BACKENDS, in_guest_briefly, iptables};
+use vm_tests::{BACKENDS, in_guest_briefly, iptables, table_files};
 
 const PROGRAMS: [&str; 2] = ["iptables", "ip6tables"];
 
@@ -176,10 +176,10 @@ fn a_table_has_a_file_for_each_of_its_options() {
                 let (options, files): (Vec<&str>, Vec<&str>) = chosen.into_iter().map(|(_, each)| each).unzip();
                 let rule = format!("PROMISC -m traffic {} --net {net} --name t", options.join(" "));
                 iptables(guest, Backend::Legacy, &format!("{program} -A {rule}"))?;
-                let found = guest.must(&format!("ls {TABLES}"))?;
+                let found = table_files(guest)?;
                 ensure!(found == files.concat(), "{program} {rule}: the files are\n{found}");
                 iptables(guest, Backend::Legacy, &format!("{program} -D {rule}"))?;
-                let found = guest.must(&format!("ls {TABLES}"))?;
+                let found = table_files(guest)?;
                 ensure!(found.is_empty(), "{program} {rule}: files remain\n{found}");
             }
         }

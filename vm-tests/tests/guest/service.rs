@@ -7,8 +7,8 @@ use insta::assert_snapshot;
 use traffic_model::frames::{Ip, mirrored};
 use vm_harness::command::Output;
 use vm_harness::guest::Guest;
-use vm_harness::replay::{Backend, TABLES};
-use vm_tests::{frame, in_guest, in_guest_briefly, iptables, table, text_after};
+use vm_harness::replay::Backend;
+use vm_tests::{frame, in_guest, in_guest_briefly, iptables, table, table_files, text_after};
 
 /// The files of the package with their paths in the system.
 macro_rules! packaged {
@@ -65,11 +65,6 @@ fn port(guest: &mut Guest, name: &str) -> Result<String> {
     guest.must(&format!("{link}; cat /proc/sys/net/ipv6/conf/{name}/disable_ipv6; ethtool -k {name} | grep gro-list"))
 }
 
-/// The names of the tables' files.
-fn files(guest: &mut Guest) -> Result<String> {
-    guest.must(&format!("ls {TABLES}"))
-}
-
 #[test]
 fn the_packaged_configuration_changes_nothing() {
     in_guest_briefly(|guest| {
@@ -98,7 +93,7 @@ fn frames_are_counted_from_start_to_stop() {
         iptables(guest, Backend::Nft, "-A PROMISC -s 10.0.0.9 -j DROP")?;
         iptables(guest, Backend::Nft, "-A PROMISC -i eth0 -m traffic --ipconn --net 10.0.0.0/8 --name other")?;
         guest.must("ethtool -K eth0 rx-gro-list on")?;
-        let before = [rules(guest)?, port(guest, "eth0")?, files(guest)?];
+        let before = [rules(guest)?, port(guest, "eth0")?, table_files(guest)?];
 
         program(guest, "start")?;
         assert_snapshot!("port", port(guest, "eth0")?);
@@ -114,7 +109,7 @@ fn frames_are_counted_from_start_to_stop() {
         configure(guest, "table RSN 192.0.2.0/24 --traffic\nnonsense\n")?;
         program(guest, "stop")?;
         ensure!(
-            [rules(guest)?, port(guest, "eth0")?, files(guest)?] == before,
+            [rules(guest)?, port(guest, "eth0")?, table_files(guest)?] == before,
             "{} {}",
             rules(guest)?,
             port(guest, "eth0")?
@@ -141,7 +136,7 @@ fn a_reload_keeps_unchanged_tables() {
         let moved = "table stays 10.0.0.0/8 --nointernal --traffic";
         configure(guest, &format!("port eth1\nport eth0\ntable other 10.0.0.0/9 --traffic\n{moved}\n"))?;
         program(guest, "reload")?;
-        ensure!(files(guest)? == "other\nstays\n", "{}", files(guest)?);
+        ensure!(table_files(guest)? == "other\nstays\n", "{}", table_files(guest)?);
         ensure!(port(guest, "eth1")?.contains("PROMISC,UP"), "the new port is not up");
         ensure!(table(guest, "stays")? == text_after(1), "an unchanged table has lost its counts");
         ensure!(table(guest, "other")? == text_after(0), "a table with another network has kept its counts");
@@ -157,7 +152,7 @@ fn a_reload_keeps_unchanged_tables() {
 
         configure(guest, "# nothing\n")?;
         ensure!(program(guest, "reload")?.contains("nothing is counted"));
-        ensure!(files(guest)?.is_empty() && !rules(guest)?.contains("-A"), "{}", rules(guest)?);
+        ensure!(table_files(guest)?.is_empty() && !rules(guest)?.contains("-A"), "{}", rules(guest)?);
         ensure!(!port(guest, "eth1")?.contains("PROMISC"), "the port is still promiscuous");
         Ok(())
     });
@@ -187,7 +182,7 @@ fn a_rule_that_fails_undoes_the_others() {
         ensure!(rules(guest)? == before, "{}", rules(guest)?);
         ensure!(table(guest, "t")? == text_after(1), "the table has lost its counts");
         program(guest, "stop")?;
-        ensure!(files(guest)? == "taken\n", "{}", files(guest)?);
+        ensure!(table_files(guest)? == "taken\n", "{}", table_files(guest)?);
         Ok(())
     });
 }

@@ -1,63 +1,33 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! `etherparse` parses what the builders build.
 
-use super::ip::checksum;
+use etherparse::{Ipv6ExtensionsSlice, NetHeaders, PacketHeaders};
+
 use super::*;
 
-#[test]
-fn etherparse_accepts_ipv4_packets() {
-    let ip = Ip { options: vec![7, 4, 4, 0, 1], ..Ip::between("10.0.0.1", "10.0.0.2") };
-    for packet in [ip.udp((1, 2), b"data"), ip.tcp((1, 2), 3, SYN, b"odd"), ip.ping(4, b"ping")] {
-        let sliced = etherparse::SlicedPacket::from_ethernet(&mirrored(&packet)).map(drop);
-        sliced.expect("a whole packet");
-        let (header, payload) = etherparse::Ipv4Header::from_slice(&packet).unwrap();
-        assert_eq!(header.header_checksum, header.calc_header_checksum());
-        assert_eq!(usize::from(header.total_len), packet.len());
-        assert_eq!(header.header_len(), 28);
-        check_ipv4_payload(&header, payload);
+/// Checks lengths, checksums and the number of extension headers.
+fn check(packet: &[u8], extensions: usize) {
+    let headers = PacketHeaders::from_ip_slice(packet).unwrap();
+    let (mut transport, payload) = (headers.transport.clone().unwrap(), headers.payload.slice());
+    match headers.net {
+        Some(NetHeaders::Ipv4(header, _)) => {
+            assert_eq!(header.header_checksum, header.calc_header_checksum());
+            assert_eq!(usize::from(header.total_len), packet.len());
+            transport.update_checksum_ipv4(&header, payload).unwrap();
+        }
+        Some(NetHeaders::Ipv6(header, _)) => {
+            assert_eq!(usize::from(header.payload_length), packet.len() - 40);
+            let chain = Ipv6ExtensionsSlice::from_slice(header.next_header, &packet[40..]).unwrap().0;
+            assert_eq!(chain.into_iter().count(), extensions);
+            transport.update_checksum_ipv6(&header, payload).unwrap();
+        }
+        other => panic!("{other:?}"),
     }
-}
-
-fn check_ipv4_payload(header: &etherparse::Ipv4Header, payload: &[u8]) {
-    match header.protocol.0 {
-        TCP => {
-            let (tcp, data) = etherparse::TcpHeader::from_slice(payload).unwrap();
-            assert_eq!(tcp.checksum, tcp.calc_checksum_ipv4(header, data).unwrap());
-        }
-        UDP => {
-            let (udp, data) = etherparse::UdpHeader::from_slice(payload).unwrap();
-            assert_eq!(udp.checksum, udp.calc_checksum_ipv4(header, data).unwrap());
-        }
-        _ => assert_eq!(checksum(0, payload), 0),
-    }
-}
-
-/// Checks lengths, next headers and checksums.
-fn check_ipv6(packet: &[u8], extensions: usize) {
-    let (header, rest) = etherparse::Ipv6Header::from_slice(packet).unwrap();
-    assert_eq!(usize::from(header.payload_length), rest.len());
-    let (chain, protocol, payload) = etherparse::Ipv6ExtensionsSlice::from_slice(header.next_header, rest).unwrap();
-    assert_eq!(chain.into_iter().count(), extensions);
-    match protocol.0 {
-        TCP => {
-            let (tcp, data) = etherparse::TcpHeader::from_slice(payload).unwrap();
-            assert_eq!(tcp.checksum, tcp.calc_checksum_ipv6(&header, data).unwrap());
-        }
-        UDP => {
-            let (udp, data) = etherparse::UdpHeader::from_slice(payload).unwrap();
-            assert_eq!(udp.checksum, udp.calc_checksum_ipv6(&header, data).unwrap());
-        }
-        ICMPV6 => {
-            let (icmp, data) = etherparse::Icmpv6Header::from_slice(payload).unwrap();
-            let sum = icmp.icmp_type.calc_checksum(header.source, header.destination, data).unwrap();
-            assert_eq!(icmp.checksum, sum);
-        }
-        other => panic!("protocol {other}"),
-    }
+    assert_eq!(Some(transport), headers.transport);
 }
 
 #[test]
-fn etherparse_accepts_ipv6_packets() {
+fn etherparse_accepts_packets_of_both_families() {
     let extensions = vec![
         Extension::HopByHop(vec![]),
         Extension::Destination(vec![1, 4, 0, 0, 0, 0, 1, 0]),
@@ -65,13 +35,18 @@ fn etherparse_accepts_ipv6_packets() {
         Extension::ATOMIC,
         Extension::Authentication(vec![7; 20]),
     ];
-    for extensions in [vec![], extensions] {
-        let count = extensions.len();
-        let ip = Ip { extensions, ..Ip::between("::1", "2001:db8::1") };
-        for packet in [ip.udp((53, 53), b"six"), ip.tcp((1, 2), 3, SYN, b"odd"), ip.ping(2, b"ping")] {
-            check_ipv6(&packet, count);
+    let ipv6 = Ip::between("::1", "2001:db8::1");
+    for ip in [
+        Ip { options: vec![7, 4, 4, 0, 1], ..Ip::between("10.0.0.1", "10.0.0.2") },
+        Ip { extensions, ..ipv6.clone() },
+        ipv6,
+    ] {
+        for packet in [ip.udp((53, 53), b"data"), ip.tcp((1, 2), 3, SYN, b"odd"), ip.ping(4, b"ping")] {
+            check(&packet, ip.extensions.len());
         }
     }
+    let options = Ip { options: vec![7, 4, 4, 0, 1], ..Ip::between("10.0.0.1", "10.0.0.2") };
+    assert_eq!(options.packet(UDP, b"")[0], 0x47, "five bytes of options take eight");
 }
 
 #[test]
