@@ -62,7 +62,7 @@ pub struct Options {
     pub rules: Vec<String>,
     /// The capture files, in order.
     pub captures: Vec<PathBuf>,
-    /// Whether to compare the tables with the [model](traffic_model::model).
+    /// Whether to compare the tables with the [model].
     pub check: bool,
 }
 
