@@ -19,5 +19,4 @@ mod options;
 #[cfg(not(test))]
 #[rustfmt::skip]
 #[expect(dead_code, non_camel_case_types, non_upper_case_globals, unsafe_op_in_unsafe_fn)]
-#[allow(clippy::all, reason = "the lints that generated code triggers depend on clippy's version")]
 mod bindings;

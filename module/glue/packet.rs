@@ -165,8 +165,8 @@ impl<'a> SkBuff<'a> {
     fn inner_transport(&self) -> usize {
         // SAFETY: By the type invariants the pointer is valid, and the fields do not change.
         let headers = unsafe { &(*self.skb.as_ptr()).__bindgen_anon_4.headers };
-        // SAFETY: The union is a `struct_group` of the C side. Its variants have the same fields, so
-        // each is valid.
+        // SAFETY: The union is a `struct_group` of the C side. Its variants have the same fields,
+        // so each is valid.
         let headers = unsafe { headers.as_ref() };
         let from_head = headers.inner_transport_header;
         usize::from(from_head).saturating_sub(self.data().addr().saturating_sub(self.head().addr()))

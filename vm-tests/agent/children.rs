@@ -1,6 +1,6 @@
-// SPDX-License-Identifier: GPL-2.0
-//! Child processes of process 1. It is the parent of every orphan too, so one thread waits for any child
-//! there is, and whoever started one asks that thread's notes for the exit status.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Child processes of process 1. Orphans become its children too, so one thread reaps all children.
+//! It records the exit statuses of those that were started here.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
@@ -9,55 +9,56 @@ use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::process::Stdio;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::{setup, sys};
 
-/// The children that were started here and not yet asked for; `Some` is the exit status.
+/// The children that were started here, by process id. `Some` is the exit status.
 type Statuses = HashMap<u32, Option<i32>>;
 
-/// The processes of this guest.
+/// Starts child processes and reaps them.
 #[derive(Clone)]
 pub struct Children {
-    notes: Arc<(Mutex<Statuses>, Condvar)>,
+    statuses: Arc<(Mutex<Statuses>, Condvar)>,
 }
 
-/// A running shell command. Its output goes to files that have no name any more, not to pipes: a daemon that
-/// it leaves behind can keep them open without anybody waiting for it.
+/// A running shell command. Its output goes to deleted files, not to pipes: a pipe stays open as
+/// long as a daemon that the command has started.
 pub struct Child {
     pid: u32,
     stdout: File,
     stderr: File,
 }
 
-/// What a command left.
+/// The result of a command.
 pub struct Outcome {
-    /// As in a shell: the exit code, or 128 + the signal. `None`: it did not end in time and was killed.
+    /// The exit code, or 128 + the number of the signal. `None`: it did not end in time and was
+    /// killed.
     pub status: Option<i32>,
     pub stdout: Vec<u8>,
     pub stderr: Vec<u8>,
 }
 
 impl Children {
-    /// Starts the thread that reaps.
+    /// Starts the thread that reaps children.
     pub fn reap() -> io::Result<Self> {
-        let notes = Arc::new((Mutex::new(Statuses::new()), Condvar::new()));
-        let children = Self { notes: Arc::clone(&notes) };
+        let shared = Arc::new((Mutex::new(Statuses::new()), Condvar::new()));
+        let children = Self { statuses: Arc::clone(&shared) };
         std::thread::Builder::new().name("reaper".into()).spawn(move || {
-            let (statuses, changed) = &*notes;
+            let (statuses, changed) = &*shared;
             loop {
                 let ended = sys::wait_any();
                 let mut statuses = statuses.lock().unwrap_or_else(PoisonError::into_inner);
                 match ended {
                     Some((pid, status)) => {
-                        // Nobody asks for an orphan's status.
-                        if let Some(note) = statuses.get_mut(&pid) {
-                            *note = Some(status);
+                        // The status of an orphan is discarded.
+                        if let Some(entry) = statuses.get_mut(&pid) {
+                            *entry = Some(status);
                             changed.notify_all();
                         }
                     }
-                    // No child at all: wait until one is started. The time limit is for grandchildren that
-                    // become orphans meanwhile, which nobody announces.
+                    // There is no child: wait until one is started, or until a grandchild may have
+                    // become an orphan.
                     None => {
                         let idle = |statuses: &mut Statuses| statuses.values().all(Option::is_some);
                         drop(changed.wait_timeout_while(statuses, Duration::from_secs(1), idle));
@@ -70,13 +71,12 @@ impl Children {
 
     /// Starts `/bin/sh -c line` in a process group of its own.
     pub fn start(&self, line: &str) -> io::Result<Child> {
-        let (stdout, stderr) = (nameless_file("stdout")?, nameless_file("stderr")?);
+        let (stdout, stderr) = (deleted_file("stdout")?, deleted_file("stderr")?);
         let mut command = setup::shell(line);
         command.process_group(0).stdin(Stdio::null());
         command.stdout(stdout.try_clone()?).stderr(stderr.try_clone()?);
-        // The lock is held across the start: the reaper may see the child's end before its id is known here,
-        // and must then wait until it is.
-        let (statuses, changed) = &*self.notes;
+        // The lock is held until the id is recorded: the child may end before.
+        let (statuses, changed) = &*self.statuses;
         let mut statuses = statuses.lock().unwrap_or_else(PoisonError::into_inner);
         let pid = command.spawn()?.id();
         statuses.insert(pid, None);
@@ -84,48 +84,45 @@ impl Children {
         Ok(Child { pid, stdout, stderr })
     }
 
-    /// Waits for the end of a child, at most for `patience`, then kills its process group.
-    pub fn finish(&self, child: &Child, patience: Duration) -> io::Result<Outcome> {
-        let status = self.status(child.pid, patience);
+    /// Waits for the end of a child. After the timeout it kills the child's process group.
+    pub fn finish(&self, child: &Child, timeout: Duration) -> io::Result<Outcome> {
+        let status = self.status(child.pid, timeout);
         if status.is_none() {
             sys::kill_group(child.pid);
-            // Killed, so it ends now; the note must not stay behind.
+            // Removes the entry of the killed child.
             self.status(child.pid, Duration::from_secs(10));
         }
-        Ok(Outcome { status, stdout: whole(&child.stdout)?, stderr: whole(&child.stderr)? })
+        Ok(Outcome { status, stdout: read_all(&child.stdout)?, stderr: read_all(&child.stderr)? })
     }
 
-    fn status(&self, pid: u32, patience: Duration) -> Option<i32> {
-        let deadline = Instant::now() + patience;
-        let (statuses, changed) = &*self.notes;
-        let mut statuses = statuses.lock().unwrap_or_else(PoisonError::into_inner);
-        loop {
-            if let Some(Some(status)) = statuses.get(&pid).copied() {
-                statuses.remove(&pid);
-                return Some(status);
-            }
-            let left = deadline.checked_duration_since(Instant::now())?;
-            statuses = changed.wait_timeout(statuses, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
+    fn status(&self, pid: u32, timeout: Duration) -> Option<i32> {
+        let (statuses, changed) = &*self.statuses;
+        let statuses = statuses.lock().unwrap_or_else(PoisonError::into_inner);
+        let running = |statuses: &mut Statuses| !matches!(statuses.get(&pid), Some(Some(_)));
+        let waited = changed.wait_timeout_while(statuses, timeout, running);
+        let mut statuses = waited.unwrap_or_else(PoisonError::into_inner).0;
+        let status = statuses.get(&pid).copied().flatten()?;
+        statuses.remove(&pid);
+        Some(status)
     }
 }
 
 impl Child {
-    /// The process id, which is also the id of its group.
+    /// The process id and process group id.
     pub fn pid(&self) -> u32 {
         self.pid
     }
 }
 
-fn nameless_file(what: &str) -> io::Result<File> {
+fn deleted_file(what: &str) -> io::Result<File> {
     let path = format!("/tmp/.agent-{what}");
     let file = OpenOptions::new().read(true).append(true).create_new(true).open(&path)?;
     fs::remove_file(path)?;
     Ok(file)
 }
 
-/// Everything in a file, whatever its position.
-fn whole(file: &File) -> io::Result<Vec<u8>> {
+/// Reads a whole file, independent of its position.
+fn read_all(file: &File) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?];
     file.read_exact_at(&mut bytes, 0)?;
     Ok(bytes)

@@ -1,16 +1,15 @@
-// SPDX-License-Identifier: GPL-2.0
-//! The guest's init process: makes a machine out of the bare initramfs, then does what the host asks for
-//! over a virtio-serial port (see `proto.rs` for the form of a message, [`serve::answer`] for the words).
+// SPDX-License-Identifier: GPL-2.0-only
+//! The guest's init process: it sets up the system, then serves the host's requests over a
+//! virtio-serial port (`proto.rs` has the format of messages, `serve.rs` the requests).
 //!
-//! It uses std alone and is linked statically, so that it depends on nothing in the guest. As process 1 it
-//! must never end: the kernel panics when it does, QEMU exits, and the host learns of it at once. That is
-//! exactly what is wanted when it fails, so errors end it.
+//! It uses std alone and is linked statically, so it depends on no file in the guest. When process
+//! 1 ends, the kernel panics, QEMU exits, and the host notices at once. So errors end it.
 //!
-//! Started again inside the guest, as `/init TOOL ARGUMENTS`, it is one of the [`tools`] that tests need there and
-//! that no package has.
+//! As `/init TOOL ARGUMENTS` it runs one of the [`tools`] for tests.
 
 mod children;
 mod netdev;
+mod poll;
 mod proto;
 mod serve;
 mod setup;
@@ -20,34 +19,34 @@ mod tools;
 use std::process::Command;
 
 fn main() {
-    // The kernel hands the words of its command line that it does not know to its init process.
+    // The kernel passes unknown words of its command line to init.
     let words: Vec<String> = if std::process::id() == 1 { Vec::new() } else { std::env::args().skip(1).collect() };
-    let done = if words.is_empty() { work() } else { tools::run(&words) };
+    let done = if words.is_empty() { init() } else { tools::run(&words) };
     if let Err(error) = done {
         eprintln!("agent: {error}");
         std::process::exit(1);
     }
 }
 
-fn work() -> Result<(), String> {
-    // Only init may mount and power off; a developer who starts it by hand should not lose a machine.
+fn init() -> Result<(), String> {
+    // Mounting and powering off would harm a host.
     if std::process::id() != 1 {
-        return Err("this program is the init process of a test guest and does nothing elsewhere".into());
+        return Err("this program is the init process of a test guest".into());
     }
-    let machine = setup::boot()?;
+    let system = setup::boot()?;
     if setup::wants_shell()? {
-        // The shell gets the console as its controlling terminal, so that Ctrl-C and job control work.
+        // With the console as its controlling terminal, Ctrl-C and job control work in the shell.
         let status = Command::new("/bin/sh").args(["-c", "exec setsid cttyhack sh -l"]).status();
         if let Err(error) = status {
-            eprintln!("agent: no shell: {error}");
+            eprintln!("agent: cannot start a shell: {error}");
         }
     } else {
-        serve::serve(&machine)?;
+        serve::serve(&system)?;
     }
     Err(format!("cannot power off: {}", sys::power_off()))
 }
 
-/// Adds what was tried to an error, for people who read the console.
-fn failed<T, E: std::fmt::Display>(what: &str, result: Result<T, E>) -> Result<T, String> {
+/// Adds the subject to an error.
+fn context<T, E: std::fmt::Display>(what: &str, result: Result<T, E>) -> Result<T, String> {
     result.map_err(|error| format!("{what}: {error}"))
 }

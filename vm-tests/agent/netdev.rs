@@ -1,48 +1,47 @@
-// SPDX-License-Identifier: GPL-2.0
-//! What arrived at a network port, and when all of it has been dealt with.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Counts the frames that a network port has received, and waits until the kernel has processed
+//! them.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::{failed, sys};
+use crate::poll::poll;
+use crate::{context, sys};
 
 /// An interface's receive counters, as in /proc/net/dev.
 #[derive(Clone, Copy, Default, PartialEq)]
 pub struct Received {
-    /// Frames that the driver took from the device, the ones it then refused included.
+    /// Frames that the driver took from the device, including those that it refused.
     pub packets: u64,
     /// Frames whose length the driver refused (shorter than an Ethernet header).
     pub length_errors: u64,
 }
 
-/// Waits until the interface has received `want` frames since boot, at most for `patience`.
-///
-/// The kernel tells nobody when a counter moves, so this has to look again and again.
-pub fn await_received(netns: &str, device: &str, want: u64, patience: Duration) -> Result<Received, String> {
-    let deadline = Instant::now() + patience;
-    loop {
-        let now = received(netns, device)?;
-        if now.packets >= want || Instant::now() >= deadline {
-            return Ok(now);
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
+/// Waits until the interface has received `want` frames since boot or the time is over.
+pub fn await_received(netns: &str, device: &str, want: u64, timeout: Duration) -> Result<Received, String> {
+    let mut now = Received::default();
+    // The kernel has no event for counters.
+    poll(timeout, Duration::from_millis(1), || {
+        now = received(netns, device)?;
+        Ok::<_, String>((now.packets >= want).then_some(()))
+    })?;
+    Ok(now)
 }
 
 fn received(netns: &str, device: &str) -> Result<Received, String> {
     if netns.is_empty() {
-        return parse(&failed("/proc/net/dev", fs::read_to_string("/proc/net/dev"))?, device);
+        return parse(&context("/proc/net/dev", fs::read_to_string("/proc/net/dev"))?, device);
     }
     let path = format!("/run/netns/{netns}");
-    let namespace = failed(&path, File::open(&path))?;
-    // A thread can change its own namespace alone, and there is no way back worth the trouble.
+    let namespace = context(&path, File::open(&path))?;
+    // Only a thread that ends afterwards changes its namespace.
     let table = std::thread::spawn(move || {
         sys::enter_netns(&namespace)?;
         fs::read_to_string("/proc/thread-self/net/dev")
     });
     let table = table.join().map_err(|_| "the namespace thread panicked")?;
-    parse(&failed(&path, table)?, device)
+    parse(&context(&path, table)?, device)
 }
 
 fn parse(table: &str, device: &str) -> Result<Received, String> {
@@ -51,7 +50,8 @@ fn parse(table: &str, device: &str) -> Result<Received, String> {
         (name.trim() == device).then_some(numbers)
     });
     let line = line.ok_or_else(|| format!("no interface {device}"))?;
-    // bytes packets errs drop fifo frame ...; "frame" sums the length, overrun, CRC and alignment errors.
+    // bytes packets errs drop fifo frame ...; "frame" is the sum of length, overrun, CRC and
+    // alignment errors.
     let column = |n: usize| line.split_whitespace().nth(n).and_then(|word| word.parse().ok());
     match (column(1), column(5)) {
         (Some(packets), Some(length_errors)) => Ok(Received { packets, length_errors }),
@@ -59,13 +59,13 @@ fn parse(table: &str, device: &str) -> Result<Received, String> {
     }
 }
 
-/// An EtherType for local experiments (IEEE 802): nothing else in the guest speaks it.
+/// An EtherType for local experiments (IEEE 802), which nothing else in the guest uses.
 const ETHERTYPE: u16 = 0x88b5;
-/// How often a probe goes round each CPU. See [`Settler::settle`].
+/// How often a probe is sent on each CPU. See [`Settler::settle`].
 const ROUNDS: u32 = 3;
-const PATIENCE: Duration = Duration::from_secs(30);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Knows when the kernel is done with every frame that a port has already counted.
+/// Waits until the kernel has processed every frame that a port has counted.
 pub struct Settler {
     loopback: File,
     cpus: usize,
@@ -73,42 +73,44 @@ pub struct Settler {
 
 impl Settler {
     pub fn new(cpus: usize) -> Result<Self, String> {
-        let index = failed("lo", fs::read_to_string("/sys/class/net/lo/ifindex"))?;
-        let index = failed("lo", index.trim().parse())?;
-        let loopback = failed("packet socket", sys::packet_socket(index, ETHERTYPE))?;
+        let index = context("lo", fs::read_to_string("/sys/class/net/lo/ifindex"))?;
+        let index = context("lo", index.trim().parse())?;
+        let loopback = context("packet socket", sys::packet_socket(index, ETHERTYPE))?;
         Ok(Self { loopback, cpus })
     }
 
-    /// Returns when each frame that a port had counted before the call has been through the whole receive path.
+    /// Returns when each frame that a port had counted before the call has passed the whole receive
+    /// path.
     ///
-    /// A driver counts a frame in its NAPI poll, when the frame can still be in one of three places:
+    /// A driver counts a frame in its NAPI poll. The frame can then be in one of three places:
     ///
-    /// 1. on its way up, in the softirq that is running. The poll runs with bottom halves off, so once another
-    ///    thread runs on that CPU, that softirq is over.
-    /// 2. held back by GRO, if the poll used its whole budget. Then the NAPI stays on its CPU's poll list, and
-    ///    the next poll finds an empty ring, completes, and flushes GRO up the stack.
+    /// 1. in the softirq that is running. The poll runs with bottom halves disabled, so when
+    ///    another thread runs on that CPU, the softirq has ended.
+    /// 2. held by GRO, if the poll used its whole budget. Then the NAPI stays on its CPU's poll
+    ///    list. The next poll finds an empty ring, completes, and flushes GRO.
     /// 3. on the backlog of another CPU, where RPS (or a virtual device such as veth) has put it.
     ///
-    /// So a probe goes through the loopback interface on each CPU: sending it puts it at the end of that CPU's
-    /// backlog, and the backlog's own NAPI at the end of the poll list. When the probe is back, the frames that
-    /// were before it on the backlog are through, and the NAPIs that were before the backlog on the poll list
-    /// have been polled. The backlog may have been ahead of the driver's NAPI in the first round (it was busy
-    /// already); then it is behind it in the second. What that poll handed to other CPUs is behind them in the
-    /// third. The probe is no IP packet, and so leaves no trace in any counter that a test looks at.
+    /// So a probe is sent through the loopback interface on each CPU. Sending it puts it at the end
+    /// of that CPU's backlog, and the backlog's NAPI at the end of the poll list. When the probe
+    /// arrives, the kernel has processed the frames before it on the backlog and polled the NAPIs
+    /// before the backlog on the poll list. In the first round the backlog may precede the driver's
+    /// NAPI on the poll list (if it was busy already); in the second round it follows it. The third
+    /// round covers frames that this poll put on other CPUs' backlogs. The probe is not an IP
+    /// packet, so it changes no counter that a test reads.
     pub fn settle(&mut self) -> Result<(), String> {
         for _ in 0..ROUNDS {
             for cpu in 0..self.cpus {
-                failed("CPU affinity", sys::run_on(1 << cpu))?;
-                failed("loopback probe", self.probe())?;
+                context("CPU affinity", sys::run_on(1 << cpu))?;
+                context("loopback probe", self.probe())?;
             }
         }
-        failed("CPU affinity", sys::run_on(u64::MAX))
+        context("CPU affinity", sys::run_on(u64::MAX))
     }
 
     fn probe(&mut self) -> io::Result<()> {
         self.loopback.write_all(b"settle")?;
-        if sys::wait_for(&self.loopback, PATIENCE)? & sys::POLLIN == 0 {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, "the probe did not come back"));
+        if sys::wait_for(&self.loopback, PROBE_TIMEOUT)? & sys::POLLIN == 0 {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "the probe did not arrive"));
         }
         let mut probe = [0; 16];
         self.loopback.read(&mut probe).map(|_| ())

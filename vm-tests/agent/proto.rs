@@ -1,19 +1,19 @@
-// SPDX-License-Identifier: GPL-2.0
-//! How the host and the guest's agent talk: messages of byte strings over a virtio-serial port.
+// SPDX-License-Identifier: GPL-2.0-only
+//! The protocol between the host and the guest's agent: messages over a virtio-serial port.
 //!
-//! A message is a little-endian `u32` count of fields, then for each field its length as a little-endian
-//! `u32` and its bytes. The first field is a word that says what the message is; numbers travel as decimal
-//! text. Host and agent build from this one file.
+//! A message is the number of its fields as a little-endian `u32`, then for each field its length
+//! as a little-endian `u32` and its bytes. The first field is the kind of message. Numbers are
+//! decimal text. Harness and agent both compile this file.
 
 use std::io::{self, Read, Write};
 
-/// Upper bound of one message, so that a torn stream is an error and not an allocation of 4 GiB.
+/// The longest message, so that a broken stream is an error and not an allocation of 4 GiB.
 const MAX_MESSAGE: usize = 256 << 20;
 
-/// Writes one message. The whole message leaves in one `write`, which is one buffer on the port.
+/// Writes one message with one `write`, which is one buffer on the port.
 ///
 /// # Errors
-/// What the writer says; `InvalidInput` for a message that does not fit the format.
+/// The writer's errors. `InvalidInput` for a message that is too long for the format.
 pub fn write_message(to: &mut impl Write, fields: &[&[u8]]) -> io::Result<()> {
     let length = |n: usize| u32::try_from(n).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput));
     let mut message = length(fields.len())?.to_le_bytes().to_vec();
@@ -28,8 +28,8 @@ pub fn write_message(to: &mut impl Write, fields: &[&[u8]]) -> io::Result<()> {
 /// Reads one message.
 ///
 /// # Errors
-/// What the reader says: `UnexpectedEof` when the other end is gone. `InvalidData` for a length that no
-/// message has.
+/// The reader's errors: `UnexpectedEof` when the other end has closed. `InvalidData` for a message
+/// that is too long.
 pub fn read_message(from: &mut impl Read) -> io::Result<Vec<Vec<u8>>> {
     let mut left = MAX_MESSAGE;
     let count = read_length(from, &mut left)?;
@@ -44,7 +44,7 @@ pub fn read_message(from: &mut impl Read) -> io::Result<Vec<Vec<u8>>> {
     Ok(fields)
 }
 
-/// A `u32` that bounds what follows it, checked against what a message may still hold.
+/// Reads a length and checks it against the rest of the longest message.
 fn read_length(from: &mut impl Read, left: &mut usize) -> io::Result<usize> {
     let mut word = [0; 4];
     from.read_exact(&mut word)?;

@@ -1,11 +1,11 @@
-// SPDX-License-Identifier: GPL-2.0
-//! The host's requests, one after the other.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Serves the host's requests in order.
 //!
 //! | request | answer |
 //! | --- | --- |
-//! | `hello` | `ok` + what became of the module |
+//! | `hello` | `ok` module: `loaded`, `absent` or an error |
 //! | `run` milliseconds line | `exit` status stdout stderr, or `late` stdout stderr |
-//! | `start` line | `started` id |
+//! | `start` line | `ok` id |
 //! | `finish` id milliseconds | as `run` |
 //! | `read` path | `ok` bytes |
 //! | `write` path bytes | `ok` |
@@ -13,52 +13,51 @@
 //! | `settle` | `ok` |
 //! | `log` | `ok` text |
 //!
-//! A request that fails is answered with `error` text.
+//! The answer to a request that fails is `error` text.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::children::{Child, Children, Outcome};
 use crate::netdev::{self, Settler};
-use crate::setup::Machine;
-use crate::{failed, proto, sys};
+use crate::poll::poll;
+use crate::setup::System;
+use crate::{context, proto, sys};
 
-/// The virtio-serial port's name on the QEMU command line.
+/// The name of the virtio-serial port on QEMU's command line.
 const PORT: &str = "agent";
 const O_NONBLOCK: i32 = 0o4000;
 
 type Answer = Vec<Vec<u8>>;
 
-/// What requests work with.
 struct Server<'a> {
-    machine: &'a Machine,
+    system: &'a System,
     children: Children,
     running: HashMap<u32, Child>,
     settler: Settler,
 }
 
-/// Serves until the host hangs up.
-pub fn serve(machine: &Machine) -> Result<(), String> {
+/// Serves until the host closes the connection.
+pub fn serve(system: &System) -> Result<(), String> {
     let mut port = open_port()?;
     let mut server = Server {
-        machine,
-        children: failed("reaper", Children::reap())?,
+        system,
+        children: context("reaper", Children::reap())?,
         running: HashMap::new(),
-        settler: Settler::new(machine.cpus)?,
+        settler: Settler::new(system.cpus)?,
     };
     loop {
         let request = match proto::read_message(&mut port) {
-            // The host is gone: there is nobody left to be there for.
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
-            result => failed("agent port", result)?,
+            result => context("agent port", result)?,
         };
         let answer = server.answer(&request).unwrap_or_else(|error| vec![b"error".to_vec(), error.into_bytes()]);
         let fields: Vec<&[u8]> = answer.iter().map(Vec::as_slice).collect();
-        failed("agent port", proto::write_message(&mut port, &fields))?;
+        context("agent port", proto::write_message(&mut port, &fields))?;
     }
 }
 
@@ -66,43 +65,43 @@ impl Server<'_> {
     fn answer(&mut self, request: &[Vec<u8>]) -> Result<Answer, String> {
         let words: Vec<&[u8]> = request.iter().map(Vec::as_slice).collect();
         match words.as_slice() {
-            [b"hello"] => Ok(ok([self.machine.module.as_bytes()])),
-            [b"run", patience, line] => {
-                let child = failed("/bin/sh", self.children.start(text(line)?))?;
-                self.finish(&child, millis(patience)?)
+            [b"hello"] => Ok(ok([self.system.module.as_bytes()])),
+            [b"run", timeout, line] => {
+                let child = context("/bin/sh", self.children.start(text(line)?))?;
+                self.finish(&child, millis(timeout)?)
             }
             [b"start", line] => {
-                let child = failed("/bin/sh", self.children.start(text(line)?))?;
+                let child = context("/bin/sh", self.children.start(text(line)?))?;
                 let pid = child.pid();
                 self.running.insert(pid, child);
-                Ok(vec![b"started".to_vec(), pid.to_string().into_bytes()])
+                Ok(ok([pid.to_string().as_bytes()]))
             }
-            [b"finish", pid, patience] => {
+            [b"finish", pid, timeout] => {
                 let child = self.running.remove(&number(pid)?).ok_or("no such command was started")?;
-                self.finish(&child, millis(patience)?)
+                self.finish(&child, millis(timeout)?)
             }
             [b"read", path] => {
                 let path = text(path)?;
-                Ok(ok([failed(path, fs::read(path))?.as_slice()]))
+                Ok(ok([context(path, fs::read(path))?.as_slice()]))
             }
             [b"write", path, bytes] => {
                 let path = text(path)?;
-                failed(path, fs::write(path, bytes))?;
+                context(path, fs::write(path, bytes))?;
                 Ok(ok([]))
             }
-            [b"received", netns, device, want, patience] => {
-                let (want, patience) = (number(want)?, millis(patience)?);
-                let received = netdev::await_received(text(netns)?, text(device)?, want, patience)?;
+            [b"received", netns, device, want, timeout] => {
+                let (want, timeout) = (number(want)?, millis(timeout)?);
+                let received = netdev::await_received(text(netns)?, text(device)?, want, timeout)?;
                 Ok(ok([received.packets.to_string().as_bytes(), received.length_errors.to_string().as_bytes()]))
             }
             [b"settle"] => self.settler.settle().map(|()| ok([])),
-            [b"log"] => Ok(ok([failed("/dev/kmsg", kernel_log())?.as_slice()])),
-            _ => Err("the agent does not know this request; is the guest's image older than the tests?".into()),
+            [b"log"] => Ok(ok([context("/dev/kmsg", kernel_log())?.as_slice()])),
+            _ => Err("unknown request: the initramfs may be older than the tests".into()),
         }
     }
 
-    fn finish(&self, child: &Child, patience: Duration) -> Result<Answer, String> {
-        let Outcome { status, stdout, stderr } = failed("command", self.children.finish(child, patience))?;
+    fn finish(&self, child: &Child, timeout: Duration) -> Result<Answer, String> {
+        let Outcome { status, stdout, stderr } = context("command", self.children.finish(child, timeout))?;
         Ok(match status {
             Some(status) => vec![b"exit".to_vec(), status.to_string().into_bytes(), stdout, stderr],
             None => vec![b"late".to_vec(), stdout, stderr],
@@ -119,28 +118,26 @@ fn text(bytes: &[u8]) -> Result<&str, String> {
 }
 
 fn number<N: std::str::FromStr<Err: std::fmt::Display>>(bytes: &[u8]) -> Result<N, String> {
-    failed("number", text(bytes)?.parse())
+    context("number", text(bytes)?.parse())
 }
 
 fn millis(bytes: &[u8]) -> Result<Duration, String> {
     number(bytes).map(Duration::from_millis)
 }
 
-/// Opens the port, once the host's end is there. Until the kernel has heard of the host, reading gives an end
-/// of file just like a host that has hung up. There is no event that announces it, so this looks repeatedly.
+/// Opens the port when the host has connected. Before, a read returns end of file, as after the
+/// host has closed the connection. There is no event for either.
 fn open_port() -> Result<File, String> {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while Instant::now() < deadline {
-        if let Some(path) = find_port() {
-            let port = failed("agent port", OpenOptions::new().read(true).write(true).open(path))?;
-            while failed("agent port", sys::wait_for(&port, Duration::ZERO))? & sys::POLLHUP != 0 {
-                std::thread::sleep(Duration::from_millis(1));
-            }
-            return Ok(port);
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    Err(format!("no virtio-serial port named {PORT}"))
+    let (timeout, interval) = (Duration::from_secs(60), Duration::from_millis(1));
+    let path = poll(timeout, interval, || Ok::<_, String>(find_port()))?;
+    let path = path.ok_or_else(|| format!("no virtio-serial port named {PORT}"))?;
+    let port = context("agent port", OpenOptions::new().read(true).write(true).open(path))?;
+    let connected = poll(timeout, interval, || {
+        let events = context("agent port", sys::wait_for(&port, Duration::ZERO))?;
+        Ok::<_, String>((events & sys::POLLHUP == 0).then_some(()))
+    })?;
+    connected.ok_or("the host does not connect to the agent port")?;
+    Ok(port)
 }
 
 fn find_port() -> Option<PathBuf> {
@@ -151,7 +148,8 @@ fn find_port() -> Option<PathBuf> {
     Some(PathBuf::from("/dev").join(port.file_name()))
 }
 
-/// The whole kernel log, a record a line: `<priority>[microseconds] text`.
+/// The kernel log, one record per line: `<priority>[microseconds] text`.
+/// Format of the records: <https://www.kernel.org/doc/Documentation/ABI/testing/dev-kmsg>.
 fn kernel_log() -> io::Result<Vec<u8>> {
     let mut log = OpenOptions::new().read(true).custom_flags(O_NONBLOCK).open("/dev/kmsg")?;
     let mut text = Vec::new();
@@ -162,7 +160,7 @@ fn kernel_log() -> io::Result<Vec<u8>> {
             Ok(length) => length,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(text),
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-                text.extend_from_slice(b"<4>[0] agent: BUG: the kernel log overran, records are lost\n");
+                text.extend_from_slice(b"<4>[0] agent: BUG: the kernel log overflowed, records are lost\n");
                 continue;
             }
             Err(error) => return Err(error),

@@ -1,5 +1,5 @@
-// SPDX-License-Identifier: GPL-2.0
-//! The system calls that std has no name for. This is the agent's only file with `unsafe` in it.
+// SPDX-License-Identifier: GPL-2.0-only
+//! System calls that std does not provide. This is the agent's only file with `unsafe` code.
 
 use std::ffi::{CString, c_char, c_int, c_long, c_uint, c_ulong, c_void};
 use std::fs::File;
@@ -76,7 +76,7 @@ struct LinkAddress {
     addr: [u8; 8],
 }
 
-/// A C function's -1 as the error that errno holds.
+/// Converts the result -1 of a C function to the error in errno.
 fn check(result: c_int) -> io::Result<c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
@@ -84,7 +84,8 @@ fn check(result: c_int) -> io::Result<c_int> {
 /// Mounts a pseudo file system of type `kind` on `target`.
 pub fn mount_pseudo(kind: &str, target: &str) -> io::Result<()> {
     let (kind, target) = (CString::new(kind)?, CString::new(target)?);
-    // SAFETY: all strings are NUL-terminated and outlive the call; these file systems take a null `data`.
+    // SAFETY: all strings are NUL-terminated and outlive the call; these file systems take a null
+    // `data`.
     check(unsafe { mount(kind.as_ptr(), target.as_ptr(), kind.as_ptr(), 0, std::ptr::null()) })?;
     Ok(())
 }
@@ -92,17 +93,18 @@ pub fn mount_pseudo(kind: &str, target: &str) -> io::Result<()> {
 /// Loads a kernel module.
 pub fn insert_module(module: &File, parameters: &str) -> io::Result<()> {
     let parameters = CString::new(parameters)?;
-    // SAFETY: finit_module takes a file descriptor, a NUL-terminated string and flags; both outlive the call.
+    // SAFETY: finit_module takes a file descriptor, a NUL-terminated string and flags; both outlive
+    // the call.
     let result = unsafe { syscall(SYS_FINIT_MODULE, module.as_raw_fd(), parameters.as_ptr(), 0 as c_int) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Waits for any child, and gives its id and its exit status as a shell would (128 + signal when killed).
-/// `None`: there is no child now.
+/// Waits for any child. Returns its id and its exit code, or 128 + the number of the signal that
+/// killed it. `None` when there is no child.
 pub fn wait_any() -> Option<(u32, i32)> {
     loop {
         let mut status = 0;
-        // SAFETY: `status` is a valid place for an int during the call.
+        // SAFETY: `status` is a valid int during the call.
         let pid = unsafe { waitpid(-1, &mut status, 0) };
         if let Ok(pid) = u32::try_from(pid) {
             let signal = status & 0x7f;
@@ -117,15 +119,15 @@ pub fn wait_any() -> Option<(u32, i32)> {
 /// Kills a whole process group.
 pub fn kill_group(leader: u32) {
     if let Ok(leader) = c_int::try_from(leader) {
-        // SAFETY: kill takes plain numbers. It can only fail because the group is gone, which is what is wanted.
+        // SAFETY: kill takes numbers. It fails only when the group has ended.
         unsafe { kill(-leader, SIGKILL) };
     }
 }
 
-/// Lets the calling thread run on the CPUs of `mask` alone (bit 0 is CPU 0).
+/// Restricts the calling thread to the CPUs of `mask` (bit 0 is CPU 0).
 pub fn run_on(mask: u64) -> io::Result<()> {
     let mask: c_ulong = mask;
-    // SAFETY: `mask` is a valid bit mask of the size that is given, during the call.
+    // SAFETY: `mask` is a valid bit mask of the given size during the call.
     check(unsafe { sched_setaffinity(0, size_of::<c_ulong>(), &mask) })?;
     Ok(())
 }
@@ -137,29 +139,29 @@ pub fn enter_netns(namespace: &File) -> io::Result<()> {
     Ok(())
 }
 
-/// Waits until `file` has something for us, or until `patience` is over; gives poll's `revents`.
-pub fn wait_for(file: &impl AsRawFd, patience: Duration) -> io::Result<i16> {
+/// Waits until `file` is readable or the time is over. Returns poll's `revents`.
+pub fn wait_for(file: &impl AsRawFd, timeout: Duration) -> io::Result<i16> {
     let mut fd = PollFd { fd: file.as_raw_fd(), events: POLLIN, revents: 0 };
-    let milliseconds = c_int::try_from(patience.as_millis()).unwrap_or(c_int::MAX);
+    let milliseconds = c_int::try_from(timeout.as_millis()).unwrap_or(c_int::MAX);
     // SAFETY: `fd` is one valid pollfd during the call.
     check(unsafe { poll(&mut fd, 1, milliseconds) })?;
     Ok(fd.revents)
 }
 
-/// A packet socket for one EtherType on one interface. Reading and writing are those of a file.
+/// A packet socket for one EtherType on one interface.
 pub fn packet_socket(ifindex: i32, ethertype: u16) -> io::Result<File> {
     link_socket(SOCK_DGRAM, ifindex, ethertype)
 }
 
-/// A packet socket that sends whole frames out of one interface, and receives nothing.
+/// A packet socket that sends whole frames out of one interface and receives none.
 pub fn frame_socket(ifindex: i32) -> io::Result<File> {
     link_socket(SOCK_RAW, ifindex, 0)
 }
 
 fn link_socket(kind: c_int, ifindex: i32, ethertype: u16) -> io::Result<File> {
-    // SAFETY: socket takes plain numbers.
+    // SAFETY: socket takes numbers.
     let fd = check(unsafe { socket(AF_PACKET, kind | SOCK_CLOEXEC, 0) })?;
-    // SAFETY: the descriptor is new, open and nobody else's.
+    // SAFETY: the descriptor is new, open and not owned elsewhere.
     let socket = unsafe { File::from_raw_fd(fd) };
     let address = LinkAddress {
         family: AF_PACKET as u16,
@@ -170,30 +172,32 @@ fn link_socket(kind: c_int, ifindex: i32, ethertype: u16) -> io::Result<File> {
         halen: 6,
         addr: [0; 8],
     };
-    // SAFETY: `address` is a valid sockaddr_ll of the size that is given, during the call.
+    // SAFETY: `address` is a valid sockaddr_ll of the given size during the call.
     check(unsafe { bind(fd, &address, size_of::<LinkAddress>() as u32) })?;
     Ok(socket)
 }
 
-/// Starts a process that reads byte by byte, straight into the first `room` bytes of a file in memory: what the
-/// kernel has given is there at once, whatever becomes of the process. Then it waits to be killed. `memory` must
-/// have that length, and the caller must be the only thread of its process.
+/// Starts a process that reads byte by byte into a shared mapping of the first `room` bytes of
+/// `memory`, so that the bytes survive the process. Then it waits to be killed. `memory` must have
+/// that length, and the caller must be the only thread of its process.
 pub fn start_reader(from: &File, memory: &File, room: usize) -> io::Result<u32> {
-    // SAFETY: a new mapping at an address of the kernel's choice touches no memory that is in use.
+    // SAFETY: a new mapping at an address that the kernel chooses does not overlap memory in use.
     let mapped = unsafe { mmap(std::ptr::null_mut(), room, PROT_READ_WRITE, MAP_SHARED, memory.as_raw_fd(), 0) };
     // MAP_FAILED is -1.
     if mapped.addr() == usize::MAX {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: no other thread can hold a lock that the new process will miss.
+    // SAFETY: there is no other thread, so no lock stays locked in the new process.
     let pid = check(unsafe { fork() })?;
     if pid != 0 {
-        // SAFETY: the mapping is ours, has `room` bytes, and nothing refers to it. The new process has its own.
+        // SAFETY: the mapping is ours, has `room` bytes, and nothing refers to it. The new process
+        // has its own.
         check(unsafe { munmap(mapped, room) })?;
         return Ok(pid.unsigned_abs());
     }
     for at in 0..room {
-        // SAFETY: the mapping has `room` bytes, nothing refers to them, and it stays as long as this process.
+        // SAFETY: the mapping has `room` bytes, nothing refers to them, and it stays as long as
+        // this process.
         if unsafe { read(from.as_raw_fd(), mapped.byte_add(at), 1) } <= 0 {
             break;
         }
@@ -204,9 +208,9 @@ pub fn start_reader(from: &File, memory: &File, room: usize) -> io::Result<u32> 
     }
 }
 
-/// Lets everybody else have the CPU first.
-pub fn stand_back() {
-    // SAFETY: nice takes a number. (What it returns says little: -1 is a priority too.)
+/// Gives the process the lowest priority.
+pub fn lower_priority() {
+    // SAFETY: nice takes a number. (The result -1 can be a priority as well as an error.)
     unsafe { nice(19) };
 }
 
@@ -214,14 +218,15 @@ pub fn stand_back() {
 pub fn kill_child(pid: u32) -> io::Result<()> {
     let pid = c_int::try_from(pid).map_err(io::Error::other)?;
     let mut status = 0;
-    // SAFETY: kill takes plain numbers; `status` is a valid place for an int during the call.
+    // SAFETY: kill takes numbers, and `status` is a valid int during the call.
     check(unsafe { kill(pid, SIGKILL) })?;
+    // SAFETY: as above.
     check(unsafe { waitpid(pid, &mut status, 0) })?;
     Ok(())
 }
 
-/// `read` to address 16, where no program has anything.
-pub fn read_to_nowhere(file: &File, count: usize) -> io::Result<usize> {
+/// `read` to address 16, which is never mapped.
+pub fn read_to_bad_address(file: &File, count: usize) -> io::Result<usize> {
     // SAFETY: the kernel checks the address before it writes; the first page is never mapped.
     length(unsafe { read(file.as_raw_fd(), std::ptr::without_provenance_mut(16), count) })
 }
@@ -231,7 +236,7 @@ pub fn pipe() -> io::Result<(File, File)> {
     let mut fds = [0; 2];
     // SAFETY: `fds` has room for two descriptors during the call.
     check(unsafe { pipe2(fds.as_mut_ptr(), SOCK_CLOEXEC) })?;
-    // SAFETY: the descriptors are new, open and nobody else's.
+    // SAFETY: the descriptors are new, open and not owned elsewhere.
     Ok(unsafe { (File::from_raw_fd(fds[0]), File::from_raw_fd(fds[1])) })
 }
 
@@ -248,12 +253,12 @@ pub fn splice_to(from: &File, pipe: &impl AsRawFd, count: usize) -> io::Result<u
     length(unsafe { splice(from.as_raw_fd(), null(), pipe.as_raw_fd(), null(), count, 0) })
 }
 
-/// A C function's byte count, or -1 as the error that errno holds.
+/// Converts the byte count of a C function, or -1 to the error in errno.
 fn length(result: isize) -> io::Result<usize> {
     usize::try_from(result).map_err(|_| io::Error::last_os_error())
 }
 
-/// Switches the machine off.
+/// Powers the system off.
 pub fn power_off() -> io::Error {
     // SAFETY: reboot takes a number; it returns only when it failed.
     unsafe { reboot(RB_POWER_OFF) };

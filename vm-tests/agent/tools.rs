@@ -1,5 +1,5 @@
-// SPDX-License-Identifier: GPL-2.0
-//! What tests need inside the guest and no package has: `/init TOOL ARGUMENTS`.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Tools for tests inside the guest: `/init TOOL ARGUMENTS`.
 
 mod files;
 mod kill;
@@ -7,14 +7,14 @@ mod play;
 mod reader;
 mod rows;
 
-/// Runs one of them.
+/// Runs a tool.
 pub fn run(words: &[String]) -> Result<(), String> {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["play", device, script] => play::play(device, script),
-        ["read", path, habit, stop, cpu] => reader::read(path, habit, stop, cpu),
+        ["read", path, pattern, stop, cpu] => reader::read(path, pattern, stop, cpu),
         ["sum", path] => rows::sum(path),
         ["file", path, steps @ ..] => files::steps(path, steps),
-        _ => Err(format!("no such tool: {}", words.join(" "))),
+        _ => Err(format!("unknown tool: {}", words.join(" "))),
     }
 }

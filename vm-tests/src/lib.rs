@@ -1,21 +1,297 @@
-// SPDX-License-Identifier: GPL-2.0
-//! A box behind a mirror port, in QEMU: frames go in at its network port, text comes out of its `/proc`.
+// SPDX-License-Identifier: GPL-2.0-only
+//! The tests that run in QEMU, and what they share.
 //!
-//! * [`capture`] reads capture files, [`frames`] makes frames.
-//! * [`guest`] runs the machine that [`artifacts`] names, and moves the frames into it without losing one.
-//! * [`model`] computes what `/proc` must say about frames, with a parser that is not the kernel module's.
-//! * [`machine`] runs a whole computer from its own disk, and types at its terminal.
-//! * [`log`] decides whether a guest's kernel log is clean.
-//! * [`replay`] and [`shell`] are what `cargo xtask` offers to people.
+//! * `tests/guest` runs in guests with a kernel with debug options.
+//! * `tests/fast` runs in guests with a kernel without debug options: it sends too many packets for
+//!   the other kernel.
+//! * `tests/deploy` runs in the Debian VM.
+//!
+//! They need the feature `qemu` and images; `cargo xtask vm-test` builds the images and runs the
+//! tests.
 
-pub mod accel;
-pub mod artifacts;
-pub mod capture;
-mod door;
-pub mod frames;
-pub mod guest;
-pub mod log;
-pub mod machine;
-pub mod model;
-pub mod replay;
-pub mod shell;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use traffic_model::frames::{Ip, mirrored};
+use traffic_model::model::{Expected, File, Rule};
+use vm_harness::artifacts::Artifacts;
+use vm_harness::guest::{Config, Guest, mac_of_port};
+use vm_harness::replay::{Backend, TABLES};
+
+pub mod pktgen;
+
+/// Both back ends of iptables.
+pub const BACKENDS: [Backend; 2] = [Backend::Nft, Backend::Legacy];
+
+/// Boots a guest, runs a test in it, and checks the kernel log and memory leaks.
+///
+/// # Panics
+/// When the test or a check fails.
+pub fn in_guest(test: impl FnOnce(&mut Guest) -> Result<()>) {
+    let mut guest = boot();
+    unwrap(test(&mut guest).and_then(|()| guest.finish()));
+}
+
+/// As [`in_guest`] without the check for memory leaks, which takes several seconds: for tests that
+/// hardly use the module.
+///
+/// # Panics
+/// When the test or the check fails.
+pub fn in_guest_briefly(test: impl FnOnce(&mut Guest) -> Result<()>) {
+    let mut guest = boot();
+    unwrap(test(&mut guest).and_then(|()| guest.check_log()));
+}
+
+/// As [`in_guest`], with a clock that jumps when the guest is idle.
+///
+/// # Panics
+/// When the test or a check fails.
+pub fn in_virtual_time(test: impl FnOnce(&mut Guest) -> Result<()>) {
+    let config = Artifacts::from_environment().map(Config::with_virtual_clock);
+    let mut guest = unwrap(config.and_then(|config| Guest::boot(&config)));
+    unwrap(test(&mut guest).and_then(|()| guest.finish()));
+}
+
+/// Boots a guest.
+///
+/// # Panics
+/// When it does not boot.
+pub fn boot() -> Guest {
+    let config = Artifacts::from_environment().map(Config::new);
+    unwrap(config.and_then(|config| Guest::boot(&config)))
+}
+
+/// Panics with the whole chain of an error.
+///
+/// # Panics
+/// On an error.
+pub fn unwrap<T>(result: Result<T>) -> T {
+    result.unwrap_or_else(|error| panic!("{error:#}"))
+}
+
+/// Runs the patched iptables, which must succeed.
+///
+/// # Errors
+/// When it fails.
+pub fn iptables(guest: &mut Guest, backend: Backend, rule: &str) -> Result<String> {
+    guest.must(&backend.command(rule))
+}
+
+/// As [`iptables`], with both back ends. `{backend}` in the rule stands for the back end's name.
+///
+/// # Errors
+/// When it fails.
+pub fn iptables_both(guest: &mut Guest, rule: &str) -> Result<()> {
+    BACKENDS
+        .into_iter()
+        .try_for_each(|backend| iptables(guest, backend, &rule.replace("{backend}", &backend.to_string())).map(drop))
+}
+
+/// The text of a file of a table.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn table(guest: &mut Guest, name: &str) -> Result<String> {
+    guest.read_text(&format!("{TABLES}/{name}"))
+}
+
+/// The names of the tables' files, one per line.
+///
+/// # Errors
+/// When the folder does not exist.
+pub fn table_files(guest: &mut Guest) -> Result<String> {
+    guest.must(&format!("ls {TABLES}"))
+}
+
+/// Counts frames with both back ends at once, each in its own table. `options` follow `--traffic`,
+/// without a name. Returns the text of the table.
+///
+/// # Errors
+/// When the two tables differ, or the guest fails.
+pub fn count<F: AsRef<[u8]>>(guest: &mut Guest, options: &str, frames: &[F]) -> Result<String> {
+    count_in(guest, File::Traffic, &format!("--traffic {options}"), frames)
+}
+
+/// As [`count`], in any file of a table.
+///
+/// # Errors
+/// As [`count`].
+pub fn count_in<F: AsRef<[u8]>>(guest: &mut Guest, file: File, options: &str, frames: &[F]) -> Result<String> {
+    iptables_both(guest, &format!("-A PROMISC -m traffic {options} --name {{backend}}"))?;
+    guest.open_port(0)?;
+    guest.send(0, frames)?;
+    let [nft, legacy] = BACKENDS.map(|backend| table(guest, &file.name(&backend.to_string())));
+    let (nft, legacy) = (nft?, legacy?);
+    ensure!(nft == legacy, "nft counts\n{nft}and legacy counts\n{legacy}");
+    Ok(nft)
+}
+
+/// Counts frames in a guest, as [`count`], and compares the table with a snapshot.
+#[macro_export]
+macro_rules! assert_counts {
+    ($snapshot:expr, $options:expr, $frames:expr) => {
+        $crate::in_guest(|guest| {
+            insta::assert_snapshot!($snapshot, $crate::count(guest, $options, $frames)?);
+            Ok(())
+        })
+    };
+}
+
+/// The model's counts for frames that arrive at port 0.
+pub fn expected<F: AsRef<[u8]>>(rule: &Rule, frames: &[F]) -> Expected {
+    Expected::of(rule, mac_of_port(0), frames)
+}
+
+/// A frame with a UDP packet of 100 bytes from 10.0.0.`host` to 192.0.2.1.
+pub fn frame(host: u8) -> Vec<u8> {
+    mirrored(&Ip::new([10, 0, 0, host], [192, 0, 2, 1]).udp((1, 2), &[7; 72]))
+}
+
+/// The row of 10.0.0.`host` after a number of its [`frame`]s.
+pub fn row_after(host: u8, frames: u64) -> String {
+    let bytes = frames * 100;
+    format!("10.0.0.{host}\t{bytes}\t0\t0\t0\t{bytes}\t0\t0\t0\n")
+}
+
+/// The table after a number of [`frame`]s of 10.0.0.1.
+pub fn text_after(frames: u64) -> String {
+    let row = if frames == 0 { String::new() } else { row_after(1, frames) };
+    File::Traffic.header().to_owned() + &row
+}
+
+/// The packet and byte counters of a chain's rules. `program` is `iptables` or `ip6tables`.
+///
+/// # Errors
+/// When iptables-save fails.
+pub fn counters(guest: &mut Guest, program: &str, backend: Backend, chain: &str) -> Result<Vec<(u64, u64)>> {
+    let saved = guest.must(&format!("/usr/local/sbin/{program}-{backend}-save -c -t filter"))?;
+    let rules = saved.lines().filter_map(|line| {
+        let (counters, rule) = line.strip_prefix('[')?.split_once("] -A ")?;
+        (rule.split(' ').next() == Some(chain)).then_some(counters)
+    });
+    rules
+        .map(|counters| {
+            let (packets, bytes) = counters.split_once(':').context("counters")?;
+            Ok((packets.parse()?, bytes.parse()?))
+        })
+        .collect()
+}
+
+/// Checks the packet and byte counters of a chain's rules in both back ends.
+///
+/// # Errors
+/// When they differ from `want`.
+pub fn check_counters(guest: &mut Guest, program: &str, chain: &str, want: &[(u64, u64)]) -> Result<()> {
+    for backend in BACKENDS {
+        let got = counters(guest, program, backend, chain)?;
+        ensure!(got == want, "{program}-{backend}: the counters of {chain} are {got:?} instead of {want:?}");
+    }
+    Ok(())
+}
+
+/// A text without the lines that begin with `#`: in saved rules they hold the time.
+pub fn without_comments(text: &str) -> String {
+    text.lines().filter(|line| !line.starts_with('#')).map(|line| format!("{line}\n")).collect()
+}
+
+/// The module's messages in the kernel log.
+///
+/// # Errors
+/// When the guest has ended.
+pub fn module_messages(guest: &mut Guest) -> Result<Vec<String>> {
+    let log = guest.kernel_log()?;
+    Ok(log.lines().filter_map(|line| line.split_once("xt_traffic: ")).map(|(_, text)| text.to_owned()).collect())
+}
+
+/// How many frames port `n` has dropped because they were for another host.
+///
+/// # Errors
+/// When `ip` fails.
+pub fn otherhost_dropped(guest: &mut Guest, n: usize) -> Result<u64> {
+    let text = guest.must(&format!("ip -j -s -s link show dev eth{n}"))?;
+    let links: serde_json::Value = serde_json::from_str(&text)?;
+    let counters = links.pointer("/0/stats64/rx").with_context(|| format!("no counters in {text}"))?;
+    // `ip` omits zeros.
+    Ok(counters["otherhost"].as_u64().unwrap_or(0))
+}
+
+/// Enables forwarding from port 0 to 10.8.0.2 at port 1. `address` is the address of port 0.
+///
+/// # Errors
+/// When the guest refuses it.
+pub fn enable_forwarding(guest: &mut Guest, address: &str) -> Result<()> {
+    guest.must("echo 1 >/proc/sys/net/ipv4/ip_forward")?;
+    guest.open_port(1)?;
+    guest.must("ip addr add 10.8.0.1/24 dev eth1 && ip neigh add 10.8.0.2 lladdr 02:02:02:02:02:02 dev eth1")?;
+    guest.must(&format!("ip addr add {address} dev eth0")).map(drop)
+}
+
+/// Runs `change` repeatedly while frames arrive at port 0; `frame` makes the frame with a number.
+/// Returns the number of frames.
+///
+/// # Errors
+/// When a change fails or a frame is lost.
+///
+/// # Panics
+/// When `frame` panics.
+pub fn under_traffic(
+    guest: &mut Guest,
+    frame: impl Fn(u64) -> Vec<u8> + Sync,
+    mut change: impl FnMut(&mut Guest) -> Result<()>,
+) -> Result<u64> {
+    const CHANGES: usize = 12;
+    /// Frames are sent in bursts with pauses: without pauses the guest's CPU has no time for the
+    /// changes.
+    const BURST: u64 = 16;
+    const PAUSE: Duration = Duration::from_millis(4);
+    let stop = AtomicBool::new(false);
+    let sender = guest.sender(0);
+    let flow = || -> Result<u64> {
+        let mut sent = 0;
+        while !stop.load(Ordering::Relaxed) {
+            (sent..sent + BURST).try_for_each(|number| sender.send(&frame(number)))?;
+            sent += BURST;
+            std::thread::sleep(PAUSE);
+        }
+        Ok(sent)
+    };
+    let sent = std::thread::scope(|scope| {
+        let flow = scope.spawn(flow);
+        let changed = (0..CHANGES).try_for_each(|_| change(guest));
+        stop.store(true, Ordering::Relaxed);
+        let sent = flow.join().expect("the sender does not panic");
+        changed.and(sent)
+    })?;
+    guest.await_frames(0)?;
+    Ok(sent)
+}
+
+/// The numbers in the row of a table that begins with `key`; empty if there is no such row.
+///
+/// # Errors
+/// When a cell is not a number.
+pub fn row(text: &str, key: &str) -> Result<Vec<u64>> {
+    let cells = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('\t'));
+    let Some(cells) = cells else { return Ok(Vec::new()) };
+    cells.split('\t').map(|cell| cell.parse().with_context(|| format!("not a number: {cell:?}"))).collect()
+}
+
+/// A number of `.stats`.
+///
+/// # Errors
+/// When it does not have the key.
+pub fn stat(guest: &mut Guest, key: &str) -> Result<u64> {
+    let text = table(guest, ".stats")?;
+    let value = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
+    Ok(value.with_context(|| format!("no {key} in\n{text}"))?.parse()?)
+}
+
+/// Opens a file and performs steps (`agent/tools/files.rs` lists them). Returns one line for each.
+///
+/// # Errors
+/// When the tool fails.
+pub fn file_steps(guest: &mut Guest, path: &str, steps: &[&str]) -> Result<Vec<String>> {
+    let output = guest.must(&format!("/init file {path} {}", steps.join(" ")))?;
+    Ok(output.lines().map(str::to_owned).collect())
+}

@@ -12,7 +12,7 @@ use crate::{
 };
 use proptest::{collection::vec, prelude::*, sample::select};
 use std::collections::{BTreeMap, BTreeSet};
-use vm_tests::frames::{ACK, FIN, RST, SYN};
+use traffic_model::frames::{ACK, FIN, RST, SYN};
 use xt_traffic_accounting::{
     accounting::{
         flows::Ticks,

@@ -11,7 +11,7 @@ use crate::{
     traffic::{accounting, cells, host, internal, packet_spec, scenario, sums, PacketSpec},
 };
 use proptest::prelude::*;
-use vm_tests::frames::Ip;
+use traffic_model::frames::Ip;
 use xt_traffic_accounting::{
     accounting::network::{Internal, Network},
     host::{Bytes, Heap},

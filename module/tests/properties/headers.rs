@@ -12,7 +12,7 @@ use crate::{
     traffic::{accounting, host, packet_spec, sums, PacketSpec},
 };
 use proptest::{collection::vec, option, prelude::*, sample::select};
-use vm_tests::frames::{Extension, Ip, Ipv4, ICMP, ICMPV6, MORE_FRAGMENTS, SYN, TCP, UDP};
+use traffic_model::frames::{Extension, Ip, ICMP, ICMPV6, SYN, TCP, UDP};
 use xt_traffic_accounting::accounting::network::Internal;
 
 /// The sums of bytes and connections after one packet. `linear` bytes after its IP header are in
@@ -96,15 +96,7 @@ fn check_fragments<A: Modelled>() {
         (0..4usize, offset, any::<bool>()),
         |(kind, offset, more)| {
             let (number, payload, _, (bytes, connection)) = transport::<A>(kind);
-            let packet = match ip::<A>() {
-                Ip::V4(ip) => {
-                    let fragment = offset | if more { MORE_FRAGMENTS } else { 0 };
-                    Ipv4 { fragment, ..ip }.packet(number, &payload)
-                }
-                Ip::V6(ip, _) => {
-                    ip.extended(&[Extension::Fragment(offset, more, 5)], number, &payload)
-                }
-            };
+            let packet = ip::<A>().fragment_at(offset, more, number, &payload);
             let starts = offset == 0 || kind == 3;
             assert_eq!(
                 columns::<A>(&packet, 0),
@@ -129,10 +121,11 @@ fn ipv4_options_are_skipped() {
         (0..4usize, vec(any::<u8>(), 0..=40), 0..80usize),
         |(kind, options, linear)| {
             let (number, payload, _, (bytes, connection)) = transport::<u32>(kind);
-            let Ip::V4(ip) = ip::<u32>() else {
-                unreachable!()
+            let ip = Ip {
+                options,
+                ..ip::<u32>()
             };
-            let packet = Ipv4 { options, ..ip }.packet(number, &payload);
+            let packet = ip.packet(number, &payload);
             assert_eq!(columns::<u32>(&packet, linear), (bytes, Some(connection)));
         },
     );
@@ -157,11 +150,13 @@ fn extension_headers_are_skipped() {
         (0..4usize, vec(extension(), 0..18), 0..200usize),
         |(kind, chain, linear)| {
             let (number, payload, _, (bytes, connection)) = transport::<u128>(kind);
-            let Ip::V6(ip, _) = ip::<u128>() else {
-                unreachable!()
+            let length = chain.len();
+            let ip = Ip {
+                extensions: chain,
+                ..ip::<u128>()
             };
-            let packet = ip.extended(&chain, number, &payload);
-            let expected = if chain.len() > 16 {
+            let packet = ip.packet(number, &payload);
+            let expected = if length > 16 {
                 (2, Some(3))
             } else {
                 (bytes, Some(connection))
@@ -182,13 +177,15 @@ fn a_truncated_chain_counts_by_its_last_whole_header() {
     );
     check(300, all, |(kind, chain, cut)| {
         let (number, payload, size, (bytes, connection)) = transport::<u128>(kind);
-        let Ip::V6(ip, _) = ip::<u128>() else {
-            unreachable!()
-        };
         let extensions: usize = chain.iter().map(|header| header.bytes(0).len()).sum();
-        let whole = ip.extended(&chain, number, &payload);
+        let first = chain[0].number();
+        let chained = Ip {
+            extensions: chain,
+            ..ip::<u128>()
+        };
+        let whole = chained.packet(number, &payload);
         let length = cut.index(extensions + payload.len() + 1);
-        let packet = ip.packet(chain[0].number(), &whole[40..40 + length]);
+        let packet = ip::<u128>().packet(first, &whole[40..40 + length]);
         let expected = match length.checked_sub(extensions) {
             None => (2, Some(3)),
             Some(left) => (bytes, (left >= size).then_some(connection)),

@@ -9,7 +9,7 @@ use crate::{
 use core::net::{IpAddr, Ipv6Addr};
 use proptest::{collection::vec, prelude::any};
 use std::{fs, path::Path};
-use vm_tests::frames::{Generator, DOT1AD, DOT1Q, IPV4, IPV6};
+use traffic_model::frames::{Generator, DOT1AD, DOT1Q, IPV4, IPV6};
 
 /// The EtherType and the payload of a frame, after its VLAN tags.
 fn packet(frame: &[u8]) -> (u16, &[u8]) {

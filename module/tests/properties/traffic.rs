@@ -7,7 +7,7 @@ use crate::comparison::{
     Arrival, Modelled, Scenario,
 };
 use proptest::{collection::vec, prelude::*, sample::select};
-use vm_tests::frames::{Ip, ACK, FIN, GRE, RST, SYN};
+use traffic_model::frames::{Ip, ACK, FIN, GRE, RST, SYN};
 use xt_traffic_accounting::{
     accounting::{
         flows::Ticks,

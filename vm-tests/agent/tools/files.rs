@@ -1,19 +1,19 @@
-// SPDX-License-Identifier: GPL-2.0
-//! `file PATH STEP...`: opens a file and does to it what the steps say, one line of output for each.
+// SPDX-License-Identifier: GPL-2.0-only
+//! `file PATH STEP...`: opens a file and performs the steps. Prints one line for each.
 //!
-//! | step | does | prints |
+//! | step | action | output |
 //! | --- | --- | --- |
 //! | `read:N` | one `read` of at most N bytes | the bytes |
 //! | `pread:AT:N` | `pread` until all N bytes are there | the bytes |
 //! | `all:N` | `read` of N bytes each until the end | the bytes |
-//! | `preads:N` | `pread` of N bytes each, the last place first | all bytes in order |
+//! | `preads:N` | `pread` of N bytes each, from the end to the start | all bytes in order |
 //! | `set:N`, `cur:N`, `end:N` | `lseek` | the position |
-//! | `bad:N` | `read` to an address that is not there | |
-//! | `poll` | waits for input, not long | `revents` in hexadecimal |
+//! | `bad:N` | `read` to an invalid address | |
+//! | `poll` | waits for input for one second at most | `revents` in hexadecimal |
 //! | `sendfile`, `splice` | copies until the end | the bytes |
-//! | `touch:FILE`, `await:FILE` | makes a file, waits for one | |
+//! | `touch:FILE`, `await:FILE` | creates a file, waits for one | |
 //!
-//! Bytes are printed as Rust would in a `str` literal; a step that fails prints `errno N`.
+//! Bytes are printed as a Rust string literal. A step that fails prints `errno N`.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -21,27 +21,27 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::{failed, sys};
+use crate::{context, sys};
 
 pub fn steps(path: &str, steps: &[&str]) -> Result<(), String> {
     let file = match File::open(path) {
         Ok(file) => file,
-        Err(error) => return say(path, Err(error)),
+        Err(error) => return report(path, Err(error)),
     };
     for step in steps {
         let (word, argument) = step.split_once(':').unwrap_or((step, ""));
         let done = match word {
-            "touch" | "await" => meet(word, Path::new(argument)),
+            "touch" | "await" => synchronize(word, Path::new(argument)),
             "pread" => {
                 let (at, count) = argument.split_once(':').unwrap_or((argument, ""));
-                read_at(&file, failed(step, at.parse())?, failed(step, count.parse())?).map(|bytes| shown(&bytes))
+                read_at(&file, context(step, at.parse())?, context(step, count.parse())?).map(|bytes| shown(&bytes))
             }
             "poll" => sys::wait_for(&file, Duration::from_secs(1)).map(|events| format!("{events:x}")),
             "sendfile" => send_file(&file),
             "splice" => splice(&file),
-            _ => with_number(&file, word, failed(step, argument.parse())?)?,
+            _ => with_number(&file, word, context(step, argument.parse())?)?,
         };
-        say(step, done)?;
+        report(step, done)?;
     }
     Ok(())
 }
@@ -56,14 +56,14 @@ fn with_number(mut file: &File, word: &str, number: u32) -> Result<io::Result<St
         "set" => file.seek(SeekFrom::Start(number.into())).map(|at| at.to_string()),
         "cur" => file.seek(SeekFrom::Current(number.into())).map(|at| at.to_string()),
         "end" => file.seek(SeekFrom::End(number.into())).map(|at| at.to_string()),
-        "bad" => sys::read_to_nowhere(file, count).map(|length| length.to_string()),
-        _ => return Err(format!("no such step: {word}")),
+        "bad" => sys::read_to_bad_address(file, count).map(|length| length.to_string()),
+        _ => return Err(format!("unknown step: {word}")),
     })
 }
 
-fn say(what: &str, done: io::Result<String>) -> Result<(), String> {
+fn report(what: &str, done: io::Result<String>) -> Result<(), String> {
     match done.map_err(|error| error.raw_os_error().ok_or(error)) {
-        Ok(said) => println!("{said}"),
+        Ok(output) => println!("{output}"),
         Err(Ok(number)) => println!("errno {number}"),
         Err(Err(error)) => return Err(format!("{what}: {error}")),
     }
@@ -74,7 +74,7 @@ fn shown(bytes: &[u8]) -> String {
     format!("{:?}", String::from_utf8_lossy(bytes))
 }
 
-fn meet(word: &str, path: &Path) -> io::Result<String> {
+fn synchronize(word: &str, path: &Path) -> io::Result<String> {
     if word == "touch" {
         fs::write(path, "")?;
     }

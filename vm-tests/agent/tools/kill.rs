@@ -1,53 +1,53 @@
-// SPDX-License-Identifier: GPL-2.0
-//! A reader that is killed while it reads byte by byte. What it had been given by then must be known exactly, so
-//! it reads straight into memory that outlives it: the kernel's own write is the record.
+// SPDX-License-Identifier: GPL-2.0-only
+//! A reader that is killed while it reads byte by byte. It reads into shared memory, which outlives
+//! it, so that the bytes that it got are known exactly.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::{failed, sys};
+use crate::poll::poll;
+use crate::{context, sys};
 
-/// More than any table of the tests that use it.
+/// Longer than the tables of the tests.
 const ROOM: usize = 1 << 20;
 
-/// A table that has fewer bytes than the victim was to be given ends this wait.
-const PATIENCE: Duration = Duration::from_millis(100);
+/// How long the reader may take for its first byte.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long it may take after that. It reaches this timeout when the table is shorter.
+const READ_TIMEOUT: Duration = Duration::from_millis(100);
+const INTERVAL: Duration = Duration::from_micros(200);
 
-/// Starts a process that reads byte by byte, kills it when it has been given about so many bytes, and gives all that it had got.
+/// Starts a process that reads a file byte by byte, kills it after about `bytes` bytes, and returns
+/// what it has read.
 pub fn read_and_die(path: &str, bytes: usize) -> Result<String, String> {
     let memory = PathBuf::from(format!("/tmp/.read-into-{}", std::process::id()));
     let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&memory);
-    let file = failed("shared memory", file)?;
-    failed("shared memory", file.set_len(ROOM as u64))?;
-    // The victim is to have the only descriptor soon, so that its end closes the file.
-    let table = failed(path, File::open(path))?;
-    let victim = failed("fork", sys::start_reader(&table, &file, ROOM))?;
+    let file = context("shared memory", file)?;
+    context("shared memory", file.set_len(ROOM as u64))?;
+    // Only the reader keeps the table open, so that its end closes the table.
+    let table = context(path, File::open(path))?;
+    let reader = context("fork", sys::start_reader(&table, &file, ROOM))?;
     drop(table);
-    failed("shared memory", await_byte(&file, bytes as u64))?;
-    // Its files are closed when this returns.
-    failed("victim", sys::kill_child(victim))?;
-    let mut text = failed("shared memory", fs::read(&memory))?;
-    // No table has a NUL, so the first one is where the kernel has not been.
+    context("shared memory", await_byte(&file, bytes as u64))?;
+    // This waits until the reader's files are closed.
+    context("reader", sys::kill_child(reader))?;
+    let mut text = context("shared memory", fs::read(&memory))?;
+    // Tables have no NUL, so the first NUL ends what was read.
     text.truncate(text.iter().position(|&byte| byte == 0).unwrap_or(ROOM));
-    failed(path, String::from_utf8(text))
+    context(path, String::from_utf8(text))
 }
 
-/// Waits until something else than a NUL is in a place, or it takes too long after the first byte was there.
-fn await_byte(file: &File, at: u64) -> io::Result<()> {
-    let mut deadline = None;
-    let mut byte = [0];
-    loop {
-        file.read_exact_at(&mut byte, at)?;
-        if byte[0] != 0 || deadline.is_some_and(|deadline| Instant::now() > deadline) {
-            return Ok(());
-        }
-        file.read_exact_at(&mut byte, 0)?;
-        if byte[0] != 0 && deadline.is_none() {
-            deadline = Some(Instant::now() + PATIENCE);
-        }
-        std::thread::sleep(Duration::from_micros(200));
+/// Waits until the byte at an offset is written, or a time after the first byte is written.
+fn await_byte(file: &File, offset: u64) -> io::Result<()> {
+    for (offset, timeout) in [(0, START_TIMEOUT), (offset, READ_TIMEOUT)] {
+        poll(timeout, INTERVAL, || {
+            let mut byte = [0];
+            file.read_exact_at(&mut byte, offset)?;
+            Ok::<_, io::Error>((byte[0] != 0).then_some(()))
+        })?;
     }
+    Ok(())
 }

@@ -1,11 +1,11 @@
-// SPDX-License-Identifier: GPL-2.0
-//! `read PATH HABIT STOP CPU`: reads a table again and again, in a peculiar way, until the file STOP is there. Makes the
-//! file STOP.HABIT when it has been given some rows. Prints how often it has read, how many complete rows it was
-//! given, and their sums.
+// SPDX-License-Identifier: GPL-2.0-only
+//! `read PATH PATTERN STOP CPU`: reads a table repeatedly with a read pattern until the file STOP
+//! exists. Creates the file STOP.PATTERN when it has read some rows. Prints how often it has read
+//! the table, how many complete rows it got, and their sums.
 //!
-//! A row counts as given when its bytes came in sequence, from its first to its newline. A habit that jumps can
-//! begin in the middle of a row, and has to tell whether it did: so the first cells of all rows must be of one length,
-//! the one of HABIT in `odd:LENGTH`.
+//! A row is complete when its bytes were read in order, from the first one to the newline.
+//! `random:LENGTH` reads at random offsets, which can be inside of a row. To detect that, the first
+//! cells of all rows must have LENGTH bytes.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -14,24 +14,24 @@ use std::path::Path;
 
 use super::kill;
 use super::rows::Rows;
-use crate::{failed, sys};
+use crate::{context, sys};
 
-/// Rounds and rows after which a reader has done its part.
+/// The number of rounds and of rows after which STOP.PATTERN is created.
 const ENOUGH: u64 = 5;
 
-pub fn read(path: &str, habit: &str, stop: &str, cpu: &str) -> Result<(), String> {
-    let cpu: u64 = failed("CPU", cpu.parse())?;
-    failed("CPU affinity", sys::run_on(1 << cpu))?;
-    // A reader never rests, and others have to say when it is enough.
-    sys::stand_back();
+pub fn read(path: &str, pattern: &str, stop: &str, cpu: &str) -> Result<(), String> {
+    let cpu: u64 = context("CPU", cpu.parse())?;
+    context("CPU affinity", sys::run_on(1 << cpu))?;
+    // A reader never sleeps; it must not slow down the others.
+    sys::lower_priority();
     let random = Random(u64::from(std::process::id()));
     let mut reader = Reader { path, rows: Rows::default(), random };
-    let (mut rounds, mut done, ready) = (0, false, format!("{stop}.{habit}"));
+    let (mut rounds, mut done, ready) = (0, false, format!("{stop}.{pattern}"));
     while !Path::new(stop).exists() {
-        reader.round(habit)?;
+        reader.round(pattern)?;
         rounds += 1;
         if !done && rounds >= ENOUGH && reader.rows.count >= ENOUGH {
-            failed(&ready, File::create(&ready))?;
+            context(&ready, File::create(&ready))?;
             done = true;
         }
     }
@@ -47,55 +47,55 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Reads once.
-    fn round(&mut self, habit: &str) -> Result<(), String> {
-        if habit == "killed" {
+    /// Reads the table once.
+    fn round(&mut self, pattern: &str) -> Result<(), String> {
+        if pattern == "killed" {
             let bytes = self.random.below(1500);
             return self.rows.add_whole_lines(&kill::read_and_die(self.path, bytes)?);
         }
-        let file = failed(self.path, File::open(self.path))?;
+        let file = context(self.path, File::open(self.path))?;
         let random = &mut self.random;
-        let text = match habit {
+        let text = match pattern {
             "whole" => sequence(&file, || 1 << 16, usize::MAX),
             "bytes" => sequence(&file, || 1, usize::MAX),
             "page" => sequence(&file, || 4096, 1),
             "pieces" => sequence(&file, || 1 + random.below(300), usize::MAX),
             "rewind" => {
                 let pieces = 1 + random.below(20);
-                let text = failed(self.path, sequence(&file, || 1 + random.below(100), pieces))?;
+                let text = context(self.path, sequence(&file, || 1 + random.below(100), pieces))?;
                 self.rows.add_whole_lines(&text)?;
-                failed(self.path, (&file).seek(SeekFrom::Start(0)))?;
+                context(self.path, (&file).seek(SeekFrom::Start(0)))?;
                 sequence(&file, || 1 + random.below(1000), usize::MAX)
             }
             other => {
-                let length = other.strip_prefix("odd:").ok_or_else(|| format!("no such habit: {habit}"))?;
-                return self.odd(&file, failed(habit, length.parse())?);
+                let length = other.strip_prefix("random:").ok_or_else(|| format!("unknown pattern: {pattern}"))?;
+                return self.random_offsets(&file, context(pattern, length.parse())?);
             }
         };
-        self.rows.add_whole_lines(&failed(self.path, text)?)
+        self.rows.add_whole_lines(&context(self.path, text)?)
     }
 
-    /// `pread` in places that have nothing to do with each other.
-    fn odd(&mut self, file: &File, key_length: usize) -> Result<(), String> {
+    /// `pread` at random offsets.
+    fn random_offsets(&mut self, file: &File, key_length: usize) -> Result<(), String> {
         let mut end = 0;
         for _ in 0..8 {
             let mut at = self.random.below(4000) as u64;
             if at == end {
-                // This would go on with the row that the last piece began.
+                // This would continue the last row of the piece before.
                 at += 1;
             }
             let mut bytes = vec![0; 1 + self.random.below(2000)];
-            let length = failed(self.path, file.read_at(&mut bytes, at))?;
+            let length = context(self.path, file.read_at(&mut bytes, at))?;
             bytes.truncate(length);
             end = at + length as u64;
-            let text = failed(self.path, String::from_utf8(bytes))?;
+            let text = context(self.path, String::from_utf8(bytes))?;
             self.rows.add_whole_lines(from_first_row(&text, key_length))?;
         }
         Ok(())
     }
 }
 
-/// Reads on from the file's position: pieces of the sizes that `size` gives, at most so many, until the end.
+/// Reads at most `pieces` pieces from the file's position on, with the lengths that `size` returns.
 fn sequence(mut file: &File, mut size: impl FnMut() -> usize, pieces: usize) -> io::Result<String> {
     let mut text = Vec::new();
     for _ in 0..pieces {
@@ -110,10 +110,10 @@ fn sequence(mut file: &File, mut size: impl FnMut() -> usize, pieces: usize) -> 
     String::from_utf8(text).map_err(io::Error::other)
 }
 
-/// What begins in the middle of a line, from the first row in it on: that can be the first line, by chance.
+/// The text from the first complete row on. By chance the text can begin with one.
 fn from_first_row(text: &str, key_length: usize) -> &str {
     let key = text.split('\t').next().unwrap_or("");
-    // A part of the header can have the length too.
+    // A part of the header can have this length too.
     let row = key.len() == key_length && key.starts_with(|first: char| first.is_ascii_digit());
     if row || key == "*" {
         return text;
@@ -121,7 +121,7 @@ fn from_first_row(text: &str, key_length: usize) -> &str {
     text.split_once('\n').map_or("", |(_, rest)| rest)
 }
 
-/// Numbers without a pattern (SplitMix64).
+/// Pseudo-random numbers (SplitMix64, <https://prng.di.unimi.it/splitmix64.c>).
 struct Random(u64);
 
 impl Random {

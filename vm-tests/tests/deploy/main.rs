@@ -1,10 +1,9 @@
-// SPDX-License-Identifier: GPL-2.0
-//! The packages on a real Debian: installed, booted, counting, rebooted, upgraded, downgraded, purged. One test, as
-//! each step begins with what the one before has left.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Installs the packages in the Debian VM, counts, reboots, upgrades, downgrades and purges them.
+//! This is one test, as each step continues where the one before has ended.
 
-mod readme;
-mod remains;
-mod scene;
+mod deploy_test;
+mod leftover_files;
 mod stock;
 
 use std::thread;
@@ -12,13 +11,18 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use self::remains::Remains;
-use self::scene::{CONFIGURATION, Release, Scene};
+use vm_harness::debian_vm::check_readme;
+use vm_tests::unwrap;
 
-/// apt and the packages' scripts, on a machine that QEMU translates.
-const APT_TIME: Duration = Duration::from_secs(600);
+use self::deploy_test::{CONFIGURATION, DeployTest, Release};
+use self::leftover_files::LeftoverFiles;
 
-/// Everything that the repositories of a box name: the local one.
+const README: &str = include_str!("../../../README.md");
+
+/// Long enough for apt and the packages' scripts with TCG.
+const APT_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// Adds the local repository.
 const SOURCE: &str = "\
 cat >/etc/apt/sources.list.d/xt-traffic.sources <<END
 Types: deb
@@ -27,7 +31,7 @@ Suites: ./
 Trusted: yes
 END";
 
-/// apt takes an older version only from a source that it is told to prefer.
+/// Makes apt prefer the repository, so that it downgrades packages (apt_preferences(5)).
 const PREFERENCE: &str = "\
 cat >/etc/apt/preferences.d/xt-traffic <<END
 Package: *
@@ -36,115 +40,113 @@ Pin-Priority: 1001
 END";
 
 #[test]
-#[ignore = "needs a disk with Debian"]
 fn deploy() {
-    let scene = Scene::begin().unwrap_or_else(|error| panic!("{error:#}"));
-    scene.play(whole_life).unwrap_or_else(|error| panic!("{error:#}"));
+    unwrap(DeployTest::begin().and_then(|test| test.run(all_steps)));
 }
 
-fn whole_life(scene: &mut Scene) -> Result<()> {
-    scene.step("A Debian 13 as its installer leaves it", begin)?;
-    let before = Remains::look(scene)?;
-    scene.step("Install", install)?;
-    scene.step("Name the port and the networks", configure)?;
-    scene.step("Boot the kernel with the hook", boot_promisc)?;
-    scene.step("Count", |scene| scene.count("shell_session"))?;
-    scene.step("Reboot, with no hand on it", boot_promisc)?;
-    scene.step("Count again", |scene| scene.count("names"))?;
-    scene.step("Upgrade, while frames arrive", upgrade)?;
-    scene.step("Boot the upgraded kernel", boot_promisc)?;
-    scene.step("Count with it", |scene| scene.count("ping"))?;
-    scene.step("Debian's kernel, with the patched iptables", stock::run)?;
-    scene.step("Downgrade", downgrade)?;
-    scene.step("Purge", purge)?;
-    scene.step("Back to Debian's iptables", restore_iptables)?;
-    scene.step("What is left", |scene| before.compare(scene))?;
-    scene.step("Reboot without the packages", boot_stock)?;
-    readme::check(scene.machine.transcript(), &scene.kernel.config)
+fn all_steps(test: &mut DeployTest) -> Result<()> {
+    test.step("Debian 13 after its installation", begin)?;
+    let before = LeftoverFiles::record(test)?;
+    test.step("Install", install)?;
+    test.step("Name the port and the networks", configure)?;
+    test.step("Boot the kernel with the hook", boot_promisc)?;
+    test.step("Count", |test| test.count("shell_session"))?;
+    test.step("Reboot", boot_promisc)?;
+    test.step("Count again", |test| test.count("names"))?;
+    test.step("Upgrade, while frames arrive", upgrade)?;
+    test.step("Boot the upgraded kernel", boot_promisc)?;
+    test.step("Count with the upgraded kernel", |test| test.count("ping"))?;
+    test.step("Debian's kernel, with the patched iptables", stock::run)?;
+    test.step("Downgrade", downgrade)?;
+    test.step("Purge", purge)?;
+    test.step("Back to Debian's iptables", restore_iptables)?;
+    test.step("Leftover files", |test| before.compare(test))?;
+    test.step("Reboot without the packages", boot_stock)?;
+    check_readme(README, test.vm.transcript(), &test.kernel.config)
 }
 
-fn begin(scene: &mut Scene) -> Result<()> {
-    scene.bring_debian()?;
-    scene.await_running("running")?;
-    scene.machine.must("uname -r").map(drop)
+fn begin(test: &mut DeployTest) -> Result<()> {
+    test.add_debian_repository()?;
+    test.await_running("running")?;
+    test.vm.must("uname -r").map(drop)
 }
 
-fn install(scene: &mut Scene) -> Result<()> {
-    scene.offer(Release::First)?;
-    scene.machine.must(SOURCE)?;
-    scene.machine.must("apt-get update")?;
-    let package = scene.kernel.metapackage();
-    scene.machine.must_for(&format!("apt-get install -y {package}"), APT_TIME)?;
-    scene.check_versions(Release::First)
+fn install(test: &mut DeployTest) -> Result<()> {
+    test.provide(Release::First)?;
+    test.vm.must(SOURCE)?;
+    test.vm.must("apt-get update")?;
+    let package = test.kernel.metapackage();
+    test.vm.must_for(&format!("apt-get install -y {package}"), APT_TIMEOUT)?;
+    test.check_versions(Release::First)
 }
 
-fn configure(scene: &mut Scene) -> Result<()> {
-    scene.machine.must(&format!("cat >>/etc/xt-traffic.conf <<END\n{CONFIGURATION}END"))?;
-    scene.machine.must("xt-traffic check").map(drop)
+fn configure(test: &mut DeployTest) -> Result<()> {
+    test.vm.must(&format!("cat >>/etc/xt-traffic.conf <<END\n{CONFIGURATION}END"))?;
+    test.vm.must("xt-traffic check").map(drop)
 }
 
-/// Boots the default entry of GRUB's menu, and touches nothing.
-fn boot_promisc(scene: &mut Scene) -> Result<()> {
-    scene.reboot()?;
-    let kernel = scene.machine.must("uname -r")?;
-    ensure!(kernel.trim() == scene.kernel.release, "the machine has booted {kernel}");
-    scene.await_running("running")?;
-    scene.machine.must("xt-traffic status").map(drop)
+/// Boots the default entry of GRUB's menu.
+fn boot_promisc(test: &mut DeployTest) -> Result<()> {
+    test.reboot()?;
+    let kernel = test.vm.must("uname -r")?;
+    ensure!(kernel.trim() == test.kernel.release, "the VM has booted {kernel}");
+    test.await_running("running")?;
+    test.vm.must("xt-traffic status").map(drop)
 }
 
-fn upgrade(scene: &mut Scene) -> Result<()> {
-    scene.offer(Release::Second)?;
-    scene.machine.must("apt-get update")?;
-    let frames = scene::frames("web")?;
-    scene.check_timeless(&frames)?;
-    let sender = scene.machine.sender()?;
+fn upgrade(test: &mut DeployTest) -> Result<()> {
+    test.provide(Release::Second)?;
+    test.vm.must("apt-get update")?;
+    let frames = deploy_test::frames("web")?;
+    test.check_independence_of_time(&frames)?;
+    let sender = test.vm.sender()?;
     thread::scope(|scope| {
         let feed = scope.spawn(|| {
             frames.iter().try_for_each(|frame| {
-                // The whole capture takes about as long as apt does.
+                // The capture then takes about as long as apt.
                 thread::sleep(Duration::from_millis(100));
                 sender.send(frame)
             })
         });
-        let upgraded = scene.machine.must_for("apt-get dist-upgrade -y", APT_TIME);
-        feed.join().expect("the feed does not panic").and(upgraded.map(drop))
+        let upgraded = test.vm.must_for("apt-get dist-upgrade -y", APT_TIMEOUT);
+        feed.join().expect("the sender does not panic").and(upgraded.map(drop))
     })?;
-    scene.machine.transcript().remark(&format!("{} frames have come to eth1 meanwhile", frames.len()));
-    scene.machine.await_frames()?;
-    scene.have_sent(frames);
-    scene.check_tables()?;
-    scene.check_versions(Release::Second)
+    test.vm.transcript().remark(&format!("{} frames have arrived at eth1", frames.len()));
+    test.vm.await_frames()?;
+    test.add_received(frames);
+    test.check_tables()?;
+    test.check_versions(Release::Second)
 }
 
-fn downgrade(scene: &mut Scene) -> Result<()> {
-    scene.offer(Release::First)?;
-    scene.machine.must(PREFERENCE)?;
-    scene.machine.must("apt-get update")?;
-    scene.machine.must_for("apt-get dist-upgrade -y --allow-downgrades", APT_TIME)?;
-    scene.check_versions(Release::First)?;
-    scene.machine.must("rm /etc/apt/preferences.d/xt-traffic").map(drop)
+fn downgrade(test: &mut DeployTest) -> Result<()> {
+    test.provide(Release::First)?;
+    test.vm.must(PREFERENCE)?;
+    test.vm.must("apt-get update")?;
+    test.vm.must_for("apt-get dist-upgrade -y --allow-downgrades", APT_TIMEOUT)?;
+    test.check_versions(Release::First)?;
+    test.vm.must("rm /etc/apt/preferences.d/xt-traffic").map(drop)
 }
 
-fn purge(scene: &mut Scene) -> Result<()> {
-    let packages = scene.kernel.packages().join(" ");
-    scene.machine.must_for(&format!("apt-get purge -y xt-traffic {packages}"), APT_TIME)?;
-    scene.machine.must("rm /etc/apt/sources.list.d/xt-traffic.sources")?;
-    scene.machine.must("apt-get update").map(drop)
+fn purge(test: &mut DeployTest) -> Result<()> {
+    let packages = test.kernel.packages().join(" ");
+    test.vm.must_for(&format!("apt-get purge -y xt-traffic {packages}"), APT_TIMEOUT)?;
+    test.vm.must("rm /etc/apt/sources.list.d/xt-traffic.sources")?;
+    test.vm.must("apt-get update").map(drop)
 }
 
-fn restore_iptables(scene: &mut Scene) -> Result<()> {
-    let version = scene.stock_iptables()?;
+fn restore_iptables(test: &mut DeployTest) -> Result<()> {
+    let version = test.stock_iptables()?;
     let names = ["iptables", "libip4tc2", "libip6tc2", "libxtables12"];
     let packages = names.map(|name| format!("{name}={version}")).join(" ");
-    scene.machine.must_for(&format!("apt-get install -y --allow-downgrades {packages}"), APT_TIME).map(drop)
+    test.vm.must_for(&format!("apt-get install -y --allow-downgrades {packages}"), APT_TIMEOUT).map(drop)
 }
 
-fn boot_stock(scene: &mut Scene) -> Result<()> {
-    scene.reboot()?;
-    let kernel = scene.machine.must("uname -r")?;
-    ensure!(kernel.trim() == scene.stock_kernel, "the machine has booted {kernel}");
-    scene.await_running("running")?;
-    let iptables = scene.machine.must("iptables -L -n").context("Debian's iptables")?;
+fn boot_stock(test: &mut DeployTest) -> Result<()> {
+    test.reboot()?;
+    let kernel = test.vm.must("uname -r")?;
+    ensure!(kernel.trim() == test.stock_kernel, "the VM has booted {kernel}");
+    test.await_running("running")?;
+    let iptables = test.vm.must("iptables -L -n").context("Debian's iptables")?;
     ensure!(!iptables.contains("PROMISC"), "{iptables}");
     Ok(())
 }

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
-use vm_tests::{artifacts::Artifacts, guest::Config};
+use vm_harness::{artifacts::Artifacts, guest::Config};
 
 use super::peers::{self, Account};
 use crate::builds::iptables;

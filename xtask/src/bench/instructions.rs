@@ -9,7 +9,7 @@
 use anyhow::{Context, Result, ensure};
 use fs_err as fs;
 use serde::{Deserialize, Serialize};
-use vm_tests::guest::Guest;
+use vm_harness::guest::Guest;
 
 use super::env::BenchEnv;
 use super::peers::Account;

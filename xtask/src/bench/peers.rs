@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use fs_err::{self as fs, os::unix::fs::symlink};
 use serde::Deserialize;
-use vm_tests::artifacts::Artifacts;
+use vm_harness::artifacts::Artifacts;
 
 use crate::builds::iptables::Iptables;
 use crate::builds::kernel::Kernel;

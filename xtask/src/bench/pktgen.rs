@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use vm_tests::guest::Guest;
+use vm_harness::guest::Guest;
 
 /// The first address, 10.0.0.0.
 const FIRST: u32 = 0x0a00_0000;

@@ -8,7 +8,7 @@
 use anyhow::{Context, Result, bail, ensure};
 use fs_err as fs;
 use serde::{Deserialize, Serialize};
-use vm_tests::guest::{Config, Guest};
+use vm_harness::guest::{Config, Guest};
 
 use super::env::BenchEnv;
 use super::instructions::{RULE_TRAFFIC, TABLE, TRAFFIC};

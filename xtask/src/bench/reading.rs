@@ -3,7 +3,7 @@
 
 use anyhow::{Result, bail, ensure};
 use serde::{Deserialize, Serialize};
-use vm_tests::guest::Guest;
+use vm_harness::guest::Guest;
 
 use super::env::BenchEnv;
 use super::instructions::{MOST, PACKETS, RULE_TRAFFIC};

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use vm_tests::replay::{self, Backend};
+use vm_harness::replay::{self, Backend};
 
 use super::setup;
 use crate::builds::kernel::{self, Config};

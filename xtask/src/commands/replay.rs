@@ -7,7 +7,7 @@ use anyhow::Result;
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use fs_err::File;
-use vm_tests::replay::{self, Backend};
+use vm_harness::replay::{self, Backend};
 
 use crate::builds::kernel::{self, Config};
 use crate::images::guest;

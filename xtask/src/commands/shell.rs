@@ -8,5 +8,6 @@ use crate::images::guest;
 use crate::workspace::Workspace;
 
 pub fn run(ws: &Workspace, options: &Options) -> Result<()> {
-    vm_tests::shell::shell(guest::artifacts(ws, &options.choose(ws, Config::Test)?)?)
+    let artifacts = guest::artifacts(ws, &options.choose(ws, Config::Test)?)?;
+    vm_harness::guest::shell(&vm_harness::guest::Config::new(artifacts))
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use fs_err::{self as fs, os::unix::fs::symlink};
-use vm_tests::artifacts::Artifacts;
+use vm_harness::artifacts::Artifacts;
 
 use crate::builds::iptables::{self, Iptables};
 use crate::builds::kernel::{self, Choice, Kernel};

@@ -11,7 +11,7 @@ pub mod receive;
 
 use accounting::{Accounting, Nonlinear, CLOCK, ROOMY, START};
 use core::{fmt, net::IpAddr, time::Duration};
-use vm_tests::{
+use traffic_model::{
     frames::{Ethernet, Mac, ALICE, BOB, IPV4, IPV6},
     model::{self, Expected, File, Rule},
 };
@@ -230,10 +230,7 @@ impl<A: Modelled> Scenario<A> {
             .zip([traffic, ipconn, portconn])
             .filter_map(|(file, wanted)| wanted.then_some(file))
             .collect();
-        let rule = match self.base.ip() {
-            IpAddr::V4(base) => Rule::new(base, self.length, internal),
-            IpAddr::V6(base) => Rule::new6(base, self.length, internal),
-        };
+        let rule = Rule::new(self.base.ip(), self.length, internal);
         rule.with(&files)
     }
 }

@@ -9,7 +9,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 use fs_err::{self as fs, os::unix::fs::symlink};
-use vm_tests::machine;
+use vm_harness::debian_vm;
 
 use crate::builds::root::{BuildRoot, bootstrap};
 use crate::stamp::{Recipe, remove_if_exists};
@@ -116,8 +116,8 @@ fn set_up(step: &mut Step, folder: &Path) -> Result<()> {
     let result = folder.join("result");
     // The script prints "ready" on the second serial line when it has finished.
     let mut command = Command::new("timeout");
-    command.arg(SETUP_TIMEOUT).args(machine::hardware()?);
-    command.args(machine::disk(&folder.join("box.img"), "cache=unsafe"));
+    command.arg(SETUP_TIMEOUT).args(debian_vm::hardware()?);
+    command.args(debian_vm::disk(&folder.join("box.img"), "cache=unsafe"));
     command.arg("-no-reboot").arg("-kernel").arg(kernel?).arg("-initrd").arg(initrd?);
     command.args(["-append", "root=/dev/vda1 rw console=ttyS0 quiet panic=-1 init=/setup"]);
     command.args(["-serial", "stdio", "-serial"]).arg(format!("file:{}", result.display()));

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The files of the Debian VM: two disk images in a folder.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use fs_err as fs;
+
+/// Names the folder for tests. `cargo xtask vm-test` sets it.
+const FOLDER_VARIABLE: &str = "XT_TRAFFIC_DEBIAN_VM";
+
+/// The disk images.
+#[derive(Clone, Debug)]
+pub struct Image {
+    disk: PathBuf,
+    packages: PathBuf,
+}
+
+impl Image {
+    /// Finds `box.img`, the disk with the system, and `packages.img`, a file system with
+    /// repositories.
+    ///
+    /// # Errors
+    /// When one of them does not exist.
+    pub fn from_dir(dir: &Path) -> Result<Self> {
+        let file = |name: &str| {
+            fs::canonicalize(dir.join(name)).context("a disk image is missing: `cargo xtask vm-test` builds it")
+        };
+        Ok(Self { disk: file("box.img")?, packages: file("packages.img")? })
+    }
+
+    /// Finds them in the folder that the environment variable `XT_TRAFFIC_DEBIAN_VM` names.
+    ///
+    /// # Errors
+    /// When the variable is not set, or a file does not exist.
+    pub fn from_environment() -> Result<Self> {
+        let folder = std::env::var_os(FOLDER_VARIABLE)
+            .with_context(|| format!("{FOLDER_VARIABLE} is not set: `cargo xtask vm-test` runs this test"))?;
+        Self::from_dir(Path::new(&folder))
+    }
+
+    /// The disk with the system.
+    pub fn disk(&self) -> &Path {
+        &self.disk
+    }
+
+    /// The file system with the packages.
+    pub fn packages(&self) -> &Path {
+        &self.packages
+    }
+}

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Frames that the guest sends to itself, at times of its own clock.
+//!
+//! They leave through one end of a veth pair and arrive at the other, which is a mirror port.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use super::{Guest, agent};
+use crate::command::COMMAND_TIMEOUT;
+
+/// The end that sends the frames.
+const FEED: &str = "feed0";
+/// The end at which they arrive: the mirror port.
+pub const INNER_PORT: &str = "mirror0";
+const SCRIPT: &str = "/tmp/.script";
+
+/// A step of [`Guest::play`].
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// These frames arrive at [`INNER_PORT`].
+    Send(Vec<Vec<u8>>),
+    /// Time passes.
+    Sleep(Duration),
+    /// Reads a file.
+    Show(String),
+}
+
+impl Guest {
+    /// Makes the inner mirror port and brings it up.
+    ///
+    /// # Errors
+    /// When the guest refuses it.
+    pub fn open_inner_port(&mut self) -> Result<()> {
+        self.extend_backlogs()?;
+        self.must(&format!(
+            "ip link add {FEED} mtu 65535 type veth peer name {INNER_PORT} mtu 65535 && \
+             ip link set {INNER_PORT} promisc on up && ip link set {FEED} up && \
+             until test $(cat /sys/class/net/{FEED}/carrier) = 1; do :; done"
+        ))?;
+        Ok(())
+    }
+
+    /// Makes room for bursts of packets in the CPUs' backlogs. Packets that are steered to another
+    /// CPU or arrive at a virtual device pass through them.
+    ///
+    /// # Errors
+    /// When the guest refuses it.
+    pub fn extend_backlogs(&mut self) -> Result<()> {
+        self.must("echo 1000000 >/proc/sys/net/core/netdev_max_backlog").map(drop)
+    }
+
+    /// Steers the packets of port `n` to CPU `n` (receive packet steering), for the ports 0 and 1.
+    ///
+    /// # Errors
+    /// When the guest refuses it.
+    pub fn steer_ports_to_cpus(&mut self) -> Result<()> {
+        self.extend_backlogs()?;
+        self.must("for n in 0 1; do echo $((n + 1)) >/sys/class/net/eth$n/queues/rx-0/rps_cpus; done").map(drop)
+    }
+
+    /// Runs steps in order. Returns the content of the files of [`Step::Show`].
+    ///
+    /// # Errors
+    /// When a frame cannot be sent, a file cannot be read, or the guest has ended.
+    pub fn play(&mut self, steps: &[Step]) -> Result<Vec<String>> {
+        let mut script = Vec::new();
+        let mut asleep = Duration::ZERO;
+        for step in steps {
+            match step {
+                Step::Send(frames) => message(&mut script, b"send", frames)?,
+                Step::Sleep(time) => {
+                    asleep += *time;
+                    message(&mut script, b"sleep", &[time.as_millis().to_string()])?;
+                }
+                Step::Show(path) => message(&mut script, b"show", &[path])?,
+            }
+        }
+        self.write(SCRIPT, &script)?;
+        let line = format!("/init play {FEED} {SCRIPT} >{SCRIPT}.shown");
+        let output = self.run_for(&line, COMMAND_TIMEOUT + asleep)?;
+        ensure!(output.status == 0, "{line}: {}", output.stderr);
+        self.check_backlogs()?;
+        let shown = self.read(&format!("{SCRIPT}.shown"))?;
+        let shown = agent::read_message(&mut shown.as_slice()).context("the output of the script")?;
+        shown.into_iter().map(|text| String::from_utf8(text).context("a file is not UTF-8")).collect()
+    }
+
+    /// Sleeps in the guest. With [`super::Clock::Virtual`] at least `time` passes.
+    ///
+    /// # Errors
+    /// When the guest has ended.
+    pub fn sleep(&mut self, time: Duration) -> Result<()> {
+        let line = format!("sleep {:.3}", time.as_secs_f64());
+        self.run_for(&line, COMMAND_TIMEOUT + time)?.success(&line).map(drop)
+    }
+}
+
+fn message(script: &mut Vec<u8>, word: &[u8], fields: &[impl AsRef<[u8]>]) -> Result<()> {
+    let fields: Vec<&[u8]> = std::iter::once(word).chain(fields.iter().map(AsRef::as_ref)).collect();
+    Ok(agent::write_message(script, &fields)?)
+}

@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The QEMU process of a virtual machine: its arguments, its sockets, its end.
+//!
+//! The harness talks to the system inside over one socket ([`Channel`]), to QEMU over another
+//! ([`Qmp`]), and sends frames over one socket per port ([`Port`]).
+
+mod listener;
+mod port;
+mod qmp;
+
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use fs_err as fs;
+use tempfile::TempDir;
+
+pub use self::port::{MAX_FRAME, Sender, check_length, mac_of_port};
+
+use self::listener::Listener;
+pub(crate) use self::port::Port;
+pub(crate) use self::qmp::Qmp;
+use crate::command::COMMAND_TIMEOUT;
+use crate::poll::poll;
+use crate::terminal_text::plain;
+
+/// The program, and the arguments for a machine without default devices.
+pub(crate) const QEMU: [&str; 5] = ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none"];
+
+/// The machine type. (`pc` works too, but its ACPI interrupt routing takes a debug kernel ten
+/// seconds for each device.)
+pub(crate) const MACHINE: &str = "q35";
+
+/// A socket path holds 108 bytes with its final NUL (unix(7)); the longest name in the folder has
+/// 10.
+const MAX_FOLDER: usize = 90;
+
+/// How the harness talks to the system in the virtual machine.
+#[derive(Clone, Copy)]
+pub(crate) enum Channel {
+    /// A virtio-serial port, for the guest's agent.
+    Agent,
+    /// The second serial line, with a login shell. The first one is the console: kernel messages
+    /// would mix with the output of commands.
+    Terminal,
+}
+
+/// A QEMU that has not started yet: its command line and the folder with its files.
+pub(crate) struct Setup {
+    pub(crate) command: Command,
+    folder: TempDir,
+    ports: Vec<Port>,
+}
+
+impl Setup {
+    /// `words` is the program and its first arguments.
+    pub(crate) fn new(words: &[&str]) -> Result<Self> {
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]);
+        Ok(Self { command, folder: create_folder()?, ports: Vec::new() })
+    }
+
+    /// The folder for files of this virtual machine. It is removed with the process.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Adds network port `n`. `options` are more options of the virtio-net device.
+    pub(crate) fn add_port(&mut self, n: usize, options: &str) -> Result<()> {
+        let [ours, theirs] = ["host", "guest"].map(|end| self.folder().join(format!("{end}{n}")));
+        let netdev = format!(
+            "dgram,id=net{n},local.type=unix,local.path={},remote.type=unix,remote.path={}",
+            escape(&theirs),
+            escape(&ours)
+        );
+        self.ports.push(Port::bind(&ours, theirs, format!("eth{n}"))?);
+        self.add_network_device(n, &netdev, options);
+        Ok(())
+    }
+
+    /// Adds network device `n` with a backend.
+    pub(crate) fn add_network_device(&mut self, n: usize, netdev: &str, options: &str) {
+        let mac = mac_of_port(n).map(|byte| format!("{byte:02x}")).join(":");
+        let device =
+            format!("virtio-net-pci,id=port{n},netdev=net{n},mac={mac},romfile=,addr={:#x}{options}", 0x10 + n);
+        self.command.args(["-netdev", netdev, "-device", &device]);
+    }
+
+    /// Starts QEMU and connects to it. Returns the stream of the channel.
+    pub(crate) fn start(mut self, channel: Channel) -> Result<(Qemu, UnixStream)> {
+        let (channel_listener, qmp_listener) =
+            (Listener::bind(self.folder(), "channel")?, Listener::bind(self.folder(), "qmp")?);
+        let path = |name: &str| escape(&self.folder.path().join(name));
+        let chardevs = [
+            format!("file,id=console,path={}", path("console")),
+            format!("socket,id=channel,path={}", path("channel")),
+            format!("socket,id=qmp,path={}", path("qmp")),
+        ];
+        for chardev in &chardevs {
+            self.command.args(["-chardev", chardev]);
+        }
+        self.command.args(["-serial", "chardev:console", "-mon", "chardev=qmp,mode=control"]);
+        self.command.args(match channel {
+            Channel::Agent => {
+                ["-device", "virtio-serial-pci", "-device", "virtserialport,chardev=channel,name=agent"].as_slice()
+            }
+            Channel::Terminal => &["-serial", "chardev:channel"],
+        });
+        let ports = std::mem::take(&mut self.ports);
+        let mut process = self.spawn()?;
+        let mut connect = || -> Result<_> {
+            let channel = channel_listener.accept(&mut process.child)?;
+            let qmp = qmp_listener.accept(&mut process.child)?;
+            qmp.set_read_timeout(Some(COMMAND_TIMEOUT))?;
+            let qmp = Qmp::new(qmp)?;
+            // QEMU answers commands after it has bound its ends of the ports.
+            ports.iter().try_for_each(Port::connect)?;
+            Ok((channel, qmp))
+        };
+        match connect() {
+            Ok((channel, qmp)) => Ok((Qemu { qmp, ports, process }, channel)),
+            Err(error) => Err(error.context(process.post_mortem())),
+        }
+    }
+
+    /// Starts QEMU without connecting to it. Its output goes to a file.
+    pub(crate) fn spawn(mut self) -> Result<Process> {
+        let log = fs::File::create(self.folder().join("qemu.log"))?.into_parts().0;
+        self.command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let child = self.command.spawn().with_context(|| format!("cannot run {}", QEMU[0]))?;
+        Ok(Process { child, folder: self.folder })
+    }
+}
+
+/// A running QEMU with its connections. Dropping it kills the process.
+pub(crate) struct Qemu {
+    pub(crate) qmp: Qmp,
+    pub(crate) ports: Vec<Port>,
+    pub(crate) process: Process,
+}
+
+impl Qemu {
+    /// Adds the state and the last output of QEMU to an I/O error: the process may have died.
+    pub(crate) fn explain<T>(&mut self, result: Result<T>) -> Result<T> {
+        result.map_err(|error| match error.is::<std::io::Error>() {
+            true => error.context(self.process.post_mortem()),
+            false => error,
+        })
+    }
+}
+
+/// A QEMU process and the folder with its files. Dropping it kills the process and removes the
+/// folder.
+pub(crate) struct Process {
+    child: Child,
+    folder: TempDir,
+}
+
+impl Process {
+    /// Waits until the process ends.
+    pub(crate) fn wait(&mut self, timeout: Duration) -> Result<ExitStatus> {
+        poll(timeout, "QEMU to end", || Ok(self.child.try_wait()?))
+    }
+
+    /// Describes a failure: whether QEMU is running, and the last lines of its output and of the
+    /// console.
+    pub(crate) fn post_mortem(&mut self) -> String {
+        // The connections close shortly before the process ends.
+        let state = match self.wait(Duration::from_millis(500)) {
+            Ok(status) => format!("QEMU has ended ({status})"),
+            Err(_) => "QEMU is still running".into(),
+        };
+        let tail = |name: &str| {
+            let text = plain(&self.read(name));
+            let lines: Vec<&str> = text.lines().collect();
+            lines[lines.len().saturating_sub(60)..].join("\n")
+        };
+        format!("{state}; its output:\n{}\nthe console:\n{}", tail("qemu.log"), tail("console"))
+    }
+
+    /// The whole output of the console.
+    pub(crate) fn console(&self) -> String {
+        String::from_utf8_lossy(&self.read("console")).into_owned()
+    }
+
+    fn read(&self, name: &str) -> Vec<u8> {
+        fs::read(self.folder.path().join(name)).unwrap_or_default()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // `kill` fails when the process has ended already.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// A folder for the files of one virtual machine: in the default place for temporary files or, if
+/// its path is too long for a socket, in /tmp.
+fn create_folder() -> Result<TempDir> {
+    let default = std::env::temp_dir();
+    let place = if default.as_os_str().len() < MAX_FOLDER - 16 { default.as_path() } else { Path::new("/tmp") };
+    tempfile::Builder::new().prefix("xt-vm-").tempdir_in(place).with_context(|| place.display().to_string())
+}
+
+/// A path as a value in QEMU's option strings, in which two commas stand for one.
+pub(crate) fn escape(path: &Path) -> String {
+    path.display().to_string().replace(',', ",,")
+}

@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Computes the text of the files in `/proc/net/xt_traffic` from a list of frames.
+//!
+//! The model implements the specification and the checks of the kernel's receive path. It shares no
+//! code with the kernel module: the parser is `etherparse`. A packet is counted when it reaches IP
+//! receive as a packet for another host, passes the checks there (`packet`), and has an address in
+//! the network of the [`Rule`]. Whether it starts a connection depends on the flows before it
+//! (`flows`). The model never forgets a flow.
+
+mod flows;
+mod packet;
+mod rule;
+#[cfg(test)]
+mod tests;
+
+pub use rule::{File, Internal, Rule};
+
+use std::collections::BTreeMap;
+use std::fmt::{Display, Write as _};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+
+use self::flows::{Class, Flows};
+use self::packet::Packet;
+use crate::frames::Mac;
+
+/// The expected counts after some frames.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Expected {
+    /// How many frames matched the rule.
+    pub packets: u64,
+    /// The bytes of their IP packets.
+    pub bytes: u64,
+    /// The indexes of the frames that started a connection; empty when the rule does not count
+    /// connections.
+    pub started: Vec<usize>,
+    /// By address: the bytes out and in for TCP, UDP and OTHER.
+    traffic: BTreeMap<IpAddr, [[u64; 2]; 3]>,
+    /// By address: the connections out and in for each [`Class`].
+    ipconn: BTreeMap<IpAddr, [[u64; 2]; 4]>,
+    /// By destination port: the connections out and in for each [`Class`].
+    portconn: BTreeMap<u16, [[u64; 2]; 4]>,
+}
+
+impl Expected {
+    /// Counts frames that arrive at the same time at a port with the address `port_mac`.
+    pub fn of<F: AsRef<[u8]>>(rule: &Rule, port_mac: Mac, frames: impl IntoIterator<Item = F>) -> Self {
+        Self::at_times(rule, port_mac, frames.into_iter().map(|frame| (Duration::ZERO, frame)))
+    }
+
+    /// Counts frames with their arrival times, which must not decrease.
+    pub fn at_times<F: AsRef<[u8]>>(
+        rule: &Rule,
+        port_mac: Mac,
+        frames: impl IntoIterator<Item = (Duration, F)>,
+    ) -> Self {
+        let (mut expected, mut flows) = (Self::default(), Flows::default());
+        for (number, (time, frame)) in frames.into_iter().enumerate() {
+            if let Some(packet) = Packet::received(frame.as_ref(), port_mac) {
+                expected.count(rule, &mut flows, time, &packet, number);
+            }
+        }
+        expected
+    }
+
+    fn count(&mut self, rule: &Rule, flows: &mut Flows, time: Duration, packet: &Packet, number: usize) {
+        let Some(inside) = rule.counts_packet(packet.source, packet.destination) else {
+            return;
+        };
+        let started = if rule.counts_connections() { flows.start(packet, time) } else { None };
+        if let Some((class, port)) = started {
+            self.started.push(number);
+            self.count_connection(rule, inside, packet, class, port);
+        }
+        if rule.has(File::Traffic) {
+            add_to_addresses(&mut self.traffic, inside, packet, byte_column(packet.protocol), packet.bytes);
+        }
+        if rule.has(File::Traffic) || started.is_some() {
+            self.packets += 1;
+            self.bytes += packet.bytes;
+        }
+    }
+
+    fn count_connection(&mut self, rule: &Rule, inside: [bool; 2], packet: &Packet, class: Class, port: u16) {
+        if rule.has(File::Ipconn) {
+            add_to_addresses(&mut self.ipconn, inside, packet, class as usize, 1);
+        }
+        if rule.has(File::Portconn) {
+            let pair = &mut self.portconn.entry(port).or_default()[class as usize];
+            for (cell, inside) in pair.iter_mut().zip(inside) {
+                *cell += u64::from(inside);
+            }
+        }
+    }
+
+    /// The text of `/proc/net/xt_traffic/NAME`.
+    pub fn text(&self) -> String {
+        self.text_of(File::Traffic)
+    }
+
+    /// The text of one of the files.
+    pub fn text_of(&self, file: File) -> String {
+        match file {
+            File::Traffic => table(file, &self.traffic),
+            File::Ipconn => table(file, &self.ipconn),
+            File::Portconn => table(file, &self.portconn),
+        }
+    }
+}
+
+/// The names and texts of a table's files, when all frames arrive at the same time.
+pub fn texts<F: AsRef<[u8]>>(
+    name: &str,
+    rule: &Rule,
+    port_mac: Mac,
+    frames: impl IntoIterator<Item = F>,
+) -> Vec<(String, String)> {
+    let expected = Expected::of(rule, port_mac, frames);
+    rule.files().map(|file| (file.name(name), expected.text_of(file))).collect()
+}
+
+/// Compares a table of the kernel with the model's.
+///
+/// # Errors
+/// When they differ: with the first line that differs.
+pub fn same_table(name: &str, got: &str, want: &str) -> Result<()> {
+    for (number, (got, want)) in got.lines().zip(want.lines()).enumerate() {
+        ensure!(got == want, "{name}, line {}: the kernel has\n{got}\nthe model has\n{want}", number + 1);
+    }
+    let (lines, wanted) = (got.lines().count(), want.lines().count());
+    ensure!(lines == wanted, "{name}: the kernel has {lines} lines, the model {wanted}");
+    ensure!(got == want, "{name}: line endings differ");
+    Ok(())
+}
+
+/// The bytes of ICMP count as OTHER.
+fn byte_column(protocol: u8) -> usize {
+    match protocol {
+        packet::TCP => 0,
+        packet::UDP => 1,
+        _ => 2,
+    }
+}
+
+/// Adds to "out" of the source and to "in" of the destination, for those inside the network.
+fn add_to_addresses<const COLUMNS: usize>(
+    rows: &mut BTreeMap<IpAddr, [[u64; 2]; COLUMNS]>,
+    inside: [bool; 2],
+    packet: &Packet,
+    column: usize,
+    amount: u64,
+) {
+    for (way, address) in [packet.source, packet.destination].into_iter().enumerate() {
+        if inside[way] {
+            rows.entry(address).or_insert([[0; 2]; COLUMNS])[column][way] += amount;
+        }
+    }
+}
+
+fn table<K: Display, const COLUMNS: usize>(file: File, rows: &BTreeMap<K, [[u64; 2]; COLUMNS]>) -> String {
+    let mut text = file.header().to_owned();
+    for (key, columns) in rows {
+        let total = |way: usize| columns.iter().map(|pair| pair[way]).sum::<u64>();
+        write!(text, "{key}").expect("writing to a String cannot fail");
+        for [out, into] in std::iter::once([total(0), total(1)]).chain(columns.iter().copied()) {
+            write!(text, "\t{out}\t{into}").expect("writing to a String cannot fail");
+        }
+        text.push('\n');
+    }
+    text
+}

@@ -1,0 +1,277 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The Debian VM, the frames that it has received, and the tables that it must show.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use fs_err as fs;
+use traffic_model::capture::Capture;
+use traffic_model::model::{self, Expected, Rule};
+use vm_harness::debian_vm::{DebianVm, Image};
+use vm_harness::poll;
+use vm_harness::replay::TABLES;
+
+/// What the administrator adds to `/etc/xt-traffic.conf`: the networks are those of the captures.
+pub const CONFIGURATION: &str = "\
+port eth1
+table RSN  192.0.2.0/24  --traffic --ipconn --portconn
+table RSN6 2001:db8::/32 --traffic
+";
+
+/// Where the file system with the packages is mounted, and where the administrator has put the
+/// packages.
+const DELIVERY: &str = "/run/delivery";
+const PLACE: &str = "/srv/xt-traffic";
+
+/// Adds Debian's repository with the needed packages. A real host reaches it over the network.
+const DEBIAN: &str = "\
+cat >/etc/apt/sources.list.d/debian.sources <<END
+Types: deb
+URIs: file:/run/delivery/debian
+Suites: ./
+Trusted: yes
+END";
+
+/// The packages that must be installed from our repository, besides those of the kernel.
+const OURS: [&str; 3] = ["iptables", "libxtables12", "xt-traffic"];
+
+/// The longest time until a table shows frames that the port has counted.
+const TABLE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A repository. The second one has higher versions of all packages.
+#[derive(Clone, Copy, Debug)]
+pub enum Release {
+    First,
+    Second,
+}
+
+impl Release {
+    fn folder(self) -> String {
+        let name = match self {
+            Self::First => "release-1",
+            Self::Second => "release-2",
+        };
+        format!("{DELIVERY}/{name}")
+    }
+}
+
+impl fmt::Display for Release {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::First => "first",
+            Self::Second => "second",
+        })
+    }
+}
+
+/// The kernel of a repository's packages.
+#[derive(Clone, Debug)]
+pub struct Kernel {
+    /// The output of `uname -r`.
+    pub release: String,
+    /// The name of its configuration.
+    pub config: String,
+}
+
+impl Kernel {
+    /// Finds `linux-image-VERSION-CONFIG-promisc` in an index.
+    fn in_index(index: &str) -> Option<Self> {
+        let release = packages(index).find_map(|(name, _)| name.strip_prefix("linux-image-"))?;
+        let (_, config) = release.strip_suffix("-promisc")?.rsplit_once('-')?;
+        Some(Self { release: release.to_owned(), config: config.to_owned() })
+    }
+
+    /// The metapackage that depends on all packages for this kernel.
+    pub fn metapackage(&self) -> String {
+        format!("xt-traffic-{}", self.config)
+    }
+
+    /// The packages for this kernel.
+    pub fn packages(&self) -> [String; 3] {
+        let Self { release, .. } = self;
+        [self.metapackage(), format!("xt-traffic-modules-{release}"), format!("linux-image-{release}")]
+    }
+}
+
+/// The deployment test.
+pub struct DeployTest {
+    /// The virtual machine.
+    pub vm: DebianVm,
+    /// The release of Debian's own kernel.
+    pub stock_kernel: String,
+    /// The kernel of the packages.
+    pub kernel: Kernel,
+    /// The frames that the running kernel has received.
+    received: Vec<Vec<u8>>,
+    rules: Vec<(String, Rule)>,
+}
+
+impl DeployTest {
+    /// Starts the VM and logs in.
+    pub fn begin() -> Result<Self> {
+        let rules = rules(CONFIGURATION)?;
+        let mut vm = DebianVm::power_on(&Image::from_environment()?)?;
+        vm.log_in()?;
+        mount_packages(&mut vm)?;
+        let stock_kernel = vm.quietly("uname -r")?.trim().to_owned();
+        let index = vm.quietly(&format!("cat {}/Packages", Release::First.folder()))?;
+        let kernel = Kernel::in_index(&index).context("the repository has no kernel")?;
+        Ok(Self { vm, stock_kernel, kernel, received: Vec::new(), rules })
+    }
+
+    /// Runs the steps and writes the transcript to `target/deploy`, also after a failure.
+    pub fn run(mut self, steps: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        let result = steps(&mut self);
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/deploy");
+        fs::create_dir_all(&folder)?;
+        fs::write(folder.join("transcript.txt"), self.vm.transcript().to_string())?;
+        result?;
+        self.vm.power_off().map(drop)
+    }
+
+    /// Runs a step and prints how long it took.
+    pub fn step(&mut self, title: &str, step: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        let begun = Instant::now();
+        self.vm.transcript().heading(title);
+        let done = step(self).and_then(|()| self.vm.check_log());
+        eprintln!("{:6.1} s  {title}", begun.elapsed().as_secs_f64());
+        done.with_context(|| format!("in the step \"{title}\""))
+    }
+
+    /// Reboots, which resets all tables.
+    pub fn reboot(&mut self) -> Result<()> {
+        self.received.clear();
+        self.vm.reboot()
+    }
+
+    /// Waits until systemd has started all units. Fails when the state of the system is not
+    /// `state`.
+    pub fn await_running(&mut self, state: &str) -> Result<()> {
+        let output = self.vm.run("systemctl is-system-running --wait")?;
+        if output.stdout.trim() != state {
+            let failed = self.vm.run("systemctl --failed; journalctl --boot --priority=warning")?;
+            bail!("the system is {}, not {state}:\n{}", output.stdout.trim(), failed.stdout);
+        }
+        Ok(())
+    }
+
+    /// Adds Debian's repository.
+    pub fn add_debian_repository(&mut self) -> Result<()> {
+        self.vm.quietly(DEBIAN).map(drop)
+    }
+
+    /// Puts the packages of a release where the administrator keeps them.
+    pub fn provide(&mut self, release: Release) -> Result<()> {
+        mount_packages(&mut self.vm)?;
+        self.vm.quietly(&format!("ln -sfn {} {PLACE}", release.folder()))?;
+        self.vm.transcript().remark(&format!("{PLACE} now holds the packages of the {release} release"));
+        Ok(())
+    }
+
+    /// Checks that the installed packages are those of a release.
+    pub fn check_versions(&mut self, release: Release) -> Result<()> {
+        let index = self.vm.quietly(&format!("cat {}/Packages", release.folder()))?;
+        let offered: BTreeMap<_, _> = packages(&index).collect();
+        let installed = self.vm.quietly("dpkg-query --show --showformat='${Package} ${Version}\\n'")?;
+        let installed: BTreeMap<_, _> = installed.lines().filter_map(|line| line.split_once(' ')).collect();
+        let kernel = self.kernel.packages();
+        for name in OURS.into_iter().chain(kernel.iter().map(String::as_str)) {
+            ensure!(offered.contains_key(name), "the {release} release has no {name}");
+            ensure!(installed.contains_key(name), "{name} is not installed");
+        }
+        for (name, version) in offered {
+            let current = installed.get(name).copied().unwrap_or(version);
+            ensure!(current == version, "{name} {current} is installed, but the {release} release has {version}");
+        }
+        Ok(())
+    }
+
+    /// The version of Debian's iptables.
+    pub fn stock_iptables(&mut self) -> Result<String> {
+        let index = self.vm.quietly(&format!("cat {DELIVERY}/debian/Packages"))?;
+        let version = packages(&index).find(|(name, _)| *name == "iptables").map(|(_, version)| version.to_owned());
+        version.context("Debian's repository has no iptables")
+    }
+
+    /// Sends a recorded capture to the mirror port and compares the tables with the model's.
+    pub fn count(&mut self, capture: &str) -> Result<()> {
+        let frames = frames(capture)?;
+        self.vm.transcript().remark(&format!("{} frames arrive at eth1: {capture}.pcap", frames.len()));
+        self.vm.mirror(&frames)?;
+        self.add_received(frames);
+        self.check_tables()?;
+        self.vm.must("xt-traffic status").map(drop)
+    }
+
+    /// Adds frames to those that the kernel has received.
+    pub fn add_received(&mut self, frames: Vec<Vec<u8>>) {
+        self.received.extend(frames);
+    }
+
+    /// Prints all tables and compares them with the model's tables for all frames since boot.
+    pub fn check_tables(&mut self) -> Result<()> {
+        let mut counted = 0;
+        for (name, rule) in self.rules.clone() {
+            for (file, want) in model::texts(&name, &rule, DebianVm::mac(), &self.received) {
+                let command = format!("cat {TABLES}/{file}");
+                let same = || Ok((self.vm.quietly(&command)? == want).then_some(()));
+                // After a timeout the comparison reports the difference.
+                drop(poll(TABLE_TIMEOUT, &file, same));
+                model::same_table(&file, &self.vm.must(&command)?, &want)?;
+                counted += want.lines().count() - 1;
+            }
+        }
+        ensure!(counted > 0, "the tables have no rows");
+        Ok(())
+    }
+
+    /// Checks that the counts do not depend on the arrival times, which the model does not know.
+    pub fn check_independence_of_time(&self, frames: &[Vec<u8>]) -> Result<()> {
+        for (name, rule) in &self.rules {
+            let slowly = frames.iter().enumerate().map(|(n, frame)| (Duration::from_secs(60 * n as u64), frame));
+            let slowly = Expected::at_times(rule, DebianVm::mac(), slowly);
+            ensure!(
+                slowly == Expected::of(rule, DebianVm::mac(), frames),
+                "{name}: the counts depend on the arrival times"
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Mounts the file system with the packages, unless it is mounted.
+fn mount_packages(vm: &mut DebianVm) -> Result<()> {
+    let mount = format!("mkdir -p {DELIVERY} && mount -o ro LABEL=packages {DELIVERY}");
+    vm.quietly(&format!("mountpoint -q {DELIVERY} || {{ {mount}; }}")).map(drop)
+}
+
+/// The frames of a recorded capture.
+pub fn frames(capture: &str) -> Result<Vec<Vec<u8>>> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("captures/{capture}.pcap"));
+    Ok(Capture::open(&path)?.frames().map(<[u8]>::to_vec).collect())
+}
+
+/// The rules of a configuration.
+fn rules(configuration: &str) -> Result<Vec<(String, Rule)>> {
+    let tables = configuration.lines().filter_map(|line| line.strip_prefix("table "));
+    let rules = tables.map(|table| {
+        let mut words = table.split_whitespace();
+        let (name, net) = (words.next().context("no name")?, words.next().context("no network")?);
+        let program = if net.contains(':') { "ip6tables" } else { "iptables" };
+        let options = words.collect::<Vec<_>>().join(" ");
+        let rule = format!("{program} -A PROMISC -m traffic {options} --net {net} --name {name}");
+        Rule::parse(&rule)?.with_context(|| format!("not a rule that counts: {rule}"))
+    });
+    rules.collect()
+}
+
+/// Names and versions of the packages in an index.
+fn packages(index: &str) -> impl Iterator<Item = (&str, &str)> {
+    index.split("\n\n").filter_map(|paragraph| {
+        let field = |name: &str| paragraph.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+        Some((field("Package")?, field("Version")?))
+    })
+}

@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Other matches and targets in the chain PROMISC.
+
+use anyhow::ensure;
+use vm_tests::{BACKENDS, in_guest, iptables};
+
+#[test]
+fn both_back_ends_accept_and_refuse_the_same_extensions() {
+    in_guest(|guest| {
+        for backend in BACKENDS {
+            iptables(guest, backend, "-A PROMISC -m mac --mac-source 02:00:00:00:00:01")?;
+            let output = guest.run(&backend.command("-A PROMISC -j REJECT"))?;
+            ensure!(output.status != 0, "{backend}: REJECT is accepted");
+        }
+        Ok(())
+    });
+}

@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The tests in guests with a debug kernel, one file for each subject. They are one binary so that
+//! the test runner can limit how many guests run at once.
+
+mod bytes;
+mod captures;
+mod clear;
+mod commands;
+mod drop_reason;
+mod extensions;
+mod files;
+mod harness;
+mod headers;
+mod isolation;
+mod lifetimes;
+mod limits;
+mod mirror;
+mod model;
+mod namespaces;
+mod offloads;
+mod options;
+mod rules;
+mod samples;
+mod service;
+mod sizes;
+mod stock;
+mod time;
