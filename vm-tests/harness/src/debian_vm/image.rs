@@ -17,7 +17,7 @@ pub struct Image {
 }
 
 impl Image {
-    /// Finds `box.img`, the disk with the system, and `packages.img`, a file system with
+    /// Finds `system.img`, the disk with the system, and `packages.img`, a file system with
     /// repositories.
     ///
     /// # Errors
@@ -26,7 +26,7 @@ impl Image {
         let file = |name: &str| {
             fs::canonicalize(dir.join(name)).context("a disk image is missing: `cargo xtask vm-test` builds it")
         };
-        Ok(Self { disk: file("box.img")?, packages: file("packages.img")? })
+        Ok(Self { disk: file("system.img")?, packages: file("packages.img")? })
     }
 
     /// Finds them in the folder that the environment variable `XT_TRAFFIC_DEBIAN_VM` names.

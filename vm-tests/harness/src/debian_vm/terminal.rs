@@ -14,7 +14,7 @@ use crate::terminal_text::plain;
 const MAX_INPUT: usize = 4000;
 
 /// The prompt of root's login shell.
-const PROMPT: &str = "root@box:~#";
+const PROMPT: &str = "root@debian:~#";
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The first command: it turns off echo and output processing, and starts a shell without prompts

@@ -48,7 +48,7 @@ const SETUP_TIMEOUT: &str = "600";
 
 /// Makes the system disk unless the cache has it.
 fn system(ws: &Workspace, root: &BuildRoot) -> Result<PathBuf> {
-    let stamp = Recipe::new("box 1")
+    let stamp = Recipe::new("Debian disk 1")
         .text("root", root.stamp().as_str())
         .text("suite", &ws.pins().suite)
         .list("packages", &PACKAGES)
@@ -68,7 +68,7 @@ pub fn build(ws: &Workspace, root: &BuildRoot, repositories: &[(&str, &Path)]) -
     let disk = system(ws, root)?;
     let folder = ws.target("debian-vm");
     fs::create_dir_all(&folder)?;
-    let link = folder.join("box.img");
+    let link = folder.join("system.img");
     remove_if_exists(&link)?;
     symlink(&disk, &link)?;
     pack(ws, root, repositories, &folder)?;
@@ -93,21 +93,21 @@ fn make(ws: &Workspace, root: &BuildRoot, disk: &Path) -> Result<()> {
     format(&mut step, root, folder.path())?;
     set_up(&mut step, folder.path())
         .with_context(|| format!("full log: {}", ws.target("log/debian-disk.log").display()))?;
-    keep(&path("box.img"), disk)?;
+    keep(&path("system.img"), disk)?;
     step.finish();
     Ok(())
 }
 
-/// Makes `box.img` in the folder from `root.tar` there.
+/// Makes `system.img` in the folder from `root.tar` there.
 fn format(step: &mut Step, root: &BuildRoot, folder: &Path) -> Result<()> {
     let sandbox = root.sandbox().bind_rw(folder, "out");
     let offset = format!("offset={OFFSET}");
     // In KiB: the meaning of other units differs between versions of mke2fs.
     let size = format!("{}k", (SIZE - OFFSET) >> 10);
-    let words = ["mke2fs", "-q", "-t", "ext4", "-U", ROOT_UUID, "-d", "root.tar", "-E", &offset, "box.img", &size];
+    let words = ["mke2fs", "-q", "-t", "ext4", "-U", ROOT_UUID, "-d", "root.tar", "-E", &offset, "system.img", &size];
     step.run(sandbox.command("out", &words))?;
     write(&folder.join("partitions"), PARTITIONS, 0o644)?;
-    step.run(sandbox.command("out", &["sh", "-c", "exec sfdisk --quiet box.img <partitions"]))
+    step.run(sandbox.command("out", &["sh", "-c", "exec sfdisk --quiet system.img <partitions"]))
 }
 
 /// Boots the disk's kernel with the setup script as its init.
@@ -117,7 +117,7 @@ fn set_up(step: &mut Step, folder: &Path) -> Result<()> {
     // The script prints "ready" on the second serial line when it has finished.
     let mut command = Command::new("timeout");
     command.arg(SETUP_TIMEOUT).args(debian_vm::hardware()?);
-    command.args(debian_vm::disk(&folder.join("box.img"), "cache=unsafe"));
+    command.args(debian_vm::disk(&folder.join("system.img"), "cache=unsafe"));
     command.arg("-no-reboot").arg("-kernel").arg(kernel?).arg("-initrd").arg(initrd?);
     command.args(["-append", "root=/dev/vda1 rw console=ttyS0 quiet panic=-1 init=/setup"]);
     command.args(["-serial", "stdio", "-serial"]).arg(format!("file:{}", result.display()));

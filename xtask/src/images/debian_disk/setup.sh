@@ -8,8 +8,8 @@ rm "$0"
 
 # mmdebstrap copied these from the build host. The VM has no network and so no mirror.
 rm -f /etc/hostname /etc/resolv.conf /etc/apt/sources.list
-echo box >/etc/hostname
-printf '127.0.0.1\tlocalhost\n127.0.1.1\tbox\n' >/etc/hosts
+echo debian >/etc/hostname
+printf '127.0.0.1\tlocalhost\n127.0.1.1\tdebian\n' >/etc/hosts
 echo "UUID=$(findmnt --noheadings --output UUID /) / ext4 errors=remount-ro 0 1" >/etc/fstab
 systemd-machine-id-setup
 passwd --delete root
