@@ -7,6 +7,7 @@
 mod bench;
 mod builds;
 mod commands;
+mod host;
 mod images;
 mod packages;
 mod process;

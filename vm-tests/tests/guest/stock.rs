@@ -49,7 +49,7 @@ fn stock_iptables_legacy() {
 #[test]
 fn stock_nft() {
     const RULES: &str = r#"
-        table inet host {
+        table inet box {
             set hosts { type ipv4_addr; elements = { 10.0.0.1, 10.0.0.2 } }
             chain input { type filter hook input priority filter; policy drop; ip saddr @hosts counter accept; ct state established accept; }
             chain pre { type filter hook prerouting priority raw; }

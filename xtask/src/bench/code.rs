@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use crate::builds::kernel::{self, Choice};
 use crate::builds::module::{self, MODULE};
 use crate::builds::root::BuildRoot;
-use crate::commands::setup;
+use crate::host;
 use crate::process;
 use crate::workspace::Workspace;
 
@@ -143,7 +143,7 @@ fn violations(functions: &[Function], entry: &str) -> Vec<String> {
 
 /// Builds the module for a kernel and disassembles it.
 fn disassemble(ws: &Workspace, choice: &Choice) -> Result<Vec<Function>> {
-    let _lock = setup::require(ws)?;
+    let _lock = host::require(ws)?;
     let root = BuildRoot::prepare(ws)?;
     let kernel = kernel::build(ws, &root, choice)?;
     let module = module::build(ws, &root, &kernel)?;

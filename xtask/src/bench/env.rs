@@ -10,7 +10,7 @@ use super::peers::{self, Account};
 use crate::builds::iptables;
 use crate::builds::kernel::{self, Choice};
 use crate::builds::root::BuildRoot;
-use crate::commands::setup;
+use crate::host;
 use crate::images::guest;
 use crate::workspace::Workspace;
 
@@ -35,7 +35,7 @@ impl BenchEnv {
             "the kernel configuration {} has no packet generator (CONFIG_NET_PKTGEN): use --config test or debug",
             choice.config
         );
-        let _lock = setup::require(ws)?;
+        let _lock = host::require(ws)?;
         let root = BuildRoot::prepare(ws)?;
         let kernel = kernel::build(ws, &root, &choice)?;
         let account = peers::account(ws, &root, &kernel, &iptables::build(ws, &root)?)?;
@@ -51,7 +51,7 @@ impl BenchEnv {
     /// Like [`BenchEnv::config`], with pmacct and with memory for counters in user space. Also
     /// returns the Debian package of ipfm.
     pub fn config_with_programs(&self, ws: &Workspace) -> Result<(Config, PathBuf)> {
-        let _lock = setup::require(ws)?;
+        let _lock = host::require(ws)?;
         let config = Config { memory_mib: 1024, ..config(peers::guest(ws, &self.folder)?) };
         Ok((config, peers::ipfm(ws)?))
     }

@@ -15,9 +15,6 @@ use crate::stamp::{Recipe, Stamp};
 use crate::ui::Step;
 use crate::workspace::{Workspace, keep, remove_tree};
 
-/// Debian's archive keys, from the package debian-archive-keyring.
-pub const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
-
 /// Paths excluded from the roots: documentation and translations.
 pub const EXCLUDED: [&str; 6] = [
     "/usr/share/man/*",
@@ -95,7 +92,7 @@ pub fn bootstrap(
     mut consumer: Command,
 ) -> Result<()> {
     let mirror = mirrors::serving(suite)?;
-    let source = format!("deb [signed-by={KEYRING}] {mirror} {suite} main");
+    let source = format!("deb [signed-by={}] {mirror} {suite} main", mirrors::KEYRING);
     let mut make = Command::new("mmdebstrap");
     make.arg(format!("--variant={variant}"))
         .arg(format!("--include={}", packages.join(",")))

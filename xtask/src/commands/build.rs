@@ -3,14 +3,14 @@
 
 use anyhow::Result;
 
-use super::setup;
 use crate::builds::kernel::{Config, Options};
+use crate::host;
 use crate::images::guest;
 use crate::workspace::Workspace;
 
 pub fn run(ws: &Workspace, options: &Options) -> Result<()> {
     let choice = options.choose(ws, Config::Test)?;
-    let _lock = setup::require(ws)?;
+    let _lock = host::require(ws)?;
     eprintln!("{}", guest::build(ws, &choice)?.display());
     Ok(())
 }

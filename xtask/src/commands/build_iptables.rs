@@ -3,13 +3,13 @@
 
 use anyhow::Result;
 
-use super::setup;
 use crate::builds::iptables;
 use crate::builds::root::BuildRoot;
+use crate::host;
 use crate::workspace::Workspace;
 
 pub fn run(ws: &Workspace) -> Result<()> {
-    let _lock = setup::require(ws)?;
+    let _lock = host::require(ws)?;
     let root = BuildRoot::prepare(ws)?;
     let iptables = iptables::build(ws, &root)?;
     eprintln!("{}", iptables.installed.display());

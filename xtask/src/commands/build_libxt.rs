@@ -4,9 +4,9 @@
 use anyhow::Result;
 use clap::Args;
 
-use super::setup;
 use crate::builds::root::BuildRoot;
 use crate::builds::{iptables, libxt};
+use crate::host;
 use crate::workspace::Workspace;
 
 #[derive(Args, Debug)]
@@ -17,7 +17,7 @@ pub struct Options {
 }
 
 pub fn run(ws: &Workspace, options: &Options) -> Result<()> {
-    let _lock = setup::require(ws)?;
+    let _lock = host::require(ws)?;
     let root = BuildRoot::prepare(ws)?;
     let iptables = iptables::build(ws, &root)?;
     if options.bindings {

@@ -9,8 +9,9 @@ use clap::Args;
 use fs_err as fs;
 use xshell::{Cmd, Shell, cmd};
 
-use super::{bench, patches, setup, test};
+use super::{bench, patches, test};
 use crate::builds::root::BuildRoot;
+use crate::host;
 use crate::process;
 use crate::workspace::Workspace;
 
@@ -20,7 +21,7 @@ const SHELL: &str = "xtask/deb xtask/src vm-tests/captures .ci";
 #[derive(Args, Clone, Debug)]
 pub struct Options {
     #[command(flatten)]
-    consent: setup::Consent,
+    consent: host::Consent,
     /// Only the checks of the host's cargo: seconds, no guest, no build root
     #[arg(long)]
     quick: bool,
@@ -33,7 +34,7 @@ pub fn run(ws: &Workspace, options: &Options) -> Result<()> {
     if options.quick {
         return Ok(());
     }
-    setup::ensure_ready(ws, &options.consent)?;
+    host::ensure_ready(ws, &options.consent)?;
     build_root_checks(ws, &sh)?;
     patches::check_all(ws)?;
     test::run(ws, &test::Options { consent: options.consent.clone() })?;
@@ -65,7 +66,7 @@ fn host_checks(sh: &Shell) -> Result<()> {
 /// Checks with the programs of the build root: shellcheck, and the oldest Rust that Cargo.toml
 /// allows.
 fn build_root_checks(ws: &Workspace, sh: &Shell) -> Result<()> {
-    let _lock = setup::require(ws)?;
+    let _lock = host::require(ws)?;
     let root = BuildRoot::prepare(ws)?;
     let repo = root.sandbox().bind_ro(ws.repo(), "repo");
     let mut step = ws.step("shellcheck", "checking shell programs")?;

@@ -3,15 +3,15 @@
 
 use anyhow::Result;
 
-use super::setup;
 use crate::builds::kernel::{Config, Options};
 use crate::builds::root::BuildRoot;
+use crate::host;
 use crate::packages::PackageBuilder;
 use crate::workspace::Workspace;
 
 pub fn run(ws: &Workspace, options: &Options) -> Result<()> {
     let choice = options.choose(ws, Config::Vm)?;
-    let _lock = setup::require(ws)?;
+    let _lock = host::require(ws)?;
     let root = BuildRoot::prepare(ws)?;
     let folder = ws.target("deb");
     for file in (PackageBuilder { ws, root: &root, folder: &folder, test_entries: 0 }).build(&choice)? {

@@ -7,8 +7,8 @@ use anyhow::{Context, Result};
 use clap::Args;
 use vm_harness::replay::{self, Backend};
 
-use super::setup;
 use crate::builds::kernel::{self, Config};
+use crate::host;
 use crate::images::guest;
 use crate::workspace::Workspace;
 
@@ -22,12 +22,12 @@ pub struct Options {
     #[command(flatten)]
     kernel: kernel::Options,
     #[command(flatten)]
-    consent: setup::Consent,
+    consent: host::Consent,
 }
 
 pub fn run(ws: &Workspace, options: &Options) -> Result<()> {
     let choice = options.kernel.choose(ws, Config::Test)?;
-    setup::ensure_ready(ws, &options.consent)?;
+    host::ensure_ready(ws, &options.consent)?;
     let rule = format!("-A PROMISC -m traffic --traffic --net 0.0.0.0/0 --name {NAME}");
     let tables = replay::replay(&replay::Options {
         artifacts: guest::artifacts(ws, &choice)?,

@@ -5,27 +5,28 @@ use anyhow::{Result, ensure};
 use clap::Args;
 use xshell::{Shell, cmd};
 
-use super::{setup, vm_test};
+use super::vm_test;
 use crate::builds::root::BuildRoot;
 use crate::builds::{iptables, libxt};
+use crate::host;
 use crate::process;
 use crate::workspace::Workspace;
 
 #[derive(Args, Clone, Debug, Default)]
 pub struct Options {
     #[command(flatten)]
-    pub consent: setup::Consent,
+    pub consent: host::Consent,
 }
 
 /// Runs the host's tests first: they take seconds.
 pub fn run(ws: &Workspace, options: &Options) -> Result<()> {
-    setup::ensure_ready(ws, &options.consent)?;
+    host::ensure_ready(ws, &options.consent)?;
     let sh = Shell::new()?;
     sh.change_dir(ws.repo());
     let tests = cmd!(sh, "cargo test --locked --quiet --workspace");
     ensure!(process::run_foreground(tests.into())?.success(), "tests on the host failed");
     {
-        let _lock = setup::require(ws)?;
+        let _lock = host::require(ws)?;
         let root = BuildRoot::prepare(ws)?;
         libxt::check_bindings(ws, &root, &iptables::build(ws, &root)?)?;
     }

@@ -13,9 +13,9 @@ use anyhow::{Result, anyhow, bail, ensure};
 use clap::Args;
 use xshell::{Shell, cmd};
 
-use super::setup;
 use crate::builds::kernel::{self, Choice, Config};
 use crate::builds::root::BuildRoot;
+use crate::host;
 use crate::images::{debian_disk, guest};
 use crate::packages::PackageBuilder;
 use crate::process;
@@ -140,7 +140,7 @@ impl Tests<'_> {
     /// Builds the images for a program and returns their folder.
     fn prepare(&self, program: Program) -> Result<PathBuf> {
         let choice = self.options.kernel.choose(self.ws, program.config())?;
-        let _lock = setup::require(self.ws)?;
+        let _lock = host::require(self.ws)?;
         match program {
             Program::Guest | Program::Fast => guest::build(self.ws, &choice),
             Program::Deploy => {

@@ -14,7 +14,7 @@ use crate::builds::libxt;
 use crate::builds::module::{self, MODULE};
 use crate::builds::root::BuildRoot;
 use crate::builds::rustc::{self, Crate, Product};
-use crate::commands::setup;
+use crate::host;
 use crate::images::guest_root;
 use crate::images::initramfs::Archive;
 use crate::process::both;
@@ -52,7 +52,7 @@ pub fn build(ws: &Workspace, choice: &Choice) -> Result<PathBuf> {
 
 /// Like [`build`], with the lock, for commands that start a guest afterwards.
 pub fn artifacts(ws: &Workspace, choice: &Choice) -> Result<Artifacts> {
-    let _lock = setup::require(ws)?;
+    let _lock = host::require(ws)?;
     Artifacts::from_dir(&build(ws, choice)?)
 }
 

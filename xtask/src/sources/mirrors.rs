@@ -7,6 +7,9 @@ use anyhow::{Context, Result, bail};
 use fs_err as fs;
 use xshell::{Shell, cmd};
 
+/// Debian's archive keys, from the package debian-archive-keyring.
+pub const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
 /// The environment variable that replaces apt's mirrors by one mirror.
 pub const MIRROR_VARIABLE: &str = "XT_TRAFFIC_MIRROR";
 

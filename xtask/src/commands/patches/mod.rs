@@ -7,8 +7,8 @@ use anyhow::{Context, Result};
 use clap::{Args, Subcommand, ValueEnum};
 use git2::{Oid, Repository, Status, StatusOptions};
 
-use super::setup;
 use crate::builds::kernel::{self, Config};
+use crate::host;
 use crate::sources::tree::Tree;
 use crate::workspace::Workspace;
 
@@ -62,7 +62,7 @@ enum Which {
 }
 
 pub fn run(ws: &Workspace, action: &Action) -> Result<()> {
-    let _lock = setup::require(ws)?;
+    let _lock = host::require(ws)?;
     match action {
         Action::Apply(target) => {
             let tree = target.tree(ws)?;

@@ -1,0 +1,278 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The host: what the commands need of it, and the changes that `setup` makes. All other commands
+//! only check the host.
+
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::{env, fmt};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+use fs_err as fs;
+use rustix::process::{geteuid, getuid};
+
+use crate::process;
+use crate::sources::mirrors::KEYRING;
+use crate::workspace::{Lock, Workspace};
+
+/// Programs that xtask runs, and their Debian packages.
+const PROGRAMS: [(&str, &str); 7] = [
+    ("mmdebstrap", "mmdebstrap"),
+    ("bwrap", "bubblewrap"),
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("curl", "curl"),
+    ("xz", "xz-utils"),
+    ("tar", "tar"),
+    ("apt-get", "apt"),
+];
+
+/// The files with the ranges of subordinate ids: subuid(5), subgid(5).
+const SUBORDINATE_IDS: [&str; 2] = ["/etc/subuid", "/etc/subgid"];
+/// The size of a range: SUB_UID_COUNT in login.defs(5).
+const RANGE: u64 = 65_536;
+/// The first subordinate id: SUB_UID_MIN in login.defs(5).
+const FIRST: u64 = 100_000;
+
+/// Whether to ask before the host is changed.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Consent {
+    /// Install packages without asking
+    #[arg(long, short)]
+    pub yes: bool,
+}
+
+/// Takes the lock and fails if the host lacks something. Commands that build begin with it.
+pub fn require(ws: &Workspace) -> Result<Lock> {
+    let changes = needed_changes(ws)?;
+    if !changes.is_empty() {
+        let list: Vec<_> = changes.iter().map(|change| format!("\n    {change}")).collect();
+        bail!("this host is not set up yet; `cargo xtask setup` would{}", list.concat());
+    }
+    let lock = ws.lock()?;
+    check_sandbox(ws)?;
+    Ok(lock)
+}
+
+/// Sets the host up. Commands for newcomers begin with it.
+pub fn ensure_ready(ws: &Workspace, consent: &Consent) -> Result<()> {
+    let changes = needed_changes(ws)?;
+    if changes.is_empty() { Ok(()) } else { make(ws, &changes, consent) }
+}
+
+/// A change of the host.
+#[derive(Debug, PartialEq)]
+pub enum Change {
+    /// Debian packages to install.
+    Install(Vec<&'static str>),
+    /// A range of subordinate user and group ids, for mmdebstrap as an ordinary user:
+    /// <https://manpages.debian.org/trixie/mmdebstrap/mmdebstrap.1.en.html#unshare>
+    AddIds { user: String, first: u64 },
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Install(packages) => write!(f, "install the packages {}", packages.join(" ")),
+            Self::AddIds { user, first } => {
+                let last = first + RANGE - 1;
+                write!(f, "add the subordinate ids {first}-{last} for {user} to {}", SUBORDINATE_IDS.join(" and "))
+            }
+        }
+    }
+}
+
+/// Prints the changes without making them.
+pub fn print_changes(changes: &[Change]) {
+    eprintln!("this host needs these changes:");
+    for change in changes {
+        eprintln!("    {change}");
+    }
+}
+
+/// Makes the changes, after a question if a person is at the terminal.
+pub fn make(ws: &Workspace, changes: &[Change], consent: &Consent) -> Result<()> {
+    let _lock = ws.lock()?;
+    print_changes(changes);
+    if !consent.yes && std::io::stdin().is_terminal() && std::io::stderr().is_terminal() {
+        eprint!("Continue? [Y/n] ");
+        std::io::stderr().flush()?;
+        let mut answer = String::new();
+        std::io::stdin().read_line(&mut answer).context("cannot read the answer")?;
+        ensure!(matches!(answer.trim().to_lowercase().as_str(), "" | "y" | "yes"), "nothing was changed");
+    }
+    for change in changes {
+        match change {
+            Change::Install(packages) => install(ws, packages)?,
+            Change::AddIds { user, first } => {
+                let usermod = find("usermod").context("the program usermod is missing")?;
+                let range = format!("{first}-{}", first + RANGE - 1);
+                privileged(ws, &usermod, &["--add-subuids", &range, "--add-subgids", &range, user])?;
+            }
+        }
+    }
+    let left = needed_changes(ws)?;
+    ensure!(left.is_empty(), "the commands succeeded, but this is still needed: {left:?}");
+    Ok(())
+}
+
+/// The changes that the host needs before the other commands can run.
+pub fn needed_changes(ws: &Workspace) -> Result<Vec<Change>> {
+    let mut changes = Vec::new();
+    let packages = missing_packages(ws);
+    if !packages.is_empty() {
+        changes.push(Change::Install(packages));
+    }
+    if !geteuid().is_root() {
+        changes.extend(missing_ids()?);
+    }
+    Ok(changes)
+}
+
+fn missing_packages(ws: &Workspace) -> Vec<&'static str> {
+    let missing = PROGRAMS.iter().filter(|(program, _)| find(program).is_none());
+    let mut packages: Vec<_> = missing.map(|(_, package)| *package).collect();
+    // An old keyring lacks the key of the build root's release.
+    let key = format!("/usr/share/keyrings/debian-archive-{}-stable.gpg", ws.pins().suite);
+    if !Path::new(KEYRING).exists() || !Path::new(&key).exists() {
+        packages.push("debian-archive-keyring");
+    }
+    if !geteuid().is_root() && find("newuidmap").is_none() {
+        packages.push("uidmap");
+    }
+    packages
+}
+
+fn find(program: &str) -> Option<PathBuf> {
+    // The PATH of an ordinary user may lack the sbin folders.
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path)
+        .chain(["/usr/sbin".into(), "/sbin".into()])
+        .map(|folder| folder.join(program))
+        .find(|file| file.is_file())
+}
+
+fn install(ws: &Workspace, packages: &[&str]) -> Result<()> {
+    let apt = find("apt-get").with_context(|| format!("no apt-get; install these packages: {}", packages.join(" ")))?;
+    let mut install = vec!["install", "--yes", "--no-install-recommends", "--option=DPkg::Lock::Timeout=120"];
+    install.extend(packages);
+    // The usual cause of a failure is that the package lists are old or missing.
+    if privileged(ws, &apt, &install).is_err() {
+        process::check()?;
+        privileged(ws, &apt, &["update"])?;
+        privileged(ws, &apt, &install)?;
+    }
+    Ok(())
+}
+
+/// Runs a command as root and prints it before. Its output goes to a log file.
+fn privileged(ws: &Workspace, program: &Path, arguments: &[&str]) -> Result<()> {
+    let shown = format!("{} {}", program.display(), arguments.join(" "));
+    let mut command = if geteuid().is_root() {
+        Command::new(program)
+    } else {
+        let sudo = find("sudo").with_context(|| format!("sudo is missing; as root, run: {shown}"))?;
+        eprintln!("running with sudo: {shown}");
+        // sudo may ask for the password, so it must run before the spinner starts.
+        let mut validate = Command::new(&sudo);
+        validate.arg("--validate");
+        ensure!(process::run_foreground(validate)?.success(), "sudo failed; as root, run: {shown}");
+        let mut command = Command::new(sudo);
+        command.arg("--").arg(program);
+        command
+    };
+    let mut step = ws.step("setup", format!("running {shown}"))?;
+    command.args(arguments).stdin(Stdio::null()).stdout(step.log()?).stderr(step.log()?);
+    // sudo must stay in the terminal's process group.
+    let status = process::run_foreground(command)?;
+    step.require_logged(status, &program.display().to_string())?;
+    step.finish();
+    Ok(())
+}
+
+/// The subordinate ids that the user lacks. `getsubids` asks the same sources as mmdebstrap, which
+/// may be others than the files (`subid:` in nsswitch.conf(5)).
+fn missing_ids() -> Result<Option<Change>> {
+    let uid = getuid().as_raw().to_string();
+    let user = env::var("USER").unwrap_or_else(|_| uid.clone());
+    let texts = SUBORDINATE_IDS.map(|file| fs::read_to_string(file).unwrap_or_default());
+    let has_ids = match find("getsubids") {
+        Some(getsubids) => [&[][..], &["-g"]].iter().all(|option| {
+            let mut command = Command::new(&getsubids);
+            command.args(*option).arg(&user).stdin(Stdio::null()).stderr(Stdio::null());
+            command.output().is_ok_and(|output| output.status.success() && !output.stdout.is_empty())
+        }),
+        None => texts.iter().all(|text| ranges(text).any(|range| range.owner == user || range.owner == uid)),
+    };
+    if has_ids {
+        return Ok(None);
+    }
+    let nsswitch = fs::read_to_string("/etc/nsswitch.conf").unwrap_or_default();
+    if nsswitch.lines().any(|line| line.starts_with("subid:") && line.trim_end() != "subid: files") {
+        bail!(
+            "{user} has no subordinate ids, and nsswitch.conf has another source for them than the files: ask its administrator"
+        );
+    }
+    Ok(Some(Change::AddIds { user, first: first_free(&texts) }))
+}
+
+/// A line of subuid(5) or subgid(5).
+struct Range<'a> {
+    owner: &'a str,
+    /// The id after the last one.
+    end: u64,
+}
+
+fn ranges(text: &str) -> impl Iterator<Item = Range<'_>> {
+    text.lines().filter_map(|line| {
+        let mut fields = line.split(':');
+        let owner = fields.next()?;
+        let (first, count): (u64, u64) = (fields.next()?.parse().ok()?, fields.next()?.trim().parse().ok()?);
+        Some(Range { owner, end: first + count })
+    })
+}
+
+/// The first id above all ranges of the files.
+fn first_free(texts: &[String]) -> u64 {
+    texts.iter().flat_map(|text| ranges(text)).map(|range| range.end).max().unwrap_or(FIRST).max(FIRST)
+}
+
+/// Fails if this host does not allow the namespaces of the build root. An existing build root shows
+/// that it does.
+fn check_sandbox(ws: &Workspace) -> Result<()> {
+    if ws.cache().join("root").exists() {
+        return Ok(());
+    }
+    let mut probe = Command::new("bwrap");
+    probe.args(["--ro-bind", "/", "/", "--unshare-pid", "--unshare-net", "--proc", "/proc"]);
+    probe.args(["--dev", "/dev", "--", "true"]);
+    let mut output = Vec::new();
+    let status = process::run_lines(probe, |line| output.push(line.to_owned()))?;
+    ensure!(
+        status.success(),
+        "bubblewrap cannot make a sandbox (are user namespaces disabled?): {}",
+        output.join("; ")
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_range_is_above_all_others() {
+        let texts = |uid: &str, gid: &str| [uid.to_owned(), gid.to_owned()];
+        assert_eq!(first_free(&texts("", "")), 100_000);
+        assert_eq!(first_free(&texts("a:100000:65536\n", "a:100000:65536\n")), 165_536);
+        assert_eq!(first_free(&texts("a:100000:65536\n", "b:300000:1000\n# x\n")), 301_000);
+        assert_eq!(first_free(&texts("low:1000:10\n", "")), 100_000);
+    }
+
+    #[test]
+    fn a_change_is_described() {
+        let change = Change::AddIds { user: "ann".into(), first: 165_536 };
+        assert_eq!(change.to_string(), "add the subordinate ids 165536-231071 for ann to /etc/subuid and /etc/subgid");
+        assert_eq!(Change::Install(vec!["curl", "tar"]).to_string(), "install the packages curl tar");
+    }
+}
