@@ -212,10 +212,10 @@ Disassembly of section .text:
   2b:\tcall   30 <entry+0x10>
 \t\t\t2c: R_X86_64_PLT32\t.text.unlikely.+0x5c
   30:\tjmp    35 <entry+0x15>
-\t\t\t31: R_X86_64_PLT32\tledger::count::<u32>-0x4
+\t\t\t31: R_X86_64_PLT32\tcpu_tables::count::<u32>-0x4
 
-0000000000000040 <ledger::count::<u32>>:
-  40:\tmov    %gs:0x0(%rip),%edx        # 48 <ledger::count::<u32>+0x8>
+0000000000000040 <cpu_tables::count::<u32>>:
+  40:\tmov    %gs:0x0(%rip),%edx        # 48 <cpu_tables::count::<u32>+0x8>
 \t\t\t44: R_X86_64_PC32\tcpu_number-0x4
   48:\tINSTRUCTION
 
@@ -238,7 +238,7 @@ Disassembly of section .text.unlikely.:
     #[test]
     fn cold_functions_are_not_frequent() {
         let functions = code("ret");
-        assert_eq!(names(&functions, false), ["entry", "ledger::count::<u32>", "<u32 as Family>::header"]);
+        assert_eq!(names(&functions, false), ["entry", "cpu_tables::count::<u32>", "<u32 as Family>::header"]);
         assert_eq!(names(&functions, true).len(), 4);
         assert!(violations(&functions, "entry").is_empty(), "cold code may divide");
         assert_eq!(violations(&functions, "missing").len(), 1);
@@ -251,8 +251,8 @@ Disassembly of section .text.unlikely.:
             "xchg   %rax,(%rbx)",
             "div    %rcx",
             "idivl  (%rcx)",
-            "call   4d <ledger::count::<u32>+0xd>\n\t\t\t49: R_X86_64_PLT32\tcore::panicking::panic_bounds_check-0x4",
-            "call   4d <ledger::count::<u32>+0xd>\n\t\t\t49: R_X86_64_PLT32\tcore::slice::index::slice_end_index_len_fail-0x4",
+            "call   4d <cpu_tables::count::<u32>+0xd>\n\t\t\t49: R_X86_64_PLT32\tcore::panicking::panic_bounds_check-0x4",
+            "call   4d <cpu_tables::count::<u32>+0xd>\n\t\t\t49: R_X86_64_PLT32\tcore::slice::index::slice_end_index_len_fail-0x4",
         ] {
             assert_eq!(violations(&code(bad), "entry").len(), 1, "{bad}");
         }
