@@ -36,7 +36,7 @@ impl Workspace {
             .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
         let repo = manifest.parent().context("xtask/ has no parent folder")?.to_owned();
         let pins = Pins::read(&manifest.join("pins.toml"))?;
-        Ok(Self { repo, cache: cache_folder()?, pins })
+        Ok(Self { repo, cache: vm_harness::cache_folder()?, pins })
     }
 
     /// The repository's top folder.
@@ -98,15 +98,6 @@ impl Workspace {
         fs::create_dir_all(&tmp)?;
         tempfile::tempdir_in(&tmp).with_context(|| format!("cannot make a folder in {}", tmp.display()))
     }
-}
-
-fn cache_folder() -> Result<PathBuf> {
-    let variable = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let base = variable("XDG_CACHE_HOME")
-        .filter(|path| path.is_absolute())
-        .or_else(|| variable("HOME").map(|home| home.join(".cache")))
-        .context("neither XDG_CACHE_HOME nor HOME is set")?;
-    Ok(base.join("xt-traffic"))
 }
 
 /// The last component of a path, as text.
