@@ -9,9 +9,11 @@ use git2::{Commit, DiffOptions, Repository, Sort, StatusOptions};
 
 use crate::workspace::Workspace;
 
-/// The inputs of every package: the packages of the build root, and the code that builds.
-/// `Cargo.lock` is not one of them: the extension and the module are compiled without crates.
-pub(super) const SHARED_INPUTS: [&str; 2] = ["xtask/pins.toml", "xtask/src"];
+/// The inputs of every package: the packages of the build root, and the code that builds. The rest
+/// of `xtask/src` decides when something is built, not its content. `Cargo.lock` is not an input:
+/// the extension and the module are compiled without crates.
+pub(super) const SHARED_INPUTS: [&str; 4] =
+    ["xtask/pins.toml", "xtask/src/builds", "xtask/src/packages", "xtask/src/sources"];
 
 /// A package's changelog: one entry for each commit that changed an input, since the package
 /// exists.
@@ -199,7 +201,7 @@ mod tests {
             (30, "elsewhere", "1", 20),
             (40, "source/a", "2", 40),
             (50, "xtask/src/packages/source.rs", "3", 50),
-            (60, "xtask/other", "3", 50),
+            (60, "xtask/src/commands/deb.rs", "3", 50),
             (70, "xtask/pins.toml", "4", 70),
         ] {
             history.write(path, "new");
@@ -220,7 +222,7 @@ mod tests {
         history.write("deb/thing/control", "1");
         assert_eq!(history.revision(), ("1~dirty".to_owned(), 10));
         history.commit(20);
-        history.write("xtask/src/new.rs", "1");
+        history.write("xtask/src/packages/new.rs", "1");
         assert_eq!(history.revision(), ("2~dirty".to_owned(), 21));
     }
 
