@@ -84,7 +84,7 @@ fn commands_return_output_and_status_and_have_a_timeout() {
 fn the_end_of_a_guest_is_detected_at_once() {
     let mut guest = boot();
     let start = Instant::now();
-    let error = format!("{:#}", guest.run("echo last words >/dev/console; poweroff -f").unwrap_err());
+    let error = format!("{:#}", guest.run("echo last words >/dev/console; reboot -f").unwrap_err());
     assert!(error.contains("last words"), "{error}");
     assert!(start.elapsed() < COMMAND_TIMEOUT, "{:?}", start.elapsed());
 }

@@ -16,7 +16,7 @@ use crate::poll::poll;
 use crate::qemu::{MACHINE, QEMU, Qmp, Setup, escape};
 
 /// Increase it when guests start in another way, so that older saved states are not used.
-const FORMAT: u32 = 3;
+const FORMAT: u32 = 4;
 
 /// The kernel's command line. A quiet console saves time, as each character is an exit from the
 /// guest. An oops is printed all the same. It becomes a panic, which ends QEMU. See
@@ -75,12 +75,10 @@ pub fn shell(config: &Config) -> Result<()> {
 
 fn hardware(config: &Config) -> Result<Setup> {
     let mut setup = Setup::new(&QEMU)?;
-    setup.command.arg("-no-reboot").args(config.clock.arguments()?).args([
-        "-smp",
-        &config.cpus.to_string(),
-        "-m",
-        &format!("{}M", config.memory_mib),
-    ]);
+    let Config { cpus, memory_mib, clock, .. } = config;
+    // MP tables have one processor for each socket, and guests' kernels have no ACPI.
+    setup.command.args(["-no-reboot", "-smp", &format!("{cpus},sockets={cpus}"), "-m", &format!("{memory_mib}M")]);
+    setup.command.args(clock.arguments()?);
     Ok(setup)
 }
 
