@@ -12,6 +12,12 @@ use fs_err as fs;
 /// Names the folder with the files for tests. `cargo xtask vm-test` sets it.
 const FOLDER_VARIABLE: &str = "XT_TRAFFIC_GUEST";
 
+/// The folder that an environment variable names.
+pub(crate) fn folder_from_environment(variable: &str) -> Result<PathBuf> {
+    let folder = std::env::var_os(variable);
+    folder.map(PathBuf::from).with_context(|| format!("{variable} is not set: `cargo xtask vm-test` runs this test"))
+}
+
 /// A guest's kernel and root file system.
 #[derive(Clone, Debug)]
 pub struct Artifacts {
@@ -37,9 +43,7 @@ impl Artifacts {
     /// # Errors
     /// When the variable is not set or a file does not exist.
     pub fn from_environment() -> Result<Self> {
-        let folder = std::env::var_os(FOLDER_VARIABLE)
-            .with_context(|| format!("{FOLDER_VARIABLE} is not set: `cargo xtask vm-test` runs this test"))?;
-        Self::from_dir(Path::new(&folder))
+        Self::from_dir(&folder_from_environment(FOLDER_VARIABLE)?)
     }
 
     /// The kernel's bzImage.

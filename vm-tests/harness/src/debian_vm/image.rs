@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use fs_err as fs;
 
+use crate::artifacts::folder_from_environment;
+
 /// Names the folder for tests. `cargo xtask vm-test` sets it.
 const FOLDER_VARIABLE: &str = "XT_TRAFFIC_DEBIAN_VM";
 
@@ -34,9 +36,7 @@ impl Image {
     /// # Errors
     /// When the variable is not set, or a file does not exist.
     pub fn from_environment() -> Result<Self> {
-        let folder = std::env::var_os(FOLDER_VARIABLE)
-            .with_context(|| format!("{FOLDER_VARIABLE} is not set: `cargo xtask vm-test` runs this test"))?;
-        Self::from_dir(Path::new(&folder))
+        Self::from_dir(&folder_from_environment(FOLDER_VARIABLE)?)
     }
 
     /// The disk with the system.
