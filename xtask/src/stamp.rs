@@ -4,7 +4,7 @@
 
 use std::io::{BufWriter, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use fs_err as fs;
@@ -124,10 +124,10 @@ pub fn write_atomically(file: &Path, content: &[u8]) -> Result<()> {
 
 /// Like [`write_atomically`]; `write` writes the content.
 pub fn write_atomically_with(file: &Path, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
-    let folder: PathBuf = file.parent().unwrap_or(Path::new(".")).to_owned();
+    let folder = file.parent().unwrap_or(Path::new("."));
     let replace = || -> Result<()> {
-        fs::create_dir_all(&folder)?;
-        let mut new = tempfile::Builder::new().prefix(".new-").tempfile_in(&folder)?;
+        fs::create_dir_all(folder)?;
+        let mut new = tempfile::Builder::new().prefix(".new-").tempfile_in(folder)?;
         let mut out = BufWriter::new(new.as_file_mut());
         write(&mut out)?;
         out.flush()?;

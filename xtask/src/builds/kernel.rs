@@ -83,7 +83,7 @@ impl fmt::Display for Config {
 #[derive(Args, Clone, Debug, Default)]
 #[group(skip)] // clap allows one group of this name, and commands have their own `Options`.
 pub struct Options {
-    /// The kernel's configuration [default: vm for packages, else test]
+    /// The kernel's configuration [default: vm for packages, debug for most tests, else test]
     #[arg(long, value_enum)]
     config: Option<Config>,
     /// The kernel series, one of those in pins.toml
