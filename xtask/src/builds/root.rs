@@ -25,6 +25,17 @@ pub const EXCLUDED: [&str; 6] = [
     "/usr/share/bug/*",
 ];
 
+/// Paths excluded from the build root in addition to [`EXCLUDED`]: the compiler's own source in
+/// `rust-src`, of which the kernel needs the folder `library` only, and the static libraries and
+/// headers of clang, of which bindgen needs the shared library only. They are half of all files. The
+/// versions are in full, because dpkg's `*` matches slashes, too.
+const UNUSED: [&str; 4] = [
+    "/usr/src/rustc-1.85.1/compiler/*",
+    "/usr/src/rustc-1.85.1/src/*",
+    "/usr/lib/llvm-19/include/*",
+    "/usr/lib/llvm-19/lib/*.a",
+];
+
 /// The build root.
 pub struct BuildRoot {
     path: PathBuf,
@@ -39,7 +50,7 @@ impl BuildRoot {
             .text("suite", &pins.suite)
             .list("packages", &pins.buildroot.packages)
             .list("mount points", &MOUNT_POINTS)
-            .list("without", &EXCLUDED)
+            .list("without", &excluded())
             .stamp();
         let path = ws.cache().join("root").join(stamp.short());
         if !path.exists() {
@@ -59,6 +70,10 @@ impl BuildRoot {
     }
 }
 
+fn excluded() -> Vec<&'static str> {
+    [&EXCLUDED[..], &UNUSED].concat()
+}
+
 fn make(ws: &Workspace, path: &Path) -> Result<()> {
     let pins = ws.pins();
     let mut step = ws.step("build-root", format!("making the build root (Debian {})", pins.suite))?;
@@ -69,7 +84,7 @@ fn make(ws: &Workspace, path: &Path) -> Result<()> {
     let mut unpack = Command::new("tar");
     unpack.args(["--extract", "--no-same-owner", "--exclude=./dev/*", "--directory"]).arg(&root);
     let packages = &pins.buildroot.packages;
-    bootstrap(&mut step, "minbase", &pins.suite, packages, &EXCLUDED, unpack)?;
+    bootstrap(&mut step, "minbase", &pins.suite, packages, &excluded(), unpack)?;
 
     for name in MOUNT_POINTS {
         fs::create_dir(root.join(name))?;

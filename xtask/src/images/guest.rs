@@ -29,10 +29,16 @@ const EXTENSIONS: &str = "usr/local/lib/xtables";
 
 /// Builds everything that a guest boots. Returns the folder for the VM harness.
 pub fn build(ws: &Workspace, choice: &Choice) -> Result<PathBuf> {
-    // The kernel's source is unpacked while the build root is made, and the small programs are
-    // built while the kernel keeps only one processor busy.
-    let ((), root) = both(|| Tree::kernel(ws, &choice.series).map(drop), || BuildRoot::prepare(ws))?;
-    let ((kernel, module), (base, iptables, libxt, agent)) = both(
+    // Making the build root leaves a processor idle, and so does building the kernel at times.
+    let (base, root) = both(
+        || {
+            Tree::kernel(ws, &choice.series)?;
+            Tree::iptables(ws)?;
+            guest_root::prepare(ws)
+        },
+        || BuildRoot::prepare(ws),
+    )?;
+    let ((kernel, module), (iptables, libxt, agent)) = both(
         || {
             let kernel = kernel::build(ws, &root, choice)?;
             let module = module::build(ws, &root, &kernel)?;
@@ -41,7 +47,7 @@ pub fn build(ws: &Workspace, choice: &Choice) -> Result<PathBuf> {
         || {
             let iptables = iptables::build(ws, &root)?;
             let libxt = libxt::build(ws, &root, &iptables)?;
-            Ok((guest_root::prepare(ws)?, iptables, libxt, agent(ws, &root)?))
+            Ok((iptables, libxt, agent(ws, &root)?))
         },
     )?;
     let folder = ws.target("guest").join(choice.to_string());
