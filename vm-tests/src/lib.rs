@@ -127,14 +127,46 @@ pub fn count_in<F: AsRef<[u8]>>(guest: &mut Guest, file: File, options: &str, fr
     Ok(nft)
 }
 
-/// Counts frames in a guest, as [`count`], and compares the table with a snapshot.
+/// Defines a test that runs in a guest. The body is a function that returns `anyhow::Result<()>`;
+/// the macro adds `Ok(())` at its end.
+///
+/// * `guest_test!(name, |guest| { body })` calls [`in_guest`].
+/// * `guest_test!(name, in_virtual_time, |guest| { body })` calls another function of this crate.
+/// * `guest_test!(name, |guest, backend| { body })` defines the tests `name::nft` and
+///   `name::legacy`, each in a guest of its own.
 #[macro_export]
-macro_rules! assert_counts {
-    ($snapshot:expr, $options:expr, $frames:expr) => {
-        $crate::in_guest(|guest| {
-            insta::assert_snapshot!($snapshot, $crate::count(guest, $options, $frames)?);
+macro_rules! guest_test {
+    ($name:ident, |$guest:ident| $body:block) => {
+        $crate::guest_test!($name, in_guest, |$guest| $body);
+    };
+    ($name:ident, $runner:ident, |$guest:ident| $body:block) => {
+        #[test]
+        fn $name() {
+            $crate::$runner(|$guest| {
+                $body
+                Ok(())
+            });
+        }
+    };
+    ($name:ident, |$guest:ident, $backend:ident| $body:block) => {
+        fn $name($guest: &mut vm_harness::guest::Guest, $backend: vm_harness::replay::Backend) -> anyhow::Result<()> {
+            $body
             Ok(())
-        })
+        }
+
+        mod $name {
+            use vm_harness::replay::Backend;
+
+            #[test]
+            fn nft() {
+                $crate::in_guest(|guest| super::$name(guest, Backend::Nft));
+            }
+
+            #[test]
+            fn legacy() {
+                $crate::in_guest(|guest| super::$name(guest, Backend::Legacy));
+            }
+        }
     };
 }
 

@@ -7,7 +7,7 @@ use traffic_model::frames::{ACK, ALICE, BOB, DOT1Q, Ethernet, Extension, FIN, IP
 use traffic_model::model::{Rule, same_table};
 use vm_harness::guest::Guest;
 use vm_harness::replay::Backend;
-use vm_tests::{BACKENDS, count, counters, expected, in_guest, iptables, table};
+use vm_tests::{BACKENDS, count, counters, expected, guest_test, in_guest, iptables, table};
 
 const SEGMENTS: usize = 2000;
 
@@ -43,26 +43,18 @@ fn packets_seen(guest: &mut Guest, feature: &str, frames: &[Vec<u8>]) -> Result<
     Ok(nft[0].0)
 }
 
-#[test]
-fn headers_of_merged_tcp_segments_are_counted() {
-    in_guest(|guest| {
-        let frames = streams();
-        let seen = packets_seen(guest, "gro on", &frames)?;
-        // GRO must have merged most of them.
-        ensure!(seen < frames.len() as u64 / 2, "GRO left {seen} of {} packets", frames.len());
-        Ok(())
-    });
-}
+guest_test!(headers_of_merged_tcp_segments_are_counted, |guest| {
+    let frames = streams();
+    let seen = packets_seen(guest, "gro on", &frames)?;
+    // GRO must have merged most of them.
+    ensure!(seen < frames.len() as u64 / 2, "GRO left {seen} of {} packets", frames.len());
+});
 
-#[test]
-fn tcp_segments_without_gro_have_the_same_counts() {
-    in_guest(|guest| {
-        let frames = streams();
-        let seen = packets_seen(guest, "gro off", &frames)?;
-        ensure!(seen == frames.len() as u64, "the rule saw {seen} of {} packets", frames.len());
-        Ok(())
-    });
-}
+guest_test!(tcp_segments_without_gro_have_the_same_counts, |guest| {
+    let frames = streams();
+    let seen = packets_seen(guest, "gro off", &frames)?;
+    ensure!(seen == frames.len() as u64, "the rule saw {seen} of {} packets", frames.len());
+});
 
 /// Datagrams of equal length, which GRO merges.
 fn datagrams() -> Vec<Vec<u8>> {
@@ -87,18 +79,14 @@ fn headers_of_merged_datagrams_are_counted() {
     }
 }
 
-/// A capture on a sender with segmentation offload holds such segments.
-#[test]
-fn segments_of_64_kib_are_counted_as_one_packet() {
+// A capture on a sender with segmentation offload holds such segments.
+guest_test!(segments_of_64_kib_are_counted_as_one_packet, |guest| {
     let ip = Ip::new([10, 0, 0, 1], [192, 0, 2, 1]);
     let frames: Vec<_> = ip.stream((1, 80), 50, &[7; 65_495]).iter().map(|packet| mirrored(packet)).collect();
-    in_guest(|guest| {
-        let text = count(guest, "--net 0.0.0.0/0", &frames)?;
-        assert_snapshot!("segments_of_64_kib", text);
-        ensure!(text == expected(&Rule::ALL_IPV4, &frames).text());
-        Ok(())
-    });
-}
+    let text = count(guest, "--net 0.0.0.0/0", &frames)?;
+    assert_snapshot!("segments_of_64_kib", text);
+    ensure!(text == expected(&Rule::ALL_IPV4, &frames).text());
+});
 
 /// Counts IPv6 frames after a command. Returns the packets and bytes that the rule counted.
 fn merged_ipv6(setup: &str, frames: &[Vec<u8>]) -> (u64, u64) {

@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use insta::assert_snapshot;
 use vm_harness::guest::Guest;
 use vm_harness::replay::{Backend, TABLES};
-use vm_tests::{BACKENDS, in_guest_briefly, iptables, table_files};
+use vm_tests::{BACKENDS, guest_test, in_guest_briefly, iptables, table_files};
 
 const PROGRAMS: [&str; 2] = ["iptables", "ip6tables"];
 
@@ -139,64 +139,48 @@ fn hash_sizes() {
     refused("hash_sizes", "iptables", &rules);
 }
 
-#[test]
-fn names_with_31_characters_are_accepted() {
-    in_guest_briefly(|guest| {
-        for (backend, letter) in BACKENDS.into_iter().zip(["a", "b"]) {
-            let name = letter.repeat(31);
-            guest.must(&backend.command(&format!("-A PROMISC -m traffic --traffic --net 10.0.0.0/8 --name {name}")))?;
-            guest.must(&format!("test -f /proc/net/xt_traffic/{name}"))?;
-        }
-        Ok(())
-    });
-}
+guest_test!(names_with_31_characters_are_accepted, in_guest_briefly, |guest| {
+    for (backend, letter) in BACKENDS.into_iter().zip(["a", "b"]) {
+        let name = letter.repeat(31);
+        guest.must(&backend.command(&format!("-A PROMISC -m traffic --traffic --net 10.0.0.0/8 --name {name}")))?;
+        guest.must(&format!("test -f /proc/net/xt_traffic/{name}"))?;
+    }
+});
 
-#[test]
-fn help_lists_the_options() {
-    in_guest_briefly(|guest| {
-        for backend in BACKENDS {
-            for program in PROGRAMS {
-                let help = iptables(guest, backend, &format!("{program} -m traffic -h"))?;
-                let ours = help.find("traffic match options").map(|start| &help[start..]);
-                assert_snapshot!("help", ours.unwrap_or("nothing"));
-            }
+guest_test!(help_lists_the_options, in_guest_briefly, |guest| {
+    for backend in BACKENDS {
+        for program in PROGRAMS {
+            let help = iptables(guest, backend, &format!("{program} -m traffic -h"))?;
+            let ours = help.find("traffic match options").map(|start| &help[start..]);
+            assert_snapshot!("help", ours.unwrap_or("nothing"));
         }
-        Ok(())
-    });
-}
+    }
+});
 
-#[test]
-fn a_table_has_a_file_for_each_of_its_options() {
-    in_guest_briefly(|guest| {
-        // With the legacy back end, as nf_tables frees rules asynchronously.
-        for (program, net) in PROGRAMS.into_iter().zip(["10.0.0.0/8", "2001:db8::/32"]) {
-            for choice in 1..8 {
-                let all = [("--traffic", "t\n"), ("--ipconn", "t.ipconn\n"), ("--portconn", "t.portconn\n")];
-                let chosen: Vec<_> = (0..).zip(all).filter(|(bit, _)| choice & (1 << bit) != 0).collect();
-                let (options, files): (Vec<&str>, Vec<&str>) = chosen.into_iter().map(|(_, each)| each).unzip();
-                let rule = format!("PROMISC -m traffic {} --net {net} --name t", options.join(" "));
-                iptables(guest, Backend::Legacy, &format!("{program} -A {rule}"))?;
-                let found = table_files(guest)?;
-                ensure!(found == files.concat(), "{program} {rule}: the files are\n{found}");
-                iptables(guest, Backend::Legacy, &format!("{program} -D {rule}"))?;
-                let found = table_files(guest)?;
-                ensure!(found.is_empty(), "{program} {rule}: files remain\n{found}");
-            }
+guest_test!(a_table_has_a_file_for_each_of_its_options, in_guest_briefly, |guest| {
+    // With the legacy back end, as nf_tables frees rules asynchronously.
+    for (program, net) in PROGRAMS.into_iter().zip(["10.0.0.0/8", "2001:db8::/32"]) {
+        for choice in 1..8 {
+            let all = [("--traffic", "t\n"), ("--ipconn", "t.ipconn\n"), ("--portconn", "t.portconn\n")];
+            let chosen: Vec<_> = (0..).zip(all).filter(|(bit, _)| choice & (1 << bit) != 0).collect();
+            let (options, files): (Vec<&str>, Vec<&str>) = chosen.into_iter().map(|(_, each)| each).unzip();
+            let rule = format!("PROMISC -m traffic {} --net {net} --name t", options.join(" "));
+            iptables(guest, Backend::Legacy, &format!("{program} -A {rule}"))?;
+            let found = table_files(guest)?;
+            ensure!(found == files.concat(), "{program} {rule}: the files are\n{found}");
+            iptables(guest, Backend::Legacy, &format!("{program} -D {rule}"))?;
+            let found = table_files(guest)?;
+            ensure!(found.is_empty(), "{program} {rule}: files remain\n{found}");
         }
-        Ok(())
-    });
-}
+    }
+});
 
-#[test]
-fn only_root_can_read_the_files() {
-    in_guest_briefly(|guest| {
-        let rule = "-A PROMISC -m traffic --traffic --ipconn --portconn --net 10.0.0.0/8 --name t";
-        iptables(guest, Backend::Nft, rule)?;
-        for file in ["t", "t.ipconn", "t.portconn"] {
-            let mode = guest.must(&format!("stat -c '%a %u %g %F' {TABLES}/{file}"))?;
-            ensure!(mode == "440 0 0 regular empty file\n" || mode == "440 0 0 regular file\n", "{file}: {mode}");
-            ensure!(guest.run(&format!("echo x >{TABLES}/{file}"))?.status != 0, "{file} is writable");
-        }
-        Ok(())
-    });
-}
+guest_test!(only_root_can_read_the_files, in_guest_briefly, |guest| {
+    let rule = "-A PROMISC -m traffic --traffic --ipconn --portconn --net 10.0.0.0/8 --name t";
+    iptables(guest, Backend::Nft, rule)?;
+    for file in ["t", "t.ipconn", "t.portconn"] {
+        let mode = guest.must(&format!("stat -c '%a %u %g %F' {TABLES}/{file}"))?;
+        ensure!(mode == "440 0 0 regular empty file\n" || mode == "440 0 0 regular file\n", "{file}: {mode}");
+        ensure!(guest.run(&format!("echo x >{TABLES}/{file}"))?.status != 0, "{file} is writable");
+    }
+});
