@@ -7,7 +7,7 @@ use crate::{
         accounting::{ALL, CLOCK, ROOMY, START},
         Modelled,
     },
-    support::check,
+    support::{check, for_both_families},
     traffic::{accounting, cells, gap, host, opening, packet_spec, sums, PacketSpec, Payload},
 };
 use proptest::{collection::vec, prelude::*, sample::select};
@@ -50,7 +50,8 @@ fn has_expired(payload: &Payload, after: Ticks) -> bool {
     }
 }
 
-fn check_lifetimes<A: Modelled>() {
+/// Every packet, in either direction, restarts the lifetime of its flow.
+fn a_flow_expires_after_its_lifetime_without_packets<A: Modelled>() {
     check(
         400,
         (
@@ -81,13 +82,6 @@ fn check_lifetimes<A: Modelled>() {
             }
         },
     );
-}
-
-/// Every packet, in either direction, restarts the lifetime of its flow.
-#[test]
-fn a_flow_expires_after_its_lifetime_without_packets() {
-    check_lifetimes::<u32>();
-    check_lifetimes::<u128>();
 }
 
 /// A text that is equal for two packets if and only if they belong to the same flow. `None` for
@@ -155,7 +149,10 @@ fn similar_packets() -> impl Strategy<Value = Vec<PacketSpec>> {
     )
 }
 
-fn check_flows<A: Modelled>() {
+/// The flow of a TCP SYN is identified by addresses, ports and sequence number, that of a UDP
+/// datagram by addresses and ports, and that of other protocols by addresses and protocol number.
+/// Both directions are one flow, except with TCP. Each ICMP request is a connection.
+fn the_first_packet_of_each_flow_starts_a_connection<A: Modelled>() {
     check(200, similar_packets(), |packets| {
         let accounting = accounting::<A>(Internal::Any, CONNECTIONS, ROOMY);
         let mut seen = BTreeSet::new();
@@ -171,15 +168,6 @@ fn check_flows<A: Modelled>() {
             );
         }
     });
-}
-
-/// The flow of a TCP SYN is identified by addresses, ports and sequence number, that of a UDP
-/// datagram by addresses and ports, and that of other protocols by addresses and protocol number.
-/// Both directions are one flow, except with TCP. Each ICMP request is a connection.
-#[test]
-fn the_first_packet_of_each_flow_starts_a_connection() {
-    check_flows::<u32>();
-    check_flows::<u128>();
 }
 
 #[test]
@@ -199,7 +187,9 @@ fn only_a_plain_syn_starts_a_tcp_connection() {
     });
 }
 
-fn check_rows<A: Modelled>() {
+/// It is outgoing for the source and incoming for the destination, each if it is inside. Its port
+/// is the destination port.
+fn a_connection_counts_for_its_ends_inside_and_the_destination_port<A: Modelled>() {
     check(
         300,
         (packet_spec(), opening(), any::<(u16, u16)>()),
@@ -238,14 +228,6 @@ fn check_rows<A: Modelled>() {
             }
         },
     );
-}
-
-/// It is outgoing for the source and incoming for the destination, each if it is inside. Its port
-/// is the destination port.
-#[test]
-fn a_connection_counts_for_its_ends_inside_and_the_destination_port() {
-    check_rows::<u32>();
-    check_rows::<u128>();
 }
 
 /// With few sets, flows are forgotten before they expire. The number of connections that are
@@ -330,3 +312,9 @@ fn the_flow_that_expires_first_is_forgotten() {
         }
     });
 }
+
+for_both_families!(
+    a_flow_expires_after_its_lifetime_without_packets,
+    the_first_packet_of_each_flow_starts_a_connection,
+    a_connection_counts_for_its_ends_inside_and_the_destination_port,
+);

@@ -8,7 +8,7 @@ use crate::{
         accounting::{Nonlinear, ALL, ROOMY, START},
         Arrival, Modelled, Scenario,
     },
-    support::check,
+    support::{check, for_both_families},
     traffic::{accounting, host, packet_spec, sums, PacketSpec},
 };
 use proptest::{collection::vec, option, prelude::*, sample::select};
@@ -66,7 +66,8 @@ fn transport<A: Modelled>(kind: usize) -> (u8, Vec<u8>, usize, (usize, usize)) {
     }
 }
 
-fn check_truncated<A: Modelled>() {
+/// Its bytes are counted nevertheless.
+fn a_truncated_transport_header_starts_no_connection<A: Modelled>() {
     check(
         200,
         (0..4usize, 0..24usize, 0..60usize),
@@ -82,14 +83,9 @@ fn check_truncated<A: Modelled>() {
     );
 }
 
-/// Its bytes are counted nevertheless.
-#[test]
-fn a_truncated_transport_header_starts_no_connection() {
-    check_truncated::<u32>();
-    check_truncated::<u128>();
-}
-
-fn check_fragments<A: Modelled>() {
+/// Its bytes count under the protocol in its header. A later fragment of an OTHER protocol can
+/// start a connection like any packet of that protocol.
+fn a_later_fragment_starts_no_connection<A: Modelled>() {
     let offset = prop_oneof![Just(0), (0..13u32).prop_map(|bit| 1 << bit), 0..=0x1fffu16];
     check(
         300,
@@ -104,14 +100,6 @@ fn check_fragments<A: Modelled>() {
             );
         },
     );
-}
-
-/// Its bytes count under the protocol in its header. A later fragment of an OTHER protocol can
-/// start a connection like any packet of that protocol.
-#[test]
-fn a_later_fragment_starts_no_connection() {
-    check_fragments::<u32>();
-    check_fragments::<u128>();
 }
 
 #[test]
@@ -194,7 +182,7 @@ fn a_truncated_chain_counts_by_its_last_whole_header() {
     });
 }
 
-fn check_linear_area<A: Modelled>() {
+fn the_length_of_the_linear_area_does_not_matter<A: Modelled>() {
     check(
         150,
         (packet_spec(), option::of(0..40usize), 0..100usize),
@@ -211,13 +199,8 @@ fn check_linear_area<A: Modelled>() {
     );
 }
 
-#[test]
-fn the_length_of_the_linear_area_does_not_matter() {
-    check_linear_area::<u32>();
-    check_linear_area::<u128>();
-}
-
-fn check_broken<A: Modelled>() {
+/// One bit of each packet is flipped, and padding is added.
+fn broken_packets_count_as_in_the_model<A: Modelled>() {
     let arrival = (
         packet_spec(),
         any::<prop::sample::Index>(),
@@ -252,9 +235,9 @@ fn check_broken<A: Modelled>() {
     });
 }
 
-/// One bit of each packet is flipped, and padding is added.
-#[test]
-fn broken_packets_count_as_in_the_model() {
-    check_broken::<u32>();
-    check_broken::<u128>();
-}
+for_both_families!(
+    a_truncated_transport_header_starts_no_connection,
+    a_later_fragment_starts_no_connection,
+    the_length_of_the_linear_area_does_not_matter,
+    broken_packets_count_as_in_the_model,
+);

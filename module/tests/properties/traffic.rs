@@ -10,9 +10,13 @@ use proptest::{collection::vec, prelude::*, sample::select};
 use traffic_model::frames::{Ip, ACK, FIN, GRE, RST, SYN};
 use xt_traffic_accounting::{
     accounting::{
+        counters::Direction,
         flows::Ticks,
+        hash::Seed,
+        key::Key,
         network::{Internal, Network},
         params::{Counts, Sizes},
+        table::{Size, Table},
     },
     host::Heap,
 };
@@ -38,6 +42,17 @@ pub fn accounting<A: Modelled>(
 ) -> Accounting<A, Heap> {
     let network = Network::new(host(0), A::mask(prefix_length::<A>()), internal).unwrap();
     Accounting::new(network, counts, sizes, 1, &Heap::ENDLESS)
+}
+
+/// An empty table of one CPU.
+pub fn table<K: Key, const PAIRS: usize>(seed: u64, size: Size) -> Table<K, PAIRS, Heap> {
+    let Ok(table) = Table::new(Seed::new(seed), size, &Heap::ENDLESS);
+    table
+}
+
+/// Any direction.
+pub fn direction() -> impl Strategy<Value = Direction> {
+    select(vec![Direction::Out, Direction::In])
 }
 
 /// The payload of an IP packet.

@@ -2,7 +2,7 @@
 
 //! The accounting of several CPUs for one table, set up as the module does it in the kernel.
 
-use core::fmt::Debug;
+use core::{cell::Cell, fmt::Debug};
 use xt_traffic_accounting::{
     accounting::{
         cpu_tables::{self, AllCpus, CpuTables},
@@ -40,8 +40,9 @@ pub const ROOMY: Sizes = Sizes {
     flow_sets: 1 << 13,
 };
 
-/// One named table: its rows and recent flows on all CPUs.
+/// One named table: its rows and recent flows on all CPUs, at the time of the last packet.
 pub struct Accounting<A, M: Memory> {
+    now: Cell<Ticks>,
     network: Network<A>,
     flows: Flows,
     cpus: Vec<CpuTables<A, M>>,
@@ -57,6 +58,7 @@ where
         let flows = Flows::new(seed, CLOCK, sizes.flow_sets);
         let tables = |_| CpuTables::new(counts, sizes, seed, &flows, memory).unwrap();
         Self {
+            now: Cell::new(START),
             network,
             flows,
             cpus: (0..cpus).map(tables).collect(),
@@ -65,14 +67,8 @@ where
 
     /// Counts a packet that arrives at a CPU. Returns whether anything was counted.
     pub fn count(&self, cpu: usize, now: Ticks, packet: impl Packet) -> bool {
-        cpu_tables::count(
-            &AtTime {
-                accounting: self,
-                now,
-            },
-            &self.cpus[cpu],
-            packet,
-        )
+        self.now.set(now);
+        cpu_tables::count(self, &self.cpus[cpu], packet)
     }
 
     /// How often a flow was forgotten before it expired, on all CPUs.
@@ -108,31 +104,25 @@ where
     }
 }
 
-/// The accounting at the time when a packet arrives.
-struct AtTime<'m, A, M: Memory> {
-    accounting: &'m Accounting<A, M>,
-    now: Ticks,
-}
-
-impl<A, M: Memory> AllCpus<A, M> for AtTime<'_, A, M> {
+impl<A, M: Memory> AllCpus<A, M> for Accounting<A, M> {
     fn all<'a>(&'a self) -> impl Iterator<Item = &'a CpuTables<A, M>>
     where
         A: 'a,
         M: 'a,
     {
-        self.accounting.cpus.iter()
+        self.cpus.iter()
     }
 
     fn network(&self) -> &Network<A> {
-        &self.accounting.network
+        &self.network
     }
 
     fn flows(&self) -> &Flows {
-        &self.accounting.flows
+        &self.flows
     }
 
     fn now(&self) -> Ticks {
-        self.now
+        self.now.get()
     }
 }
 

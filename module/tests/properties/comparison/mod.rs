@@ -43,7 +43,10 @@ pub trait Modelled: Family + fmt::Debug {
     fn address(bytes: [u8; 16]) -> Self;
 
     /// A mask with `length` leading ones.
-    fn mask(length: u32) -> Self;
+    fn mask(length: u32) -> Self {
+        let wide = u128::MAX.checked_shl(128 - length).unwrap_or(0);
+        Self::address(wide.to_be_bytes())
+    }
 
     /// The address in the form that the model takes.
     fn ip(self) -> IpAddr;
@@ -58,10 +61,6 @@ impl Modelled for u32 {
 
     fn address([a, b, c, d, ..]: [u8; 16]) -> Self {
         Self::from_be_bytes([a, b, c, d])
-    }
-
-    fn mask(length: u32) -> Self {
-        Self::MAX.checked_shl(32 - length).unwrap_or(0)
     }
 
     fn ip(self) -> IpAddr {
@@ -79,10 +78,6 @@ impl Modelled for u128 {
 
     fn address(bytes: [u8; 16]) -> Self {
         Self::from_be_bytes(bytes)
-    }
-
-    fn mask(length: u32) -> Self {
-        Self::MAX.checked_shl(128 - length).unwrap_or(0)
     }
 
     fn ip(self) -> IpAddr {
