@@ -30,6 +30,13 @@ fn field(address: IpAddr) -> [u8; 16] {
     }
 }
 
+/// Parses an address of this family.
+fn address<A: Modelled>(text: &str) -> IpAddr {
+    let address: IpAddr = text.parse().unwrap();
+    assert_eq!(address.is_ipv6(), A::BITS == 128, "{text}");
+    address
+}
+
 fn mask<A: Modelled>(length: u32) -> [u8; 16] {
     field(A::mask(length).ip())
 }
@@ -135,9 +142,7 @@ fn parse<A: Modelled>(text: &str, name: [u8; 32]) -> XtTrafficMtinfo {
             "--portconn" => info.count |= 4,
             "--net" => {
                 let (base, length) = words.next().unwrap().split_once('/').unwrap();
-                let base: IpAddr = base.parse().unwrap();
-                assert_eq!(base.is_ipv6(), A::BITS == 128, "{text:?}");
-                info.netbase = field(base);
+                info.netbase = field(address::<A>(base));
                 info.netmask = mask::<A>(length.parse().unwrap());
             }
             "--hashsize" => info.hash_size = words.next().unwrap().parse().unwrap(),

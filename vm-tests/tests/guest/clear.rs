@@ -11,7 +11,7 @@ use vm_harness::command::COMMAND_TIMEOUT;
 use vm_harness::guest::Guest;
 use vm_harness::poll;
 use vm_harness::replay::{Backend, TABLES};
-use vm_tests::{file_steps, frame, guest_test, iptables, row_after, table};
+use vm_tests::{cells, file_steps, frame, guest_test, iptables, row_after, table};
 
 const RULE: &str = "-m traffic --traffic --ipconn --portconn --net 10.0.0.0/24 --name t --clearonread";
 /// The number of frames for each port before a pause, which gives the readers CPU time.
@@ -72,8 +72,7 @@ fn sent(file: &str, frames: u32) -> Rows {
 /// Adds rows of text.
 fn add(rows: &mut Rows, text: &str) -> Result<()> {
     for line in text.lines() {
-        let (key, cells) = line.split_once('\t').context("not a row")?;
-        let cells = cells.split('\t').map(|cell| Ok(cell.parse()?)).collect::<Result<Vec<u64>>>()?;
+        let (key, cells) = cells(line)?;
         let row = rows.entry(key.to_owned()).or_insert_with(|| vec![0; cells.len()]);
         row.iter_mut().zip(cells).for_each(|(sum, cell)| *sum += cell);
     }
@@ -174,8 +173,7 @@ fn one_each(hosts: &[u8]) -> String {
 guest_test!(a_reader_that_stops_early_clears_the_rows_that_it_got, |guest| {
     let first = three_rows(guest)?;
     let (header, row) = (first.len(), row_after(1, 1).len());
-    let path = format!("{TABLES}/t");
-    let read = |guest: &mut Guest, count: usize| file_steps(guest, &path, &[&format!("read:{count}")]);
+    let read = |guest: &mut Guest, count: usize| file_steps(guest, "t", &[&format!("read:{count}")]);
     ensure!(read(guest, header)? == [format!("{first:?}")]);
     // The first row without its newline.
     ensure!(read(guest, header + row - 1)? == [format!("{:?}", first + row_after(1, 1).trim_end())]);
@@ -205,22 +203,21 @@ guest_test!(a_row_that_is_being_read_is_hidden_from_other_readers, |guest| {
 guest_test!(seeking_returns_rows_that_were_not_read, |guest| {
     let first = three_rows(guest)?;
     let (header, row) = (first.len(), row_after(1, 1).len());
-    let path = format!("{TABLES}/t");
     let whole = format!("{:?}", first + &one_each(&[1, 2, 3]));
-    let output = file_steps(guest, &path, &[&format!("read:{}", header + 7), "set:0", "all:4096"])?;
+    let output = file_steps(guest, "t", &[&format!("read:{}", header + 7), "set:0", "all:4096"])?;
     ensure!(output[2] == whole, "reading again does not start with the row that was not read: {output:?}");
     ensure!(read_rows(guest, "t")?.is_empty());
     send(guest, &[1, 2, 3])?;
     // The end of the third row, then the second row.
     let second = format!("pread:{}:{row}", header + row);
     let third = format!("pread:{}:10", header + 3 * row - 10);
-    let output = file_steps(guest, &path, &[&third, &second])?;
+    let output = file_steps(guest, "t", &[&third, &second])?;
     ensure!(output[1] == format!("{:?}", row_after(2, 1)), "{output:?}");
     ensure!(read_rows(guest, "t")? == one_each(&[1, 3]), "rows that were skipped are cleared");
 });
 
 guest_test!(a_failed_read_clears_nothing, |guest| {
     three_rows(guest)?;
-    ensure!(file_steps(guest, &format!("{TABLES}/t"), &["bad:4096"])? == ["errno 14"]);
+    ensure!(file_steps(guest, "t", &["bad:4096"])? == ["errno 14"]);
     ensure!(read_rows(guest, "t")? == one_each(&[1, 2, 3]), "a failed read clears rows");
 });

@@ -5,7 +5,7 @@ use anyhow::{Result, ensure};
 use insta::assert_snapshot;
 use vm_harness::guest::Guest;
 use vm_harness::replay::{Backend, TABLES};
-use vm_tests::{BACKENDS, frame, guest_test, iptables, table_files, without_comments};
+use vm_tests::{BACKENDS, frame, guest_test, iptables, open_and_send, table_files, without_comments};
 
 /// The example of the specification.
 const RSN: &str = "-A PROMISC -m traffic --traffic --portconn --ipconn \
@@ -94,8 +94,7 @@ guest_test!(the_example_of_the_specification, |guest, backend| {
 
 guest_test!(list, |guest, backend| {
     add(guest, backend, "iptables", &RULES)?;
-    guest.open_port(0)?;
-    guest.send(0, [frame(1)])?;
+    open_and_send(guest, 0, [frame(1)])?;
     assert_snapshot!("list", iptables(guest, backend, "-L PROMISC -n -v")?);
     iptables(guest, backend, "-Z PROMISC")?;
     let zeroed = iptables(guest, backend, "-L PROMISC -n -v -x")?;

@@ -47,7 +47,7 @@ guest_test!(each_way_to_read_returns_the_same_text, |guest| {
             "sendfile",
             "splice",
         ] {
-            ensure!(file_steps(guest, &path, &[steps])? == [whole.as_str()], "{file}, {steps}");
+            ensure!(file_steps(guest, file, &[steps])? == [whole.as_str()], "{file}, {steps}");
         }
         let cat = guest.must(&format!("/usr/bin/busybox cat {path}"))?;
         ensure!(format!("{cat:?}") == whole, "{file}: cat");
@@ -60,7 +60,7 @@ guest_test!(seeking_and_polling, |guest| {
     let piece = |from: usize, to: usize| format!("{:?}", &text[from..to]);
     let steps =
         ["poll", "read:10", "cur:10", "read:10", "set:5", "read:4", "end:0", "read:3", "pread:9000:20", "read:3"];
-    let output = file_steps(guest, &format!("{TABLES}/t"), &steps)?;
+    let output = file_steps(guest, "t", &steps)?;
     ensure!(u16::from_str_radix(&output[0], 16)? & 1 == 1, "POLLIN is not set: {output:?}");
     let wanted = [
         piece(0, 10),
@@ -75,7 +75,7 @@ guest_test!(seeking_and_polling, |guest| {
         piece(12, 15),
     ];
     ensure!(output[1..] == wanted, "{output:#?} instead of {wanted:#?}");
-    let beyond = file_steps(guest, &format!("{TABLES}/t"), &["set:10000000", "read:10", "set:0", "read:2", "read:0"])?;
+    let beyond = file_steps(guest, "t", &["set:10000000", "read:10", "set:0", "read:2", "read:0"])?;
     ensure!(beyond == ["10000000", "\"\"", "0", "\"IP\"", "\"\""], "{beyond:?}");
 });
 
@@ -83,14 +83,14 @@ guest_test!(bad_addresses_and_writes_are_refused, |guest| {
     many_rows(guest)?;
     for file in FILES.into_iter().chain([".stats"]) {
         let path = format!("{TABLES}/{file}");
-        ensure!(file_steps(guest, &path, &["bad:100", "read:3"])?[0] == "errno 14", "{file}: a bad address");
+        ensure!(file_steps(guest, file, &["bad:100", "read:3"])?[0] == "errno 14", "{file}: a bad address");
         for how in [">", ">>", "1<>"] {
             let output = guest.run(&format!("echo x {how} {path}"))?;
             ensure!(output.status != 0, "{file} was opened with {how}");
         }
         ensure!(guest.run(&format!("rm {path}"))?.status != 0, "{file} was removed");
     }
-    ensure!(file_steps(guest, &format!("{TABLES}/none"), &["read:1"])? == ["errno 2"]);
+    ensure!(file_steps(guest, "none", &["read:1"])? == ["errno 2"]);
 });
 
 guest_test!(reading_a_file_of_a_deleted_rule_fails, |guest| {
@@ -103,7 +103,7 @@ guest_test!(reading_a_file_of_a_deleted_rule_fails, |guest| {
     }
     iptables(guest, Backend::Nft, "-F PROMISC")?;
     for file in FILES {
-        ensure!(file_steps(guest, &format!("{TABLES}/{file}"), &["read:1"])? == ["errno 2"], "{file} still exists");
+        ensure!(file_steps(guest, file, &["read:1"])? == ["errno 2"], "{file} still exists");
     }
     guest.write("/tmp/gone", b"")?;
     for reader in readers {

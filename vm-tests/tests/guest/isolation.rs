@@ -8,7 +8,8 @@ use vm_harness::command::COMMAND_TIMEOUT;
 use vm_harness::guest::{Guest, mac_of_port};
 use vm_harness::replay::Backend;
 use vm_tests::{
-    check_counters, counters, enable_forwarding, guest_test, iptables, iptables_both, otherhost_dropped, table,
+    check_counters, counters, enable_forwarding, guest_test, iptables, iptables_both, open_and_send, otherhost_dropped,
+    table,
 };
 
 /// The guest's address in these tests.
@@ -59,8 +60,7 @@ guest_test!(mirrored_packets_are_not_forwarded, |guest| {
     enable_forwarding(guest, "10.7.0.1/24")?;
     add_rules(guest)?;
     iptables_both(guest, "-A FORWARD")?;
-    guest.open_port(0)?;
-    guest.send(0, vec![frame(BOB); 10])?;
+    open_and_send(guest, 0, vec![frame(BOB); 10])?;
     check_counters(guest, "iptables", "FORWARD", &[(0, 0)])?;
     guest.send(0, [frame(mac_of_port(0))])?;
     check_counters(guest, "iptables", "FORWARD", &[(1, 30)])?;
@@ -129,8 +129,7 @@ guest_test!(verdicts_decide_what_later_rules_see, |guest| {
     iptables(guest, Backend::Legacy, "-A PROMISC -p icmp -j ACCEPT")?;
     iptables(guest, Backend::Legacy, &rule("after"))?;
     iptables(guest, Backend::Legacy, "-P PROMISC DROP")?;
-    guest.open_port(0)?;
-    guest.send(0, packets_to_guest(BOB))?;
+    open_and_send(guest, 0, packets_to_guest(BOB))?;
     let [before, after] = [table(guest, "before")?, table(guest, "after")?];
     ensure!(before.lines().count() == 3, "before the verdicts:\n{before}");
     ensure!(after.lines().count() == 1, "after the verdicts:\n{after}");
@@ -142,8 +141,7 @@ guest_test!(mirrored_packets_are_not_tracked, |guest| {
     add_rules(guest)?;
     // These rules enable connection tracking.
     iptables_both(guest, "-A INPUT -m conntrack --ctstate NEW,ESTABLISHED -j ACCEPT")?;
-    guest.open_port(0)?;
-    guest.send(0, packets_to_guest(BOB))?;
+    open_and_send(guest, 0, packets_to_guest(BOB))?;
     let entries = guest.must(tracked)?;
     ensure!(!entries.contains("src=10.9.0.2"), "a mirrored packet was tracked:\n{entries}");
     guest.send(0, packets_to_guest(mac_of_port(0)))?;

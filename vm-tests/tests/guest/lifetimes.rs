@@ -9,8 +9,8 @@ use vm_harness::command::COMMAND_TIMEOUT;
 use vm_harness::guest::{Guest, mac_of_port};
 use vm_harness::replay::TABLES;
 use vm_tests::{
-    BACKENDS, enable_forwarding, guest_test, iptables, iptables_both, module_messages, table, table_files,
-    under_traffic,
+    BACKENDS, enable_forwarding, guest_test, iptables, iptables_both, module_messages, open_and_send, table,
+    table_files, under_traffic,
 };
 
 // Broadcast and multicast frames are addressed to the host too: they pass through INPUT. Packets
@@ -29,8 +29,7 @@ guest_test!(one_table_in_several_chains, |guest| {
         let rule = "-i eth0 -m traffic --traffic --ipconn --net 10.0.0.0/24 --name {backend}";
         iptables_both(guest, &format!("-A {chain} {rule}"))?;
     }
-    guest.open_port(0)?;
-    guest.send(0, &frames)?;
+    open_and_send(guest, 0, &frames)?;
     for backend in BACKENDS {
         let tables = table(guest, &backend.to_string())? + &table(guest, &format!("{backend}.ipconn"))?;
         assert_snapshot!("several_chains", tables);
@@ -110,8 +109,7 @@ guest_test!(an_open_file_of_a_deleted_namespace_is_readable, |guest| {
         let rule = format!("-A PROMISC -m traffic --traffic --ipconn --net 10.0.0.0/8 --name {backend}");
         guest.must(&format!("ip netns exec other {}", backend.command(&rule)))?;
     }
-    guest.open_port(1)?;
-    guest.send(1, [mirrored(&Ip::new([10, 0, 0, 1], [192, 0, 2, 1]).udp((1, 2), b"open"))])?;
+    open_and_send(guest, 1, [mirrored(&Ip::new([10, 0, 0, 1], [192, 0, 2, 1]).udp((1, 2), b"open"))])?;
     // A shell opens a file in the namespace through a process there. Then the process and the
     // namespace end.
     let text = guest.must(

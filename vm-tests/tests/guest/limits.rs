@@ -6,7 +6,7 @@ use traffic_model::frames::{Ip, mirrored};
 use traffic_model::model::File;
 use vm_harness::replay::Backend;
 use vm_tests::pktgen::{generate, sum};
-use vm_tests::{guest_test, iptables, stat, table};
+use vm_tests::{guest_test, iptables, open_and_send, stat, table};
 
 guest_test!(the_smallest_and_the_largest_hash_give_the_same_tables, |guest| {
     let frame = |n: u16| {
@@ -17,8 +17,7 @@ guest_test!(the_smallest_and_the_largest_hash_give_the_same_tables, |guest| {
         let rule = format!("--traffic --ipconn --portconn --net 10.0.0.0/8 --hashsize {size} --name {name}");
         iptables(guest, Backend::Nft, &format!("-A PROMISC -m traffic {rule}"))?;
     }
-    guest.open_port(0)?;
-    guest.send(0, (0..3000).map(frame))?;
+    open_and_send(guest, 0, (0..3000).map(frame))?;
     for file in File::ALL {
         let [small, large] = ["small", "large"].map(|name| table(guest, &file.name(name)));
         let rows = if file == File::Portconn { 1 } else { 3000 };

@@ -6,7 +6,7 @@ use insta::assert_snapshot;
 use traffic_model::frames::{ALICE, BOB, BROADCAST, DOT1Q, Ethernet, IPV4, Ip, Mac, mirrored};
 use vm_harness::guest::mac_of_port;
 use vm_harness::replay::Backend;
-use vm_tests::{check_counters, count, guest_test, iptables, iptables_both, table};
+use vm_tests::{check_counters, count, guest_test, iptables, iptables_both, open_and_send, table};
 
 fn packet(host: u8) -> Vec<u8> {
     Ip::new([10, 0, 0, host], [10, 0, 0, 100]).udp((1, 2), &[7; 72])
@@ -52,8 +52,7 @@ guest_test!(rules_see_the_packet_and_its_port, |guest| {
         }
     }
     for (port, hosts) in [(0, [7, 8]), (1, [7, 9])] {
-        guest.open_port(port)?;
-        guest.send(port, hosts.map(|host| to(BOB, host)))?;
+        open_and_send(guest, port, hosts.map(|host| to(BOB, host)))?;
     }
     let mut tables = String::new();
     for name in ["0", "1", "s"] {
@@ -71,7 +70,6 @@ guest_test!(the_match_is_true_when_it_counts_a_packet, |guest| {
     // The second rule counts packets that the first one did not match.
     iptables_both(guest, "-A PROMISC -m traffic --traffic --net 10.0.0.0/24 --name first-{backend} -j RETURN")?;
     iptables_both(guest, "-A PROMISC")?;
-    guest.open_port(0)?;
-    guest.send(0, &frames)?;
+    open_and_send(guest, 0, &frames)?;
     check_counters(guest, "iptables", "PROMISC", &[(2, 200), (2, 56)])?;
 });

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use traffic_model::frames::{Generator, Mac};
 use traffic_model::model::{File, Rule, same_table};
 use vm_harness::guest::{Guest, mac_of_port};
-use vm_tests::{BACKENDS, check_counters, expected, guest_test, iptables, iptables_both, table};
+use vm_tests::{BACKENDS, check_counters, expected, guest_test, iptables, iptables_both, send_to_both, table};
 
 const FRAMES: usize = 4000;
 
@@ -167,19 +167,6 @@ guest_test!(generated_frames_spread_over_cpus, |guest| {
     check(guest, &RULES, &parts.concat())?;
 });
 
-/// Sends frames alternately to the two ports, at the same time.
-fn send_to_both(guest: &mut Guest, frames: &[Vec<u8>]) -> Result<()> {
-    let senders = [0, 1].map(|n| guest.sender(n));
-    std::thread::scope(|scope| {
-        let threads = [0, 1].map(|n| {
-            let (sender, frames) = (&senders[n], frames.iter().skip(n).step_by(2));
-            scope.spawn(move || sender.send_all(frames))
-        });
-        threads.into_iter().try_for_each(|thread| thread.join().expect("no panic"))
-    })?;
-    (0..2).try_for_each(|n| guest.await_frames(n))
-}
-
 // Each port has its own CPU. Packets of one flow arrive at both ports.
 guest_test!(flows_on_two_ports_and_two_cpus, |guest| {
     // Not the address of either port, so that all frames are for other hosts.
@@ -188,6 +175,8 @@ guest_test!(flows_on_two_ports_and_two_cpus, |guest| {
     let parts = starts_first(generated(5, unused));
     add(guest, &RULES)?;
     (0..2).try_for_each(|n| guest.open_port(n))?;
-    in_time(guest, |guest| parts.iter().try_for_each(|part| send_to_both(guest, part)))?;
+    in_time(guest, |guest| {
+        parts.iter().try_for_each(|part| send_to_both(guest, [0, 1].map(|n| part.iter().skip(n).step_by(2))))
+    })?;
     check(guest, &RULES, &parts.concat())?;
 });

@@ -5,7 +5,7 @@ use anyhow::{Result, ensure};
 use insta::assert_snapshot;
 use vm_harness::guest::Guest;
 use vm_harness::replay::{Backend, TABLES};
-use vm_tests::{BACKENDS, frame, guest_test, iptables, table, table_files};
+use vm_tests::{BACKENDS, frame, guest_test, iptables, open_and_send, table, table_files};
 
 fn in_namespace(guest: &mut Guest, backend: Backend, rule: &str) -> Result<String> {
     guest.must(&format!("ip netns exec other {}", backend.command(rule)))
@@ -21,8 +21,7 @@ guest_test!(tables_of_two_namespaces_are_independent, |guest| {
         in_namespace(guest, backend, &rule("0.0.0.0/0"))?;
     }
     for (port, hosts) in [(0, [1, 2]), (1, [3, 4])] {
-        guest.open_port(port)?;
-        guest.send(port, hosts.map(frame))?;
+        open_and_send(guest, port, hosts.map(frame))?;
     }
     for backend in BACKENDS {
         let here = table(guest, &backend.to_string())?;

@@ -7,7 +7,7 @@ use traffic_model::frames::{ACK, ALICE, BOB, DOT1Q, Ethernet, Extension, FIN, IP
 use traffic_model::model::{Rule, same_table};
 use vm_harness::guest::Guest;
 use vm_harness::replay::Backend;
-use vm_tests::{BACKENDS, count, counters, expected, guest_test, in_guest, iptables, table};
+use vm_tests::{BACKENDS, count, counters, expected, guest_test, in_guest, iptables, open_and_send, table};
 
 const SEGMENTS: usize = 2000;
 
@@ -94,8 +94,7 @@ fn merged_ipv6(setup: &str, frames: &[Vec<u8>]) -> (u64, u64) {
     in_guest(|guest| {
         guest.must(&format!("ethtool -K eth0 gro on && {setup}"))?;
         iptables(guest, Backend::Nft, "ip6tables -A PROMISC -m traffic --traffic --net ::/0 --name six")?;
-        guest.open_port(0)?;
-        guest.send(0, frames)?;
+        open_and_send(guest, 0, frames)?;
         same_table("six", &table(guest, "six")?, &expected(&Rule::ALL_IPV6, frames).text())?;
         seen = counters(guest, "ip6tables", Backend::Nft, "PROMISC")?[0];
         Ok(())

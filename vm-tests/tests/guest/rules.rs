@@ -4,11 +4,10 @@
 use anyhow::ensure;
 use insta::assert_snapshot;
 use vm_harness::command::COMMAND_TIMEOUT;
-use vm_harness::guest::Sender;
 use vm_harness::replay::{Backend, TABLES};
 use vm_tests::{
-    BACKENDS, frame, guest_test, iptables, iptables_both, module_messages, table, table_files, text_after,
-    under_traffic,
+    BACKENDS, frame, guest_test, iptables, iptables_both, module_messages, open_and_send, send_to_both, table,
+    table_files, text_after, under_traffic,
 };
 
 const COUNT: &str = "-m traffic --traffic --net 10.0.0.0/8 --name t";
@@ -53,8 +52,7 @@ guest_test!(a_table_exists_while_a_rule_uses_it, |guest| {
     // The second rule matches no packet. It uses the table in another chain.
     iptables_both(guest, &format!("-A PROMISC {COUNT}"))?;
     iptables_both(guest, &format!("-A INPUT -i none {COUNT}"))?;
-    guest.open_port(0)?;
-    guest.send(0, [frame(1)])?;
+    open_and_send(guest, 0, [frame(1)])?;
     // Both back ends have a rule with this table in PROMISC.
     ensure!(table(guest, "t")? == text_after(2), "two rules count");
     iptables(guest, Backend::Nft, "-F PROMISC")?;
@@ -104,19 +102,9 @@ guest_test!(reading_does_not_disturb_counting, |guest| {
 
 guest_test!(two_cpus_count_at_the_same_time, |guest| {
     iptables(guest, Backend::Nft, &format!("-A PROMISC {COUNT}"))?;
-    for port in 0..2 {
-        guest.open_port(port)?;
-    }
+    (0..2).try_for_each(|port| guest.open_port(port))?;
     guest.steer_ports_to_cpus()?;
     const EACH: u64 = 5_000;
-    let senders = [guest.sender(0), guest.sender(1)];
-    std::thread::scope(|scope| {
-        let send = |sender: &Sender| sender.send_all((0..EACH).map(|_| frame(1)));
-        let threads = senders.each_ref().map(|sender| scope.spawn(move || send(sender)));
-        threads.into_iter().try_for_each(|thread| thread.join().expect("sending does not panic"))
-    })?;
-    for port in 0..2 {
-        guest.await_frames(port)?;
-    }
+    send_to_both(guest, [0, 1].map(|_| (0..EACH).map(|_| frame(1))))?;
     ensure!(table(guest, "t")? == text_after(2 * EACH), "{}", table(guest, "t")?);
 });

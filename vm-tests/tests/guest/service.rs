@@ -8,7 +8,7 @@ use traffic_model::frames::{Ip, mirrored};
 use vm_harness::command::Output;
 use vm_harness::guest::Guest;
 use vm_harness::replay::Backend;
-use vm_tests::{frame, guest_test, iptables, table, table_files, text_after};
+use vm_tests::{frame, guest_test, iptables, open_and_send, table, table_files, text_after};
 
 /// The files of the package with their paths in the system.
 macro_rules! packaged {
@@ -121,8 +121,7 @@ guest_test!(a_reload_keeps_unchanged_tables, |guest| {
     let [stays, goes] = ["table stays 10.0.0.0/8 --traffic --nointernal", "table goes 10.0.0.0/8 --traffic"];
     install(guest, &format!("port eth0\n{stays}\n{goes}\ntable other 10.0.0.0/8 --traffic\n"))?;
     program(guest, "start")?;
-    guest.open_port(0)?;
-    guest.send(0, [frame(1)])?;
+    open_and_send(guest, 0, [frame(1)])?;
 
     let moved = "table stays 10.0.0.0/8 --nointernal --traffic";
     configure(guest, &format!("port eth1\nport eth0\ntable other 10.0.0.0/9 --traffic\n{moved}\n"))?;
@@ -161,8 +160,7 @@ guest_test!(a_rule_that_fails_undoes_the_others, |guest| {
 
     configure(guest, "port eth0\ntable t 10.0.0.0/8 --traffic\n")?;
     program(guest, "start")?;
-    guest.open_port(0)?;
-    guest.send(0, [frame(1)])?;
+    open_and_send(guest, 0, [frame(1)])?;
     let before = rules(guest)?;
     configure(guest, fails)?;
     ensure!(guest.run("xt-traffic reload")?.status == 1);
@@ -220,8 +218,7 @@ guest_test!(mistakes_are_reported_with_their_line, in_guest_briefly, |guest| {
 guest_test!(a_reload_with_the_other_back_end_moves_the_rules, |guest| {
     install(guest, "port eth0\ntable t 10.0.0.0/8 --traffic\nchains INPUT PROMISC\n")?;
     program(guest, "start")?;
-    guest.open_port(0)?;
-    guest.send(0, [frame(1)])?;
+    open_and_send(guest, 0, [frame(1)])?;
     let alternative = "mkdir /tmp/bin && for family in iptables ip6tables; do \
                        ln -s /usr/local/sbin/$family-legacy /tmp/bin/$family; done";
     guest.must(alternative)?;

@@ -6,7 +6,7 @@ use insta::assert_snapshot;
 use traffic_model::frames::{ALICE, Ethernet, IPV4, Ip};
 use vm_harness::guest::mac_of_port;
 use vm_harness::replay::Backend;
-use vm_tests::{BACKENDS, frame, guest_test, iptables, iptables_both, without_comments};
+use vm_tests::{BACKENDS, frame, guest_test, iptables, iptables_both, open_and_send, without_comments};
 
 const ORDINARY: [&str; 6] = [
     "-A INPUT -p tcp --dport 22 -m conntrack --ctstate NEW -j ACCEPT",
@@ -56,8 +56,7 @@ guest_test!(stock_nft, |guest| {
 guest_test!(stock_iptables_legacy_shows_the_chain_as_prerouting, |guest| {
     iptables(guest, Backend::Legacy, "-A PROMISC -m traffic --traffic --net 10.0.0.0/8 --name t")?;
     assert_snapshot!("stock_legacy_shows", guest.must("/usr/sbin/iptables-legacy -S")?);
-    guest.open_port(0)?;
-    guest.send(0, [frame(1)])?;
+    open_and_send(guest, 0, [frame(1)])?;
     let listed = guest.must("/usr/sbin/iptables-legacy -L PREROUTING -v -x -n")?;
     let counts = listed.lines().nth(2).unwrap_or("").split_whitespace().take(2);
     ensure!(counts.eq(["1", "100"]), "{listed}");
