@@ -59,10 +59,8 @@ fn round_trip(guest: &mut Guest, backend: Backend, program: &str, rules: &[&str]
     assert_snapshot!(format!("printed{suffix}"), printed);
     iptables(guest, backend, &format!("{program} -F PROMISC"))?;
     add(guest, backend, program, &printed.lines().collect::<Vec<_>>())?;
-    ensure!(
-        iptables(guest, backend, &format!("{program} -S PROMISC"))? == printed,
-        "adding the printed rules changes them"
-    );
+    let again = iptables(guest, backend, &format!("{program} -S PROMISC"))?;
+    ensure!(again == printed, "adding the printed rules changes them:\n{again}");
     Ok(())
 }
 
@@ -111,10 +109,8 @@ guest_test!(insert_check_replace_delete_flush, |guest, backend| {
     iptables(guest, backend, &format!("-A {}", rule("a")))?;
     iptables(guest, backend, &format!("-I {}", rule("b")))?;
     iptables(guest, backend, &format!("-C {}", rule("a")))?;
-    ensure!(
-        guest.run(&backend.command(&format!("-C {}", rule("c"))))?.status == 1,
-        "-C finds a rule that does not exist"
-    );
+    let missing = guest.run(&backend.command(&format!("-C {}", rule("c"))))?;
+    ensure!(missing.status == 1, "-C finds a rule that does not exist");
     iptables(guest, backend, &format!("-D {}", rule("a")))?;
     iptables(guest, backend, "-R PROMISC 1 -m traffic --traffic --net 10.0.0.0/8 --name c")?;
     assert_snapshot!("after_changes", iptables(guest, backend, "-S PROMISC")?);
@@ -130,10 +126,8 @@ guest_test!(both_families_have_the_chain, |guest| {
         iptables(guest, backend, "ip6tables -A PROMISC -s 2001:db8::/32 -j DROP")?;
         iptables(guest, backend, "ip6tables -P PROMISC DROP")?;
         assert_snapshot!("ip6tables", iptables(guest, backend, "ip6tables -S PROMISC")?);
-        ensure!(
-            iptables(guest, backend, "-S PROMISC")? == "-P PROMISC ACCEPT\n",
-            "{backend}: IPv6 rules are in the IPv4 chain"
-        );
+        let ipv4 = iptables(guest, backend, "-S PROMISC")?;
+        ensure!(ipv4 == "-P PROMISC ACCEPT\n", "{backend}: IPv6 rules are in the IPv4 chain:\n{ipv4}");
     }
 });
 

@@ -24,9 +24,8 @@ fn packets_to_guest(mac: Mac) -> Vec<Vec<u8>> {
     packets.iter().map(|packet| Ethernet::new(ALICE, mac).wrap(IPV4, packet)).collect()
 }
 
-fn add_rules(guest: &mut Guest) -> Result<()> {
-    iptables_both(guest, "-A PROMISC -m traffic --traffic --net 0.0.0.0/0 --name {backend}")
-}
+/// A rule that counts everything.
+const COUNT: &str = "-A PROMISC -m traffic --traffic --net 0.0.0.0/0 --name {backend}";
 
 /// The TCP sockets with their states, and the receive queues of the raw sockets.
 fn sockets(guest: &mut Guest) -> Result<[String; 2]> {
@@ -40,7 +39,7 @@ guest_test!(local_sockets_do_not_receive_mirrored_packets, |guest| {
     // A stopped ping does not read its raw socket, so packets stay in the queue.
     let ping = guest.start("exec ping 10.9.0.1 >/dev/null")?;
     guest.must("until sed 1d /proc/net/raw | grep -q .; do :; done; killall -STOP ping")?;
-    add_rules(guest)?;
+    iptables_both(guest, COUNT)?;
     guest.open_port(0)?;
     // A route for replies, without which the kernel refuses the SYN.
     guest.must("ip route add 10.9.0.2 dev eth0")?;
@@ -58,7 +57,7 @@ guest_test!(local_sockets_do_not_receive_mirrored_packets, |guest| {
 guest_test!(mirrored_packets_are_not_forwarded, |guest| {
     let frame = |mac| Ethernet::new(ALICE, mac).wrap(IPV4, &Ip::new([10, 7, 0, 2], [10, 8, 0, 2]).udp((1, 2), b"on"));
     enable_forwarding(guest, "10.7.0.1/24")?;
-    add_rules(guest)?;
+    iptables_both(guest, COUNT)?;
     iptables_both(guest, "-A FORWARD")?;
     open_and_send(guest, 0, vec![frame(BOB); 10])?;
     check_counters(guest, "iptables", "FORWARD", &[(0, 0)])?;
@@ -87,7 +86,7 @@ guest_test!(mirrored_packets_do_not_change_the_ip_counters, |guest| {
         frames.push(bad);
     }
     frames.push(good[..30].to_vec());
-    add_rules(guest)?;
+    iptables_both(guest, COUNT)?;
     guest.open_port(0)?;
     let before = mib(guest)?;
     for _ in 0..100 {
@@ -103,23 +102,21 @@ guest_test!(the_drop_counter_is_the_same_as_without_the_hook, |guest| {
     guest.open_port(0)?;
     let mut frames = packets_to_guest(BOB);
     frames.push(frames[0][..30].to_vec());
-    let mut counts = vec![otherhost_dropped(guest, 0)?];
-    let mut send = |guest: &mut Guest| -> Result<u64> {
+    let mut dropped = otherhost_dropped(guest, 0)?;
+    let cases: [(&[&str], &str); 5] = [
+        (&[], "without rules"),
+        (&[COUNT], "rules that count"),
+        (&["-P PROMISC DROP"], "policy DROP"),
+        (&["-I PROMISC -j DROP"], "verdict DROP"),
+        (&["-F PROMISC", "-P PROMISC ACCEPT"], "after deleting the rules"),
+    ];
+    for (changes, when) in cases {
+        changes.iter().try_for_each(|rule| iptables_both(guest, rule))?;
         guest.send(0, &frames)?;
         let now = otherhost_dropped(guest, 0)?;
-        counts.push(now);
-        Ok(now - counts[counts.len() - 2])
-    };
-    ensure!(send(guest)? == 3, "without rules");
-    add_rules(guest)?;
-    ensure!(send(guest)? == 3, "rules that count");
-    iptables_both(guest, "-P PROMISC DROP")?;
-    ensure!(send(guest)? == 3, "policy DROP");
-    iptables_both(guest, "-I PROMISC -j DROP")?;
-    ensure!(send(guest)? == 3, "verdict DROP");
-    iptables_both(guest, "-F PROMISC")?;
-    iptables_both(guest, "-P PROMISC ACCEPT")?;
-    ensure!(send(guest)? == 3, "after deleting the rules");
+        ensure!(now - dropped == 3, "{when}");
+        dropped = now;
+    }
 });
 
 guest_test!(verdicts_decide_what_later_rules_see, |guest| {
@@ -138,7 +135,7 @@ guest_test!(verdicts_decide_what_later_rules_see, |guest| {
 guest_test!(mirrored_packets_are_not_tracked, |guest| {
     let tracked = "cat /proc/net/nf_conntrack";
     guest.must("ip addr add 10.9.0.1/32 dev lo")?;
-    add_rules(guest)?;
+    iptables_both(guest, COUNT)?;
     // These rules enable connection tracking.
     iptables_both(guest, "-A INPUT -m conntrack --ctstate NEW,ESTABLISHED -j ACCEPT")?;
     open_and_send(guest, 0, packets_to_guest(BOB))?;

@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use insta::assert_snapshot;
 use vm_harness::guest::Guest;
 use vm_harness::replay::{Backend, TABLES};
-use vm_tests::{BACKENDS, guest_test, in_guest_briefly, iptables, table_files};
+use vm_tests::{BACKENDS, guest_test, iptables, table_files};
 
 const PROGRAMS: [&str; 2] = ["iptables", "ip6tables"];
 
@@ -23,27 +23,24 @@ fn refusal(guest: &mut Guest, backend: Backend, program: &str, options: &str) ->
 }
 
 /// Rules that both back ends must refuse with the same message.
-fn refused(snapshot: &str, program: &str, rules: &[&str]) {
-    in_guest_briefly(|guest| {
-        let mut messages = Vec::new();
-        for options in rules {
-            let nft = refusal(guest, Backend::Nft, program, options)?;
-            let legacy = refusal(guest, Backend::Legacy, program, options)?;
-            ensure!(nft == legacy, "{options}: nft prints {nft}, legacy prints {legacy}");
-            messages.push(format!("{options}\n{nft}"));
-        }
-        assert_snapshot!(snapshot, messages.join("\n"));
-        Ok(())
-    });
+fn refused(guest: &mut Guest, snapshot: &str, program: &str, rules: &[&str]) -> Result<()> {
+    let mut messages = Vec::new();
+    for options in rules {
+        let nft = refusal(guest, Backend::Nft, program, options)?;
+        let legacy = refusal(guest, Backend::Legacy, program, options)?;
+        ensure!(nft == legacy, "{options}: nft prints {nft}, legacy prints {legacy}");
+        messages.push(format!("{options}\n{nft}"));
+    }
+    assert_snapshot!(snapshot, messages.join("\n"));
+    Ok(())
 }
 
 /// Defines a test for each list of rules of `iptables` or `ip6tables`.
 macro_rules! refused {
     ($($name:ident: $program:ident $rules:expr;)*) => {
-        $(#[test]
-        fn $name() {
-            refused(stringify!($name), stringify!($program), &$rules);
-        })*
+        $(guest_test!($name, in_guest_briefly, |guest| {
+            refused(guest, stringify!($name), stringify!($program), &$rules)?;
+        });)*
     };
 }
 
@@ -130,14 +127,13 @@ refused! {
     ];
 }
 
-#[test]
-fn hash_sizes() {
+guest_test!(hash_sizes, in_guest_briefly, |guest| {
     let rest = "--traffic --net 10.0.0.0/8 --name t";
     let sizes = ["0", "16777217", "4294967297", "-1", "+1", "0x10", "1k", "many", "''"];
     let rules: Vec<String> = sizes.iter().map(|size| format!("{rest} --hashsize {size}")).collect();
     let rules: Vec<&str> = rules.iter().map(String::as_str).collect();
-    refused("hash_sizes", "iptables", &rules);
-}
+    refused(guest, "hash_sizes", "iptables", &rules)?;
+});
 
 guest_test!(names_with_31_characters_are_accepted, in_guest_briefly, |guest| {
     for (backend, letter) in BACKENDS.into_iter().zip(["a", "b"]) {

@@ -81,10 +81,8 @@ guest_test!(the_packaged_configuration_changes_nothing, in_guest_briefly, |guest
 });
 
 guest_test!(frames_are_counted_from_start_to_stop, |guest| {
-    install(
-        guest,
-        "port eth0 mtu 9000 # and more\ntable RSN 10.0.0.0/8 --traffic\n\ttable RSN6\t2001:db8::/32 --traffic",
-    )?;
+    let tables = "table RSN 10.0.0.0/8 --traffic\n\ttable RSN6\t2001:db8::/32 --traffic";
+    install(guest, &format!("port eth0 mtu 9000 # and more\n{tables}"))?;
     iptables(guest, Backend::Nft, "-A PROMISC -s 10.0.0.9 -j DROP")?;
     iptables(guest, Backend::Nft, "-A PROMISC -i eth0 -m traffic --ipconn --net 10.0.0.0/8 --name other")?;
     guest.must("ethtool -K eth0 rx-gro-list on")?;
@@ -103,16 +101,10 @@ guest_test!(frames_are_counted_from_start_to_stop, |guest| {
     // Stop undoes what start did, independent of the current configuration.
     configure(guest, "table RSN 192.0.2.0/24 --traffic\nnonsense\n")?;
     program(guest, "stop")?;
-    ensure!(
-        [rules(guest)?, port(guest, "eth0")?, table_files(guest)?] == before,
-        "{} {}",
-        rules(guest)?,
-        port(guest, "eth0")?
-    );
-    ensure!(
-        guest.must("find /run/xt-traffic -type f")? == "/run/xt-traffic/lock\n",
-        "the record of the start still exists"
-    );
+    let after = [rules(guest)?, port(guest, "eth0")?, table_files(guest)?];
+    ensure!(after == before, "{}", after.join("\n"));
+    let records = guest.must("find /run/xt-traffic -type f")?;
+    ensure!(records == "/run/xt-traffic/lock\n", "the record of the start still exists:\n{records}");
     let status = guest.run("xt-traffic status")?;
     ensure!(status.status == 3 && status.stderr.contains("not started"), "{}", report(&status));
 });
