@@ -73,9 +73,9 @@ fn a_flow_expires_after_its_lifetime_without_packets<A: Modelled>() {
                     forward.clone()
                 };
                 let started = accounting.count(0, now, Bytes(&packet.packet::<A>()));
+                let expected = first || has_expired(&forward.payload, gap);
                 assert_eq!(
-                    started,
-                    first || has_expired(&forward.payload, gap),
+                    started, expected,
                     "{packet:?} {gap} ticks after the packet before"
                 );
                 first = false;
@@ -83,6 +83,7 @@ fn a_flow_expires_after_its_lifetime_without_packets<A: Modelled>() {
         },
     );
 }
+for_both_families!(a_flow_expires_after_its_lifetime_without_packets);
 
 /// A text that is equal for two packets if and only if they belong to the same flow. `None` for
 /// packets that belong to no flow.
@@ -169,6 +170,7 @@ fn the_first_packet_of_each_flow_starts_a_connection<A: Modelled>() {
         }
     });
 }
+for_both_families!(the_first_packet_of_each_flow_starts_a_connection);
 
 #[test]
 fn only_a_plain_syn_starts_a_tcp_connection() {
@@ -229,6 +231,7 @@ fn a_connection_counts_for_its_ends_inside_and_the_destination_port<A: Modelled>
         },
     );
 }
+for_both_families!(a_connection_counts_for_its_ends_inside_and_the_destination_port);
 
 /// With few sets, flows are forgotten before they expire. The number of connections that are
 /// counted twice is at most the number of forgotten flows.
@@ -312,9 +315,3 @@ fn the_flow_that_expires_first_is_forgotten() {
         }
     });
 }
-
-for_both_families!(
-    a_flow_expires_after_its_lifetime_without_packets,
-    the_first_packet_of_each_flow_starts_a_connection,
-    a_connection_counts_for_its_ends_inside_and_the_destination_port,
-);

@@ -144,10 +144,8 @@ impl<'a> OpenFile<'a> {
 /// The counts of all tables, by label.
 fn counted(tables: &[Ports]) -> Sums {
     let mut sums = Sums::new();
-    HostText::new(tables.iter().collect(), PORTCONN_HEADER, None)
-        .read_all()
-        .lines()
-        .for_each(|line| add_row(&mut sums, line));
+    let text = HostText::new(tables.iter().collect(), PORTCONN_HEADER, None).read_all();
+    text.lines().for_each(|line| add_row(&mut sums, line));
     sums
 }
 

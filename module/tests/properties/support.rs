@@ -45,10 +45,9 @@ pub const fn few_under_miri(cases: u32) -> u32 {
     }
 }
 
-/// The IPv4 and the IPv6 form of properties: defines the tests `name::ipv4` and `name::ipv6` for
-/// each generic function.
+/// Defines the tests `name::ipv4` and `name::ipv6`, which call the generic function `name`.
 macro_rules! for_both_families {
-    ($($name:ident),* $(,)?) => {$(
+    ($name:ident) => {
         mod $name {
             #[test]
             fn ipv4() {
@@ -60,6 +59,6 @@ macro_rules! for_both_families {
                 super::$name::<u128>();
             }
         }
-    )*};
+    };
 }
 pub(crate) use for_both_families;

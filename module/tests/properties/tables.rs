@@ -286,7 +286,7 @@ fn the_number_of_cpus_and_the_hash_size_do_not_matter<A: Modelled>() {
                     buckets: 1 << size,
                     ..scenario.clone()
                 }
-                .run(&Heap::ENDLESS)
+                .run()
             };
             let (one, some) = (all_on(1), all_on(cpus));
             assert_eq!(one.texts, some.texts);
@@ -294,16 +294,17 @@ fn the_number_of_cpus_and_the_hash_size_do_not_matter<A: Modelled>() {
         },
     );
 }
+for_both_families!(the_number_of_cpus_and_the_hash_size_do_not_matter);
 
 /// The sum of each column is the same as with room for all rows.
 fn addresses_without_a_row_count_in_the_row_of_the_others<A: Modelled>() {
     check(60, (scenario::<A>(60), 0..5u32), |(scenario, rows)| {
-        let (all, limited) = (scenario.run(&Heap::ENDLESS), {
+        let (all, limited) = (scenario.run(), {
             let sizes = Sizes {
                 addresses: Size::hashed(rows, scenario.buckets),
                 ..ROOMY
             };
-            scenario.run_with(sizes, &Heap::ENDLESS)
+            scenario.run_with(sizes)
         });
         for (all, limited) in all
             .texts
@@ -322,8 +323,4 @@ fn addresses_without_a_row_count_in_the_row_of_the_others<A: Modelled>() {
         assert_eq!(limited.matched, all.matched);
     });
 }
-
-for_both_families!(
-    the_number_of_cpus_and_the_hash_size_do_not_matter,
-    addresses_without_a_row_count_in_the_row_of_the_others,
-);
+for_both_families!(addresses_without_a_row_count_in_the_row_of_the_others);
