@@ -131,8 +131,7 @@ guest_test!(the_module_cannot_be_removed_while_a_rule_exists, |guest| {
     ] {
         for backend in BACKENDS {
             iptables(guest, backend, rule)?;
-            let unload = guest.run("rmmod xt_traffic")?;
-            ensure!(unload.status != 0, "the module was removed while {backend} had a rule");
+            ensure!(guest.run("rmmod xt_traffic")?.status != 0, "the module was removed while {backend} had a rule");
             let program = rule.split(' ').next().unwrap_or_default();
             iptables(guest, backend, &format!("{program} -F"))?;
         }

@@ -89,17 +89,12 @@ guest_test!(segments_of_64_kib_are_counted_as_one_packet, |guest| {
 });
 
 /// Counts IPv6 frames after a command. Returns the packets and bytes that the rule counted.
-fn merged_ipv6(setup: &str, frames: &[Vec<u8>]) -> (u64, u64) {
-    let mut seen = (0, 0);
-    in_guest(|guest| {
-        guest.must(&format!("ethtool -K eth0 gro on && {setup}"))?;
-        iptables(guest, Backend::Nft, "ip6tables -A PROMISC -m traffic --traffic --net ::/0 --name six")?;
-        open_and_send(guest, 0, frames)?;
-        same_table("six", &table(guest, "six")?, &expected(&Rule::ALL_IPV6, frames).text())?;
-        seen = counters(guest, "ip6tables", Backend::Nft, "PROMISC")?[0];
-        Ok(())
-    });
-    seen
+fn merged_ipv6(guest: &mut Guest, setup: &str, frames: &[Vec<u8>]) -> Result<(u64, u64)> {
+    guest.must(&format!("ethtool -K eth0 gro on && {setup}"))?;
+    iptables(guest, Backend::Nft, "ip6tables -A PROMISC -m traffic --traffic --net ::/0 --name six")?;
+    open_and_send(guest, 0, frames)?;
+    same_table("six", &table(guest, "six")?, &expected(&Rule::ALL_IPV6, frames).text())?;
+    Ok(counters(guest, "ip6tables", Backend::Nft, "PROMISC")?[0])
 }
 
 fn ipv6_stream(extensions: Vec<Extension>, count: usize, length: usize) -> Vec<Vec<u8>> {
@@ -107,17 +102,15 @@ fn ipv6_stream(extensions: Vec<Extension>, count: usize, length: usize) -> Vec<V
     ip.stream((1, 80), count, &vec![7; length]).iter().map(|packet| mirrored(packet)).collect()
 }
 
-#[test]
-fn extension_headers_of_merged_ipv6_segments_are_counted() {
+guest_test!(extension_headers_of_merged_ipv6_segments_are_counted, |guest| {
     let frames = ipv6_stream(vec![Extension::HopByHop(vec![]), Extension::Destination(vec![0; 20])], 500, 1000);
-    let (packets, _) = merged_ipv6("true", &frames);
-    assert!(packets < 250, "GRO left {packets} of 500 packets");
-}
+    let (packets, _) = merged_ipv6(guest, "true", &frames)?;
+    ensure!(packets < 250, "GRO left {packets} of 500 packets");
+});
 
-/// In an aggregate of more than 64 KiB, GRO adds a hop-by-hop header, which was not on the wire.
-#[test]
-fn the_jumbo_header_of_large_ipv6_aggregates_is_not_counted() {
+// In an aggregate of more than 64 KiB, GRO adds a hop-by-hop header, which was not on the wire.
+guest_test!(the_jumbo_header_of_large_ipv6_aggregates_is_not_counted, |guest| {
     let frames = ipv6_stream(vec![], 200, 20_000);
-    let (packets, bytes) = merged_ipv6("ip link set dev eth0 gro_max_size 262144", &frames);
-    assert!(bytes / packets > 65_575, "GRO made {packets} packets of {bytes} bytes");
-}
+    let (packets, bytes) = merged_ipv6(guest, "ip link set dev eth0 gro_max_size 262144", &frames)?;
+    ensure!(bytes / packets > 65_575, "GRO made {packets} packets of {bytes} bytes");
+});
