@@ -16,7 +16,7 @@ use anyhow::{Context, Result, ensure};
 use traffic_model::frames::{Ip, mirrored};
 use traffic_model::model::{Expected, File, Rule};
 use vm_harness::artifacts::Artifacts;
-use vm_harness::guest::{Config, Guest, mac_of_port};
+use vm_harness::guest::{Config, Guest, Sender, mac_of_port};
 use vm_harness::replay::{Backend, TABLES};
 
 pub mod pktgen;
@@ -104,6 +104,36 @@ pub fn table_files(guest: &mut Guest) -> Result<String> {
     guest.must(&format!("ls {TABLES}"))
 }
 
+/// Sends frames to a port that may be down.
+///
+/// # Errors
+/// When a frame is lost.
+pub fn open_and_send<F: AsRef<[u8]>>(
+    guest: &mut Guest,
+    port: usize,
+    frames: impl IntoIterator<Item = F>,
+) -> Result<()> {
+    guest.open_port(port)?;
+    guest.send(port, frames)
+}
+
+/// Sends frames to ports 0 and 1 at the same time.
+///
+/// # Errors
+/// When a frame is lost.
+///
+/// # Panics
+/// When an iterator panics.
+pub fn send_to_both<F: AsRef<[u8]>>(guest: &mut Guest, frames: [impl Iterator<Item = F> + Send; 2]) -> Result<()> {
+    let senders = [guest.sender(0), guest.sender(1)];
+    std::thread::scope(|scope| {
+        let send = |(sender, frames)| scope.spawn(move || Sender::send_all(sender, frames));
+        let threads: Vec<_> = senders.iter().zip(frames).map(send).collect();
+        threads.into_iter().try_for_each(|thread| thread.join().expect("sending does not panic"))
+    })?;
+    (0..2).try_for_each(|port| guest.await_frames(port))
+}
+
 /// Counts frames with both back ends at once, each in its own table. `options` follow `--traffic`,
 /// without a name. Returns the text of the table.
 ///
@@ -119,22 +149,53 @@ pub fn count<F: AsRef<[u8]>>(guest: &mut Guest, options: &str, frames: &[F]) -> 
 /// As [`count`].
 pub fn count_in<F: AsRef<[u8]>>(guest: &mut Guest, file: File, options: &str, frames: &[F]) -> Result<String> {
     iptables_both(guest, &format!("-A PROMISC -m traffic {options} --name {{backend}}"))?;
-    guest.open_port(0)?;
-    guest.send(0, frames)?;
+    open_and_send(guest, 0, frames)?;
     let [nft, legacy] = BACKENDS.map(|backend| table(guest, &file.name(&backend.to_string())));
     let (nft, legacy) = (nft?, legacy?);
     ensure!(nft == legacy, "nft counts\n{nft}and legacy counts\n{legacy}");
     Ok(nft)
 }
 
-/// Counts frames in a guest, as [`count`], and compares the table with a snapshot.
+/// Defines a test that runs in a guest. The body is a function that returns `anyhow::Result<()>`;
+/// the macro adds `Ok(())` at its end.
+///
+/// * `guest_test!(name, |guest| { body })` calls [`in_guest`].
+/// * `guest_test!(name, in_virtual_time, |guest| { body })` calls another function of this crate.
+/// * `guest_test!(name, |guest, backend| { body })` defines the tests `name::nft` and
+///   `name::legacy`, each in a guest of its own.
 #[macro_export]
-macro_rules! assert_counts {
-    ($snapshot:expr, $options:expr, $frames:expr) => {
-        $crate::in_guest(|guest| {
-            insta::assert_snapshot!($snapshot, $crate::count(guest, $options, $frames)?);
+macro_rules! guest_test {
+    ($name:ident, |$guest:ident| $body:block) => {
+        $crate::guest_test!($name, in_guest, |$guest| $body);
+    };
+    ($name:ident, $runner:ident, |$guest:ident| $body:block) => {
+        #[test]
+        fn $name() {
+            $crate::$runner(|$guest| {
+                $body
+                Ok(())
+            });
+        }
+    };
+    ($name:ident, |$guest:ident, $backend:ident| $body:block) => {
+        fn $name($guest: &mut vm_harness::guest::Guest, $backend: vm_harness::replay::Backend) -> anyhow::Result<()> {
+            $body
             Ok(())
-        })
+        }
+
+        mod $name {
+            use vm_harness::replay::Backend;
+
+            #[test]
+            fn nft() {
+                $crate::in_guest(|guest| super::$name(guest, Backend::Nft));
+            }
+
+            #[test]
+            fn legacy() {
+                $crate::in_guest(|guest| super::$name(guest, Backend::Legacy));
+            }
+        }
     };
 }
 
@@ -267,14 +328,23 @@ pub fn under_traffic(
     Ok(sent)
 }
 
+/// The first cell of a row and its numbers.
+///
+/// # Errors
+/// When a cell is not a number.
+pub fn cells(row: &str) -> Result<(&str, Vec<u64>)> {
+    let (key, cells) = row.split_once('\t').with_context(|| format!("not a row: {row:?}"))?;
+    let numbers = cells.split('\t').map(|cell| cell.parse().with_context(|| format!("not a number: {cell:?}")));
+    Ok((key, numbers.collect::<Result<_>>()?))
+}
+
 /// The numbers in the row of a table that begins with `key`; empty if there is no such row.
 ///
 /// # Errors
 /// When a cell is not a number.
 pub fn row(text: &str, key: &str) -> Result<Vec<u64>> {
-    let cells = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('\t'));
-    let Some(cells) = cells else { return Ok(Vec::new()) };
-    cells.split('\t').map(|cell| cell.parse().with_context(|| format!("not a number: {cell:?}"))).collect()
+    let row = text.lines().find(|line| line.split('\t').next() == Some(key));
+    row.map_or(Ok(Vec::new()), |row| Ok(cells(row)?.1))
 }
 
 /// A number of `.stats`.
@@ -287,11 +357,12 @@ pub fn stat(guest: &mut Guest, key: &str) -> Result<u64> {
     Ok(value.with_context(|| format!("no {key} in\n{text}"))?.parse()?)
 }
 
-/// Opens a file and performs steps (`agent/tools/files.rs` lists them). Returns one line for each.
+/// Opens a file of a table and performs steps (`agent/tools/files.rs` lists them). Returns one line
+/// for each.
 ///
 /// # Errors
 /// When the tool fails.
-pub fn file_steps(guest: &mut Guest, path: &str, steps: &[&str]) -> Result<Vec<String>> {
-    let output = guest.must(&format!("/init file {path} {}", steps.join(" ")))?;
+pub fn file_steps(guest: &mut Guest, file: &str, steps: &[&str]) -> Result<Vec<String>> {
+    let output = guest.must(&format!("/init file {TABLES}/{file} {}", steps.join(" ")))?;
     Ok(output.lines().map(str::to_owned).collect())
 }

@@ -7,7 +7,7 @@ use crate::{
         accounting::{ALL, CLOCK, ROOMY, START},
         Modelled,
     },
-    support::check,
+    support::{check, for_both_families},
     traffic::{accounting, cells, gap, host, opening, packet_spec, sums, PacketSpec, Payload},
 };
 use proptest::{collection::vec, prelude::*, sample::select};
@@ -50,7 +50,8 @@ fn has_expired(payload: &Payload, after: Ticks) -> bool {
     }
 }
 
-fn check_lifetimes<A: Modelled>() {
+/// Every packet, in either direction, restarts the lifetime of its flow.
+fn a_flow_expires_after_its_lifetime_without_packets<A: Modelled>() {
     check(
         400,
         (
@@ -72,9 +73,9 @@ fn check_lifetimes<A: Modelled>() {
                     forward.clone()
                 };
                 let started = accounting.count(0, now, Bytes(&packet.packet::<A>()));
+                let expected = first || has_expired(&forward.payload, gap);
                 assert_eq!(
-                    started,
-                    first || has_expired(&forward.payload, gap),
+                    started, expected,
                     "{packet:?} {gap} ticks after the packet before"
                 );
                 first = false;
@@ -82,13 +83,7 @@ fn check_lifetimes<A: Modelled>() {
         },
     );
 }
-
-/// Every packet, in either direction, restarts the lifetime of its flow.
-#[test]
-fn a_flow_expires_after_its_lifetime_without_packets() {
-    check_lifetimes::<u32>();
-    check_lifetimes::<u128>();
-}
+for_both_families!(a_flow_expires_after_its_lifetime_without_packets);
 
 /// A text that is equal for two packets if and only if they belong to the same flow. `None` for
 /// packets that belong to no flow.
@@ -155,7 +150,10 @@ fn similar_packets() -> impl Strategy<Value = Vec<PacketSpec>> {
     )
 }
 
-fn check_flows<A: Modelled>() {
+/// The flow of a TCP SYN is identified by addresses, ports and sequence number, that of a UDP
+/// datagram by addresses and ports, and that of other protocols by addresses and protocol number.
+/// Both directions are one flow, except with TCP. Each ICMP request is a connection.
+fn the_first_packet_of_each_flow_starts_a_connection<A: Modelled>() {
     check(200, similar_packets(), |packets| {
         let accounting = accounting::<A>(Internal::Any, CONNECTIONS, ROOMY);
         let mut seen = BTreeSet::new();
@@ -172,15 +170,7 @@ fn check_flows<A: Modelled>() {
         }
     });
 }
-
-/// The flow of a TCP SYN is identified by addresses, ports and sequence number, that of a UDP
-/// datagram by addresses and ports, and that of other protocols by addresses and protocol number.
-/// Both directions are one flow, except with TCP. Each ICMP request is a connection.
-#[test]
-fn the_first_packet_of_each_flow_starts_a_connection() {
-    check_flows::<u32>();
-    check_flows::<u128>();
-}
+for_both_families!(the_first_packet_of_each_flow_starts_a_connection);
 
 #[test]
 fn only_a_plain_syn_starts_a_tcp_connection() {
@@ -199,7 +189,9 @@ fn only_a_plain_syn_starts_a_tcp_connection() {
     });
 }
 
-fn check_rows<A: Modelled>() {
+/// It is outgoing for the source and incoming for the destination, each if it is inside. Its port
+/// is the destination port.
+fn a_connection_counts_for_its_ends_inside_and_the_destination_port<A: Modelled>() {
     check(
         300,
         (packet_spec(), opening(), any::<(u16, u16)>()),
@@ -239,14 +231,7 @@ fn check_rows<A: Modelled>() {
         },
     );
 }
-
-/// It is outgoing for the source and incoming for the destination, each if it is inside. Its port
-/// is the destination port.
-#[test]
-fn a_connection_counts_for_its_ends_inside_and_the_destination_port() {
-    check_rows::<u32>();
-    check_rows::<u128>();
-}
+for_both_families!(a_connection_counts_for_its_ends_inside_and_the_destination_port);
 
 /// With few sets, flows are forgotten before they expire. The number of connections that are
 /// counted twice is at most the number of forgotten flows.

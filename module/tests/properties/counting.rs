@@ -7,14 +7,14 @@ use crate::{
         accounting::{ALL, ROOMY, START},
         Modelled, Scenario,
     },
-    support::check,
+    support::{check, for_both_families},
     traffic::{accounting, cells, host, internal, packet_spec, scenario, sums, PacketSpec},
 };
 use proptest::prelude::*;
 use traffic_model::frames::Ip;
 use xt_traffic_accounting::{
     accounting::network::{Internal, Network},
-    host::{Bytes, Heap},
+    host::Bytes,
 };
 
 /// Returns whether a packet is counted, given whether its source and its destination are inside.
@@ -48,7 +48,8 @@ fn address(kind: u8, any: u128, first: u128, last: u128) -> u128 {
     }
 }
 
-fn check_membership<A: Modelled>(narrow: impl Fn(u128) -> A + Copy) {
+/// An address is inside if it lies between the first and the last address.
+fn a_network_is_a_range_of_addresses<A: Modelled>() {
     let kinds = (0..6u8, 0..6u8, any::<(u128, u128)>());
     check(
         600,
@@ -64,6 +65,7 @@ fn check_membership<A: Modelled>(narrow: impl Fn(u128) -> A + Copy) {
             );
             let inside = [from, to].map(|address| first <= address && address <= last);
 
+            let narrow = |address: u128| A::address((address << (128 - A::BITS)).to_be_bytes());
             let network = Network::new(narrow(first), A::mask(length), internal).unwrap();
             let ends = network.ends(narrow(from), narrow(to));
             let expected =
@@ -75,15 +77,10 @@ fn check_membership<A: Modelled>(narrow: impl Fn(u128) -> A + Copy) {
         },
     );
 }
+for_both_families!(a_network_is_a_range_of_addresses);
 
-/// An address is inside if it lies between the first and the last address.
-#[test]
-fn a_network_is_a_range_of_addresses() {
-    check_membership::<u32>(|address| address as u32);
-    check_membership::<u128>(|address| address);
-}
-
-fn check_one_packet<A: Modelled>() {
+/// Its bytes are outgoing for the source and incoming for the destination, each if it is inside.
+fn a_packet_counts_for_its_ends_inside<A: Modelled>() {
     check(400, (packet_spec(), internal()), |(spec, internal)| {
         let (source, destination) = (host::<A>(spec.from), host::<A>(spec.to));
         let inside = [spec.from < 4, spec.to < 4];
@@ -112,17 +109,13 @@ fn check_one_packet<A: Modelled>() {
         );
     });
 }
+for_both_families!(a_packet_counts_for_its_ends_inside);
 
-/// Its bytes are outgoing for the source and incoming for the destination, each if it is inside.
-#[test]
-fn a_packet_counts_for_its_ends_inside() {
-    check_one_packet::<u32>();
-    check_one_packet::<u128>();
-}
-
-fn check_protocols<A: Modelled>(extensions: &'static [u8]) {
+/// TCP is protocol 6 and UDP 17. All others are OTHER. The bytes include the IP header.
+fn every_protocol_counts_in_its_column<A: Modelled>() {
     check(256, (any::<u8>(), 0..2000usize), |(protocol, size)| {
-        if extensions.contains(&protocol) {
+        // IPv6 extension headers.
+        if A::BITS == 128 && [0, 43, 44, 51, 60].contains(&protocol) {
             return;
         }
         let packet = Ip::new(host::<A>(1).ip(), host::<A>(2).ip()).packet(protocol, &vec![0; size]);
@@ -139,18 +132,14 @@ fn check_protocols<A: Modelled>(extensions: &'static [u8]) {
         assert_eq!(sums(&traffic)[..8], expected);
     });
 }
+for_both_families!(every_protocol_counts_in_its_column);
 
-/// TCP is protocol 6 and UDP 17. All others are OTHER. The bytes include the IP header.
-#[test]
-fn every_protocol_counts_in_its_column() {
-    check_protocols::<u32>(&[]);
-    check_protocols::<u128>(&[0, 43, 44, 51, 60]);
-}
-
-fn check_sums<A: Modelled>() {
+/// The sums over all rows agree with the counters of the rule, and each TOTAL is the sum of its
+/// columns (see [`sums`]).
+fn sums_over_all_rows_agree_with_the_rule<A: Modelled>() {
     check(60, scenario::<A>(60), |scenario: Scenario<A>| {
         scenario.check();
-        let outcome = scenario.run(&Heap::ENDLESS);
+        let outcome = scenario.run();
         let [traffic, ipconn, portconn] = outcome.texts.map(Option::unwrap);
         let bytes = sums(&traffic);
         assert!(bytes[0].max(bytes[1]) <= outcome.bytes && outcome.bytes <= bytes[0] + bytes[1]);
@@ -167,14 +156,7 @@ fn check_sums<A: Modelled>() {
         );
     });
 }
-
-/// The sums over all rows agree with the counters of the rule, and each TOTAL is the sum of its
-/// columns (see [`sums`]).
-#[test]
-fn sums_over_all_rows_agree_with_the_rule() {
-    check_sums::<u32>();
-    check_sums::<u128>();
-}
+for_both_families!(sums_over_all_rows_agree_with_the_rule);
 
 /// Neither its bytes nor its flow are stored.
 #[test]

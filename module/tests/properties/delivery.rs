@@ -3,14 +3,16 @@
 //! Properties of reads: any number of readers, with buffers of any size, at any offset, at any
 //! time.
 
-use crate::{support::check, traffic::row};
+use crate::{
+    support::check,
+    traffic::{direction, row, table},
+};
 use proptest::{collection::vec, prelude::*};
 use std::{collections::BTreeMap, sync::Mutex};
 use xt_traffic_accounting::{
     accounting::{
-        counters::Direction::{In, Out},
+        counters::Direction::{self, Out},
         delivery::Reader,
-        hash::Seed,
         report::{PORTCONN_HEADER, TRAFFIC_HEADER},
         table::{Size, Table},
     },
@@ -29,13 +31,7 @@ const READERS: usize = 3;
 #[derive(Clone, Debug)]
 enum Event {
     /// A CPU counts something for a port.
-    Count {
-        cpu: usize,
-        port: u16,
-        column: usize,
-        into: bool,
-        amount: u64,
-    },
+    Count(Count),
     /// A reader reads up to `space` bytes, from its current offset or from `from`.
     Read {
         reader: usize,
@@ -46,24 +42,19 @@ enum Event {
     Close { reader: usize },
 }
 
-fn count() -> impl Strategy<Value = Event> {
+/// The number of a CPU, a port, a column, a direction, and the amount to count.
+type Count = (usize, u16, usize, Direction, u64);
+
+fn count() -> impl Strategy<Value = Count> {
     let amount = prop_oneof![0..10u64, 0..1u64 << 40];
-    (0..CPUS, 0..6u16, 0..4usize, any::<bool>(), amount).prop_map(
-        |(cpu, port, column, into, amount)| Event::Count {
-            cpu,
-            port: FIRST + port,
-            column,
-            into,
-            amount,
-        },
-    )
+    (0..CPUS, FIRST..FIRST + 6, 0..4usize, direction(), amount)
 }
 
 fn event() -> impl Strategy<Value = Event> {
     let from = prop_oneof![6 => Just(None), 1 => Just(Some(0)), 1 => (0..300u64).prop_map(Some)];
     let space = prop_oneof![2 => 1..30usize, 1 => 0..300usize];
     prop_oneof![
-        8 => count(),
+        8 => count().prop_map(Event::Count),
         8 => (0..READERS, from, space).prop_map(|(reader, from, space)| Event::Read { reader, from, space }),
         1 => (0..READERS).prop_map(|reader| Event::Close { reader }),
     ]
@@ -71,34 +62,17 @@ fn event() -> impl Strategy<Value = Event> {
 
 /// The tables of all CPUs. They have fewer rows than there are ports, so some ports have none.
 fn tables() -> Vec<Ports> {
-    let table = |_| {
-        let Ok(table) = Table::new(Seed::new(3), Size::hashed(4, 2), &Heap::ENDLESS);
-        table
-    };
-    (0..CPUS).map(table).collect()
+    (0..CPUS).map(|_| table(3, Size::hashed(4, 2))).collect()
 }
 
-fn add(tables: &[Ports], event: &Event) {
-    if let Event::Count {
-        cpu,
-        port,
-        column,
-        into,
-        amount,
-    } = *event
-    {
-        tables[cpu].add(port, column, if into { In } else { Out }, amount);
-    }
+fn add(tables: &[Ports], (cpu, port, column, direction, amount): Count) {
+    tables[cpu].add(port, column, direction, amount);
 }
 
 /// The text of the tables, cleared by reading.
 fn cleared_by_reading(tables: &[Ports]) -> HostText<'_, u16, 4, Heap> {
-    let Ok(delivered) = Table::new(Seed::new(0xc1ea), Size::hashed(1 << 10, 1), &Heap::ENDLESS);
-    HostText::new(
-        tables.iter().collect(),
-        PORTCONN_HEADER,
-        Some(Mutex::new(delivered)),
-    )
+    let delivered = Mutex::new(table(0xc1ea, Size::hashed(1 << 10, 1)));
+    HostText::new(tables.iter().collect(), PORTCONN_HEADER, Some(delivered))
 }
 
 /// The sums of the columns after TOTAL, by the labels of rows.
@@ -170,10 +144,8 @@ impl<'a> OpenFile<'a> {
 /// The counts of all tables, by label.
 fn counted(tables: &[Ports]) -> Sums {
     let mut sums = Sums::new();
-    HostText::new(tables.iter().collect(), PORTCONN_HEADER, None)
-        .read_all()
-        .lines()
-        .for_each(|line| add_row(&mut sums, line));
+    let text = HostText::new(tables.iter().collect(), PORTCONN_HEADER, None).read_all();
+    text.lines().for_each(|line| add_row(&mut sums, line));
     sums
 }
 
@@ -188,7 +160,7 @@ fn every_count_is_delivered_exactly_once() {
         let mut arrived = Sums::new();
         for event in events {
             match event {
-                Event::Count { .. } => add(&tables, &event),
+                Event::Count(count) => add(&tables, count),
                 Event::Read {
                     reader,
                     from,
@@ -222,7 +194,7 @@ fn a_file_has_one_text_while_nothing_is_counted() {
     );
     check(200, (vec(count(), 0..40), steps), |(counts, steps)| {
         let tables = tables();
-        counts.iter().for_each(|event| add(&tables, event));
+        counts.into_iter().for_each(|count| add(&tables, count));
         let rows = HostText::new(tables.iter().collect(), PORTCONN_HEADER, None);
         let whole = rows.read_all();
         let (mut reader, mut offset) = (Reader::default(), 0);
@@ -251,12 +223,8 @@ fn rows_are_in_ascending_order() {
         100,
         vec((0..CPUS, any::<u32>(), 1..9u64), 0..60),
         |counts| {
-            let new = |_| {
-                let Ok(table) =
-                    Table::<u32, 3, _>::new(Seed::new(3), Size::hashed(15, 1), &Heap::ENDLESS);
-                table
-            };
-            let tables: Vec<_> = (0..CPUS).map(new).collect();
+            let tables: Vec<Table<u32, 3, _>> =
+                (0..CPUS).map(|_| table(3, Size::hashed(15, 1))).collect();
             counts
                 .iter()
                 .for_each(|(cpu, key, amount)| tables[*cpu].add(*key, 1, Out, *amount));

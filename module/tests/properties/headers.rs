@@ -8,11 +8,11 @@ use crate::{
         accounting::{Nonlinear, ALL, ROOMY, START},
         Arrival, Modelled, Scenario,
     },
-    support::check,
+    support::{check, for_both_families},
     traffic::{accounting, host, packet_spec, sums, PacketSpec},
 };
 use proptest::{collection::vec, option, prelude::*, sample::select};
-use traffic_model::frames::{Extension, Ip, ICMP, ICMPV6, SYN, TCP, UDP};
+use traffic_model::frames::{Extension, Ip, SYN, TCP, UDP};
 use xt_traffic_accounting::accounting::network::Internal;
 
 /// The sums of bytes and connections after one packet. `linear` bytes after its IP header are in
@@ -53,20 +53,22 @@ fn ip<A: Modelled>() -> Ip {
 fn transport<A: Modelled>(kind: usize) -> (u8, Vec<u8>, usize, (usize, usize)) {
     let ip = ip::<A>();
     let data = [0xa5; 12];
-    let (number, request) = if A::BITS == 32 {
-        (ICMP, 8)
-    } else {
-        (ICMPV6, 128)
-    };
+    let request = if A::BITS == 32 { 8 } else { 128 };
     match kind {
         0 => (TCP, ip.segment((1, 2), 3, SYN, &data), 20, (0, 0)),
         1 => (UDP, ip.datagram((1, 2), &data), 8, (1, 1)),
-        2 => (number, ip.message(request, [0; 4], &data), 8, (2, 2)),
+        2 => (
+            ip.icmp_number(),
+            ip.message(request, [0; 4], &data),
+            8,
+            (2, 2),
+        ),
         _ => (47, data.to_vec(), 0, (2, 3)),
     }
 }
 
-fn check_truncated<A: Modelled>() {
+/// Its bytes are counted nevertheless.
+fn a_truncated_transport_header_starts_no_connection<A: Modelled>() {
     check(
         200,
         (0..4usize, 0..24usize, 0..60usize),
@@ -81,15 +83,11 @@ fn check_truncated<A: Modelled>() {
         },
     );
 }
+for_both_families!(a_truncated_transport_header_starts_no_connection);
 
-/// Its bytes are counted nevertheless.
-#[test]
-fn a_truncated_transport_header_starts_no_connection() {
-    check_truncated::<u32>();
-    check_truncated::<u128>();
-}
-
-fn check_fragments<A: Modelled>() {
+/// Its bytes count under the protocol in its header. A later fragment of an OTHER protocol can
+/// start a connection like any packet of that protocol.
+fn a_later_fragment_starts_no_connection<A: Modelled>() {
     let offset = prop_oneof![Just(0), (0..13u32).prop_map(|bit| 1 << bit), 0..=0x1fffu16];
     check(
         300,
@@ -105,14 +103,7 @@ fn check_fragments<A: Modelled>() {
         },
     );
 }
-
-/// Its bytes count under the protocol in its header. A later fragment of an OTHER protocol can
-/// start a connection like any packet of that protocol.
-#[test]
-fn a_later_fragment_starts_no_connection() {
-    check_fragments::<u32>();
-    check_fragments::<u128>();
-}
+for_both_families!(a_later_fragment_starts_no_connection);
 
 #[test]
 fn ipv4_options_are_skipped() {
@@ -194,7 +185,7 @@ fn a_truncated_chain_counts_by_its_last_whole_header() {
     });
 }
 
-fn check_linear_area<A: Modelled>() {
+fn the_length_of_the_linear_area_does_not_matter<A: Modelled>() {
     check(
         150,
         (packet_spec(), option::of(0..40usize), 0..100usize),
@@ -210,14 +201,10 @@ fn check_linear_area<A: Modelled>() {
         },
     );
 }
+for_both_families!(the_length_of_the_linear_area_does_not_matter);
 
-#[test]
-fn the_length_of_the_linear_area_does_not_matter() {
-    check_linear_area::<u32>();
-    check_linear_area::<u128>();
-}
-
-fn check_broken<A: Modelled>() {
+/// One bit of each packet is flipped, and padding is added.
+fn broken_packets_count_as_in_the_model<A: Modelled>() {
     let arrival = (
         packet_spec(),
         any::<prop::sample::Index>(),
@@ -251,10 +238,4 @@ fn check_broken<A: Modelled>() {
         .check();
     });
 }
-
-/// One bit of each packet is flipped, and padding is added.
-#[test]
-fn broken_packets_count_as_in_the_model() {
-    check_broken::<u32>();
-    check_broken::<u128>();
-}
+for_both_families!(broken_packets_count_as_in_the_model);

@@ -4,7 +4,8 @@
 //! that they were made from.
 
 use crate::{comparison::Modelled, support::check};
-use proptest::{array::uniform32, prelude::*, sample::select};
+use core::net::IpAddr;
+use proptest::{array::uniform32, collection::vec, prelude::*, sample::select};
 use xt_traffic_accounting::{
     abi::{XtTrafficMtinfo, MAX_HASH_SIZE},
     accounting::{
@@ -16,53 +17,42 @@ use xt_traffic_accounting::{
 /// The number of CPUs: so many that it bounds the rows on each of them.
 const CPUS: u32 = 100;
 
-/// A family whose addresses can be parsed.
-trait Ruled: Modelled {
-    /// Parses an address in the form that `Display` writes.
-    fn read(text: &str) -> Self;
+fn padded<const N: usize>(bytes: &[u8]) -> [u8; N] {
+    let mut padded = [0; N];
+    padded[..bytes.len()].copy_from_slice(bytes);
+    padded
 }
 
-impl Ruled for u32 {
-    fn read(text: &str) -> Self {
-        text.parse::<core::net::Ipv4Addr>().unwrap().into()
+fn field(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(address) => padded(&address.octets()),
+        IpAddr::V6(address) => address.octets(),
     }
 }
 
-impl Ruled for u128 {
-    fn read(text: &str) -> Self {
-        text.parse::<core::net::Ipv6Addr>().unwrap().into()
-    }
+/// Parses an address of this family.
+fn address<A: Modelled>(text: &str) -> IpAddr {
+    let address: IpAddr = text.parse().unwrap();
+    assert_eq!(address.is_ipv6(), A::BITS == 128, "{text}");
+    address
 }
 
-fn field<A: Ruled>(address: A) -> [u8; 16] {
-    let mut field = [0; 16];
-    let [low, high] = address.to_words();
-    let wide = (u128::from(high) << 64 | u128::from(low)).to_be_bytes();
-    let size = A::BITS as usize / 8;
-    field[..size].copy_from_slice(&wide[16 - size..]);
-    field
-}
-
-fn padded(text: &str) -> [u8; 32] {
-    let mut bytes = [0; 32];
-    bytes[..text.len()].copy_from_slice(text.as_bytes());
-    bytes
+fn mask<A: Modelled>(length: u32) -> [u8; 16] {
+    field(A::mask(length).ip())
 }
 
 fn name() -> impl Strategy<Value = [u8; 32]> {
-    let letters = select(b"abzABZ059_-".to_vec());
-    proptest::collection::vec(letters, 1..32)
-        .prop_map(|name| padded(core::str::from_utf8(&name).unwrap()))
+    vec(select(b"abzABZ059_-".to_vec()), 1..32).prop_map(|name| padded(&name))
 }
 
 /// The parameters of a valid rule.
-fn valid<A: Ruled>() -> impl Strategy<Value = XtTrafficMtinfo> {
+fn valid<A: Modelled>() -> impl Strategy<Value = XtTrafficMtinfo> {
     let hash_size = prop_oneof![Just(0), Just(1), Just(MAX_HASH_SIZE), 0..=MAX_HASH_SIZE];
     let rest = (name(), 1..8u8, 0..3u8, 0..2u8, hash_size);
     (any::<[u8; 16]>(), 0..=A::BITS, rest).prop_map(
         |(base, length, (name, count, internal, clear_on_read, hash_size))| XtTrafficMtinfo {
-            netbase: field(A::address(base) & A::mask(length)),
-            netmask: field(A::mask(length)),
+            netbase: field((A::address(base) & A::mask(length)).ip()),
+            netmask: mask::<A>(length),
             name,
             count,
             internal,
@@ -74,7 +64,7 @@ fn valid<A: Ruled>() -> impl Strategy<Value = XtTrafficMtinfo> {
 }
 
 /// The parameters of a rule in which one field may be invalid.
-fn perhaps_invalid<A: Ruled>() -> impl Strategy<Value = XtTrafficMtinfo> {
+fn perhaps_invalid<A: Modelled>() -> impl Strategy<Value = XtTrafficMtinfo> {
     (valid::<A>(), 0..9u8, uniform32(any::<u8>()), any::<u32>()).prop_map(
         |(mut info, part, bytes, number)| {
             let (byte, place) = (bytes[0], usize::from(bytes[1]) % 16);
@@ -102,9 +92,9 @@ fn has_valid_name(info: &XtTrafficMtinfo) -> bool {
     (1..=31).contains(&name.len()) && name.chars().all(good)
 }
 
-fn has_valid_network<A: Ruled>(info: &XtTrafficMtinfo) -> bool {
+fn has_valid_network<A: Modelled>(info: &XtTrafficMtinfo) -> bool {
     (0..=A::BITS).any(|length| {
-        let mask = field(A::mask(length));
+        let mask = mask::<A>(length);
         let inside = info
             .netbase
             .iter()
@@ -115,7 +105,7 @@ fn has_valid_network<A: Ruled>(info: &XtTrafficMtinfo) -> bool {
 }
 
 /// The invalid fields of a rule, as they are documented.
-fn faults<A: Ruled>(info: &XtTrafficMtinfo) -> Vec<Refusal> {
+fn faults<A: Modelled>(info: &XtTrafficMtinfo) -> Vec<Refusal> {
     let checks = [
         (has_valid_name(info), Refusal::Name),
         (has_valid_network::<A>(info), Refusal::Network),
@@ -133,7 +123,7 @@ fn faults<A: Ruled>(info: &XtTrafficMtinfo) -> Vec<Refusal> {
 }
 
 /// Parses the options that [`Params`] prints. They do not include the name.
-fn parse<A: Ruled>(text: &str, name: [u8; 32]) -> XtTrafficMtinfo {
+fn parse<A: Modelled>(text: &str, name: [u8; 32]) -> XtTrafficMtinfo {
     let mut info = XtTrafficMtinfo {
         netbase: [0; 16],
         netmask: [0; 16],
@@ -152,8 +142,8 @@ fn parse<A: Ruled>(text: &str, name: [u8; 32]) -> XtTrafficMtinfo {
             "--portconn" => info.count |= 4,
             "--net" => {
                 let (base, length) = words.next().unwrap().split_once('/').unwrap();
-                info.netbase = field(A::read(base));
-                info.netmask = field(A::mask(length.parse().unwrap()));
+                info.netbase = field(address::<A>(base));
+                info.netmask = mask::<A>(length.parse().unwrap());
             }
             "--hashsize" => info.hash_size = words.next().unwrap().parse().unwrap(),
             "--clearonread" => info.clear_on_read = 1,
@@ -165,7 +155,7 @@ fn parse<A: Ruled>(text: &str, name: [u8; 32]) -> XtTrafficMtinfo {
     info
 }
 
-fn check_params<A: Ruled>(info: XtTrafficMtinfo) {
+fn check_params<A: Modelled>(info: XtTrafficMtinfo) {
     let faults = faults::<A>(&info);
     let params = match Params::<A>::from_info(&info, CPUS) {
         Ok(params) => params,
@@ -177,7 +167,7 @@ fn check_params<A: Ruled>(info: XtTrafficMtinfo) {
         }
     };
     assert_eq!(faults, []);
-    assert_eq!(padded(params.name.as_str()), info.name);
+    assert_eq!(padded(params.name.as_str().as_bytes()), info.name);
     assert_eq!(params.clear_on_read, info.clear_on_read == 1);
     let internal = [Internal::Any, Internal::Exclude, Internal::Only][usize::from(info.internal)];
     assert_eq!(params.network.internal(), internal);
@@ -197,7 +187,7 @@ fn check_params<A: Ruled>(info: XtTrafficMtinfo) {
 }
 
 /// The number of rows is bounded, and never above the number of addresses.
-fn check_sizes<A: Ruled>(info: &XtTrafficMtinfo, params: &Params<A>) {
+fn check_sizes<A: Modelled>(info: &XtTrafficMtinfo, params: &Params<A>) {
     let size = params.sizes.addresses;
     let all = u128::from(size.rows * CPUS);
     assert!(all <= 1 << 25);

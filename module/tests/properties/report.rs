@@ -8,7 +8,6 @@ use xt_traffic_accounting::accounting::{
     counters::{
         Counters,
         Direction::{In, Out},
-        Totals,
     },
     key::{Key, Owner},
     params::Name,
@@ -27,23 +26,14 @@ fn number() -> impl Strategy<Value = u64> {
     ]
 }
 
-fn totals<const PAIRS: usize>(numbers: &[(u64, u64)]) -> Totals<PAIRS> {
+fn check_row<K: Key, const PAIRS: usize>(owner: Owner<K>, label: &str, numbers: &[(u64, u64)]) {
     let counters = Counters::<PAIRS>::default();
     for (column, (out, into)) in numbers.iter().enumerate() {
         counters.add(column, Out, *out);
         counters.add(column, In, *into);
     }
-    counters.read()
-}
-
-fn line<K: Key, const PAIRS: usize>(owner: Owner<K>, numbers: &[(u64, u64)]) -> String {
     let mut line = String::new();
-    write_row(&mut line, owner, &totals::<PAIRS>(numbers)).unwrap();
-    line
-}
-
-fn check_row<K: Key, const PAIRS: usize>(owner: Owner<K>, label: &str, numbers: &[(u64, u64)]) {
-    let line = line::<K, PAIRS>(owner, numbers);
+    write_row(&mut line, owner, &counters.read()).unwrap();
     if numbers.iter().all(|pair| *pair == (0, 0)) {
         assert_eq!(line, "");
         return;
@@ -142,10 +132,6 @@ fn row_stats() -> impl Strategy<Value = Option<RowStats>> {
     }))
 }
 
-fn table_stats() -> impl Strategy<Value = [Option<RowStats>; 3]> {
-    [row_stats(), row_stats(), row_stats()]
-}
-
 /// The sum of the values in the lines of single tables whose keys end with `ending`.
 fn sum_of(text: &str, ending: &str) -> u64 {
     let lines = text
@@ -160,39 +146,43 @@ fn sum_of(text: &str, ending: &str) -> u64 {
 #[test]
 fn the_first_stats_are_the_sums_of_the_others() {
     let flows = || option::of((0..1usize << 40, 0..1u64 << 40));
-    check(200, vec((table_stats(), flows()), 0..6), |tables| {
-        let tables = tables
-            .into_iter()
-            .enumerate()
-            .map(|(number, (files, flows))| {
-                let mut name = [0; 32];
-                name[..2].copy_from_slice(&[b't', b'0' + number as u8]);
-                let flows = flows.map(|(memory, forgotten)| FlowStats { memory, forgotten });
-                TableStats {
-                    name: Name::from_padded(name).unwrap(),
-                    files,
-                    flows,
-                }
-            });
-        let tables: Vec<_> = tables.collect();
-        let mut text = String::new();
-        stats::write(&mut text, &tables).unwrap();
-        let sum = |ending| sum_of(&text, ending);
-        let expected = format!(
-            "tables {}\nrows {}\nmemory {}\noverflows {}\nforgotten_flows {}\n",
-            tables.len(),
-            sum(".rows"),
-            sum(".memory"),
-            sum(".overflows"),
-            sum(".forgotten")
-        );
-        assert!(text.starts_with(&expected), "{text}");
-        let files = tables
-            .iter()
-            .flat_map(|table| table.files)
-            .flatten()
-            .count();
-        let flows = tables.iter().filter(|table| table.flows.is_some()).count();
-        assert_eq!(text.lines().count(), 5 + 3 * files + 2 * flows);
-    });
+    check(
+        200,
+        vec(([row_stats(), row_stats(), row_stats()], flows()), 0..6),
+        |tables| {
+            let tables = tables
+                .into_iter()
+                .enumerate()
+                .map(|(number, (files, flows))| {
+                    let mut name = [0; 32];
+                    name[..2].copy_from_slice(&[b't', b'0' + number as u8]);
+                    let flows = flows.map(|(memory, forgotten)| FlowStats { memory, forgotten });
+                    TableStats {
+                        name: Name::from_padded(name).unwrap(),
+                        files,
+                        flows,
+                    }
+                });
+            let tables: Vec<_> = tables.collect();
+            let mut text = String::new();
+            stats::write(&mut text, &tables).unwrap();
+            let sum = |ending| sum_of(&text, ending);
+            let expected = format!(
+                "tables {}\nrows {}\nmemory {}\noverflows {}\nforgotten_flows {}\n",
+                tables.len(),
+                sum(".rows"),
+                sum(".memory"),
+                sum(".overflows"),
+                sum(".forgotten")
+            );
+            assert!(text.starts_with(&expected), "{text}");
+            let files = tables
+                .iter()
+                .flat_map(|table| table.files)
+                .flatten()
+                .count();
+            let flows = tables.iter().filter(|table| table.flows.is_some()).count();
+            assert_eq!(text.lines().count(), 5 + 3 * files + 2 * flows);
+        },
+    );
 }

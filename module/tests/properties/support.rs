@@ -44,3 +44,21 @@ pub const fn few_under_miri(cases: u32) -> u32 {
         cases
     }
 }
+
+/// Defines the tests `name::ipv4` and `name::ipv6`, which call the generic function `name`.
+macro_rules! for_both_families {
+    ($name:ident) => {
+        mod $name {
+            #[test]
+            fn ipv4() {
+                super::$name::<u32>();
+            }
+
+            #[test]
+            fn ipv6() {
+                super::$name::<u128>();
+            }
+        }
+    };
+}
+pub(crate) use for_both_families;

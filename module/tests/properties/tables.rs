@@ -7,8 +7,8 @@ use crate::{
         accounting::{ALL, ROOMY},
         Modelled, Scenario,
     },
-    support::check,
-    traffic::{cells, scenario, sums},
+    support::{check, for_both_families},
+    traffic::{cells, direction, scenario, sums, table},
 };
 use core::{cell::Cell, convert::Infallible, fmt::Debug};
 use proptest::{collection::vec, prelude::*};
@@ -18,7 +18,7 @@ use std::{
 };
 use xt_traffic_accounting::{
     accounting::{
-        counters::Direction::{self, In, Out},
+        counters::Direction,
         hash::Seed,
         key::{Key, Owner},
         params::Sizes,
@@ -28,26 +28,18 @@ use xt_traffic_accounting::{
     host::{Heap, HeapSlots},
 };
 
-/// An amount to count: the key, the column, whether it is incoming, and the amount.
-type Item<K> = (K, usize, bool, u32);
+/// An amount to count: the key, the column, the direction, and the amount.
+type Item<K> = (K, usize, Direction, u32);
 
 /// The pairs (outgoing, incoming) of a row.
 type Pairs = [[u64; 2]; 3];
-
-fn direction(into: bool) -> Direction {
-    if into {
-        In
-    } else {
-        Out
-    }
-}
 
 /// Up to `most` items. Keys are likely to repeat.
 fn items<K: Debug>(
     keys: impl Strategy<Value = K>,
     most: usize,
 ) -> impl Strategy<Value = Vec<Item<K>>> {
-    vec((keys, 0..3usize, any::<bool>(), any::<u32>()), 0..most)
+    vec((keys, 0..3usize, direction(), any::<u32>()), 0..most)
 }
 
 fn sizes() -> impl Strategy<Value = (u64, u32)> {
@@ -57,22 +49,17 @@ fn sizes() -> impl Strategy<Value = (u64, u32)> {
     )
 }
 
-fn table<K: Key>(seed: u64, size: Size) -> Table<K, 3, Heap> {
-    let Ok(table) = Table::new(Seed::new(seed), size, &Heap::ENDLESS);
-    table
-}
-
 fn add_all<K: Key, M: Memory>(table: &Table<K, 3, M>, items: &[Item<K>]) {
-    items.iter().for_each(|(key, column, into, amount)| {
-        table.add(*key, *column, direction(*into), u64::from(*amount));
-    });
+    for (key, column, direction, amount) in items {
+        table.add(*key, *column, *direction, u64::from(*amount));
+    }
 }
 
 /// The sums of the items by key.
 fn by_key<K: Key>(items: &[Item<K>]) -> BTreeMap<K, Pairs> {
     let mut rows = BTreeMap::<K, Pairs>::new();
-    for (key, column, into, amount) in items {
-        rows.entry(*key).or_default()[*column][usize::from(*into)] += u64::from(*amount);
+    for (key, column, direction, amount) in items {
+        rows.entry(*key).or_default()[*column][*direction as usize] += u64::from(*amount);
     }
     rows
 }
@@ -124,7 +111,7 @@ fn check_direct<K: Key + Debug>(ranges: impl Strategy<Value = K>, key: fn(K, u8)
     check(150, (ranges, items(any::<u8>(), 400)), |(base, items)| {
         let items: Vec<_> = items
             .into_iter()
-            .map(|(n, column, into, amount)| (key(base, n), column, into, amount))
+            .map(|(n, column, direction, amount)| (key(base, n), column, direction, amount))
             .collect();
         let size = Size {
             rows: 1 << 8,
@@ -288,7 +275,7 @@ fn a_table_without_memory_loses_no_count() {
     );
 }
 
-fn check_cpus<A: Modelled>() {
+fn the_number_of_cpus_and_the_hash_size_do_not_matter<A: Modelled>() {
     check(
         60,
         (scenario::<A>(60), 1..5usize, 0..10u32),
@@ -299,7 +286,7 @@ fn check_cpus<A: Modelled>() {
                     buckets: 1 << size,
                     ..scenario.clone()
                 }
-                .run(&Heap::ENDLESS)
+                .run()
             };
             let (one, some) = (all_on(1), all_on(cpus));
             assert_eq!(one.texts, some.texts);
@@ -307,21 +294,17 @@ fn check_cpus<A: Modelled>() {
         },
     );
 }
+for_both_families!(the_number_of_cpus_and_the_hash_size_do_not_matter);
 
-#[test]
-fn the_number_of_cpus_and_the_hash_size_do_not_matter() {
-    check_cpus::<u32>();
-    check_cpus::<u128>();
-}
-
-fn check_few_rows<A: Modelled>() {
+/// The sum of each column is the same as with room for all rows.
+fn addresses_without_a_row_count_in_the_row_of_the_others<A: Modelled>() {
     check(60, (scenario::<A>(60), 0..5u32), |(scenario, rows)| {
-        let (all, limited) = (scenario.run(&Heap::ENDLESS), {
+        let (all, limited) = (scenario.run(), {
             let sizes = Sizes {
                 addresses: Size::hashed(rows, scenario.buckets),
                 ..ROOMY
             };
-            scenario.run_with(sizes, &Heap::ENDLESS)
+            scenario.run_with(sizes)
         });
         for (all, limited) in all
             .texts
@@ -340,10 +323,4 @@ fn check_few_rows<A: Modelled>() {
         assert_eq!(limited.matched, all.matched);
     });
 }
-
-/// The sum of each column is the same as with room for all rows.
-#[test]
-fn addresses_without_a_row_count_in_the_row_of_the_others() {
-    check_few_rows::<u32>();
-    check_few_rows::<u128>();
-}
+for_both_families!(addresses_without_a_row_count_in_the_row_of_the_others);

@@ -10,9 +10,13 @@ use proptest::{collection::vec, prelude::*, sample::select};
 use traffic_model::frames::{Ip, ACK, FIN, GRE, RST, SYN};
 use xt_traffic_accounting::{
     accounting::{
+        counters::Direction,
         flows::Ticks,
+        hash::Seed,
+        key::Key,
         network::{Internal, Network},
         params::{Counts, Sizes},
+        table::{Size, Table},
     },
     host::Heap,
 };
@@ -31,13 +35,20 @@ pub const fn prefix_length<A: Modelled>() -> u32 {
 }
 
 /// An accounting on one CPU for the network of the hosts inside.
-pub fn accounting<A: Modelled>(
-    internal: Internal,
-    counts: Counts,
-    sizes: Sizes,
-) -> Accounting<A, Heap> {
+pub fn accounting<A: Modelled>(internal: Internal, counts: Counts, sizes: Sizes) -> Accounting<A> {
     let network = Network::new(host(0), A::mask(prefix_length::<A>()), internal).unwrap();
-    Accounting::new(network, counts, sizes, 1, &Heap::ENDLESS)
+    Accounting::new(network, counts, sizes, 1)
+}
+
+/// An empty table of one CPU.
+pub fn table<K: Key, const PAIRS: usize>(seed: u64, size: Size) -> Table<K, PAIRS, Heap> {
+    let Ok(table) = Table::new(Seed::new(seed), size, &Heap::ENDLESS);
+    table
+}
+
+/// Any direction.
+pub fn direction() -> impl Strategy<Value = Direction> {
+    select(vec![Direction::Out, Direction::In])
 }
 
 /// The payload of an IP packet.
@@ -108,14 +119,13 @@ fn payload() -> impl Strategy<Value = Payload> {
 /// Packets between few hosts and ports, so that many belong to the same flows.
 pub fn packet_spec() -> impl Strategy<Value = PacketSpec> {
     let ports = (select(vec![0, 53, 1024]), select(vec![0, 53, 1024]));
-    (0..6u8, 0..6u8, ports, payload(), 0..40usize).prop_map(|(from, to, ports, payload, size)| {
-        PacketSpec {
-            from,
-            to,
-            ports,
-            payload,
-            size,
-        }
+    let fields = (0..6u8, 0..6u8, ports, payload(), 0..40usize);
+    fields.prop_map(|(from, to, ports, payload, size)| PacketSpec {
+        from,
+        to,
+        ports,
+        payload,
+        size,
     })
 }
 
@@ -128,15 +138,13 @@ pub fn gap() -> impl Strategy<Value = Ticks> {
 
 /// Arrivals of up to `most` packets at any CPU.
 pub fn arrivals<A: Modelled>(most: usize) -> impl Strategy<Value = Vec<Arrival>> {
-    let arrival =
-        (gap(), 0..4usize, 0..40usize, packet_spec()).prop_map(|(gap, cpu, linear, spec)| {
-            Arrival {
-                gap,
-                cpu,
-                linear,
-                bytes: spec.packet::<A>(),
-            }
-        });
+    let fields = (gap(), 0..4usize, 0..40usize, packet_spec());
+    let arrival = fields.prop_map(|(gap, cpu, linear, spec)| Arrival {
+        gap,
+        cpu,
+        linear,
+        bytes: spec.packet::<A>(),
+    });
     vec(arrival, 0..most)
 }
 

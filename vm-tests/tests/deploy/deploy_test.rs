@@ -2,7 +2,6 @@
 //! The Debian VM, the frames that it has received, and the tables that it must show.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -26,45 +25,23 @@ table RSN6 2001:db8::/32 --traffic
 const DELIVERY: &str = "/run/delivery";
 const PLACE: &str = "/srv/xt-traffic";
 
-/// Adds Debian's repository with the needed packages. A real host reaches it over the network.
-const DEBIAN: &str = "\
-cat >/etc/apt/sources.list.d/debian.sources <<END
-Types: deb
-URIs: file:/run/delivery/debian
-Suites: ./
-Trusted: yes
-END";
-
 /// The packages that must be installed from our repository, besides those of the kernel.
 const OURS: [&str; 3] = ["iptables", "libxtables12", "xt-traffic"];
 
 /// The longest time until a table shows frames that the port has counted.
 const TABLE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A repository. The second one has higher versions of all packages.
-#[derive(Clone, Copy, Debug)]
-pub enum Release {
-    First,
-    Second,
+/// A repository.
+#[derive(Clone, Copy)]
+pub struct Release {
+    name: &'static str,
+    folder: &'static str,
 }
 
 impl Release {
-    fn folder(self) -> String {
-        let name = match self {
-            Self::First => "release-1",
-            Self::Second => "release-2",
-        };
-        format!("{DELIVERY}/{name}")
-    }
-}
-
-impl fmt::Display for Release {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::First => "first",
-            Self::Second => "second",
-        })
-    }
+    pub const FIRST: Self = Self { name: "first", folder: "release-1" };
+    /// It has higher versions of all packages.
+    pub const SECOND: Self = Self { name: "second", folder: "release-2" };
 }
 
 /// The kernel of a repository's packages.
@@ -117,7 +94,7 @@ impl DeployTest {
         vm.log_in()?;
         mount_packages(&mut vm)?;
         let stock_kernel = vm.quietly("uname -r")?.trim().to_owned();
-        let index = vm.quietly(&format!("cat {}/Packages", Release::First.folder()))?;
+        let index = vm.quietly(&format!("cat {DELIVERY}/{}/Packages", Release::FIRST.folder))?;
         let kernel = Kernel::in_index(&index).context("the repository has no kernel")?;
         Ok(Self { vm, stock_kernel, kernel, received: Vec::new(), rules })
     }
@@ -141,10 +118,13 @@ impl DeployTest {
         done.with_context(|| format!("in the step \"{title}\""))
     }
 
-    /// Reboots, which resets all tables.
-    pub fn reboot(&mut self) -> Result<()> {
+    /// Reboots, which resets all tables. Fails when the VM boots another kernel than `kernel`.
+    pub fn reboot(&mut self, kernel: &str) -> Result<()> {
         self.received.clear();
-        self.vm.reboot()
+        self.vm.reboot()?;
+        let booted = self.vm.must("uname -r")?;
+        ensure!(booted.trim() == kernel, "the VM has booted {booted}");
+        Ok(())
     }
 
     /// Waits until systemd has started all units. Fails when the state of the system is not
@@ -158,22 +138,17 @@ impl DeployTest {
         Ok(())
     }
 
-    /// Adds Debian's repository.
-    pub fn add_debian_repository(&mut self) -> Result<()> {
-        self.vm.quietly(DEBIAN).map(drop)
-    }
-
     /// Puts the packages of a release where the administrator keeps them.
     pub fn provide(&mut self, release: Release) -> Result<()> {
         mount_packages(&mut self.vm)?;
-        self.vm.quietly(&format!("ln -sfn {} {PLACE}", release.folder()))?;
-        self.vm.transcript().remark(&format!("{PLACE} now holds the packages of the {release} release"));
+        self.vm.quietly(&format!("ln -sfn {DELIVERY}/{} {PLACE}", release.folder))?;
+        self.vm.transcript().remark(&format!("{PLACE} now holds the packages of the {} release", release.name));
         Ok(())
     }
 
     /// Checks that the installed packages are those of a release.
-    pub fn check_versions(&mut self, release: Release) -> Result<()> {
-        let index = self.vm.quietly(&format!("cat {}/Packages", release.folder()))?;
+    pub fn check_versions(&mut self, Release { name: release, folder }: Release) -> Result<()> {
+        let index = self.vm.quietly(&format!("cat {DELIVERY}/{folder}/Packages"))?;
         let offered: BTreeMap<_, _> = packages(&index).collect();
         let installed = self.vm.quietly("dpkg-query --show --showformat='${Package} ${Version}\\n'")?;
         let installed: BTreeMap<_, _> = installed.lines().filter_map(|line| line.split_once(' ')).collect();
@@ -201,18 +176,14 @@ impl DeployTest {
         let frames = frames(capture)?;
         self.vm.transcript().remark(&format!("{} frames arrive at eth1: {capture}.pcap", frames.len()));
         self.vm.mirror(&frames)?;
-        self.add_received(frames);
-        self.check_tables()?;
+        self.check_tables(frames)?;
         self.vm.must("xt-traffic status").map(drop)
     }
 
-    /// Adds frames to those that the kernel has received.
-    pub fn add_received(&mut self, frames: Vec<Vec<u8>>) {
-        self.received.extend(frames);
-    }
-
     /// Prints all tables and compares them with the model's tables for all frames since boot.
-    pub fn check_tables(&mut self) -> Result<()> {
+    /// `arrived` are the frames since the last call.
+    pub fn check_tables(&mut self, arrived: Vec<Vec<u8>>) -> Result<()> {
+        self.received.extend(arrived);
         let mut counted = 0;
         for (name, rule) in self.rules.clone() {
             for (file, want) in model::texts(&name, &rule, DebianVm::mac(), &self.received) {
@@ -233,10 +204,8 @@ impl DeployTest {
         for (name, rule) in &self.rules {
             let slowly = frames.iter().enumerate().map(|(n, frame)| (Duration::from_secs(60 * n as u64), frame));
             let slowly = Expected::at_times(rule, DebianVm::mac(), slowly);
-            ensure!(
-                slowly == Expected::of(rule, DebianVm::mac(), frames),
-                "{name}: the counts depend on the arrival times"
-            );
+            let at_once = Expected::of(rule, DebianVm::mac(), frames);
+            ensure!(slowly == at_once, "{name}: the counts depend on the arrival times");
         }
         Ok(())
     }

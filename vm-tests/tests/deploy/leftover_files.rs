@@ -44,7 +44,7 @@ const ALLOWED: [(&str, &str); 16] = [
 
 /// The state before the installation.
 pub struct LeftoverFiles {
-    states: [String; STATES.len()],
+    states: Vec<String>,
 }
 
 impl LeftoverFiles {
@@ -70,12 +70,8 @@ impl LeftoverFiles {
     }
 }
 
-fn states(test: &mut DeployTest) -> Result<[String; STATES.len()]> {
-    let mut states = STATES.map(String::from);
-    for state in &mut states {
-        *state = test.vm.quietly(state)?;
-    }
-    Ok(states)
+fn states(test: &mut DeployTest) -> Result<Vec<String>> {
+    STATES.iter().map(|command| test.vm.quietly(command)).collect()
 }
 
 fn only_in(one: &str, other: &str) -> String {

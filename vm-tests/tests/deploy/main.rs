@@ -22,6 +22,15 @@ const README: &str = include_str!("../../../README.md");
 /// Long enough for apt and the packages' scripts with TCG.
 const APT_TIMEOUT: Duration = Duration::from_secs(600);
 
+/// Adds Debian's repository with the needed packages. A real host reaches it over the network.
+const DEBIAN: &str = "\
+cat >/etc/apt/sources.list.d/debian.sources <<END
+Types: deb
+URIs: file:/run/delivery/debian
+Suites: ./
+Trusted: yes
+END";
+
 /// Adds the local repository.
 const SOURCE: &str = "\
 cat >/etc/apt/sources.list.d/xt-traffic.sources <<END
@@ -66,18 +75,18 @@ fn all_steps(test: &mut DeployTest) -> Result<()> {
 }
 
 fn begin(test: &mut DeployTest) -> Result<()> {
-    test.add_debian_repository()?;
+    test.vm.quietly(DEBIAN)?;
     test.await_running("running")?;
     test.vm.must("uname -r").map(drop)
 }
 
 fn install(test: &mut DeployTest) -> Result<()> {
-    test.provide(Release::First)?;
+    test.provide(Release::FIRST)?;
     test.vm.must(SOURCE)?;
     test.vm.must("apt-get update")?;
     let package = test.kernel.metapackage();
     test.vm.must_for(&format!("apt-get install -y {package}"), APT_TIMEOUT)?;
-    test.check_versions(Release::First)
+    test.check_versions(Release::FIRST)
 }
 
 fn configure(test: &mut DeployTest) -> Result<()> {
@@ -87,15 +96,13 @@ fn configure(test: &mut DeployTest) -> Result<()> {
 
 /// Boots the default entry of GRUB's menu.
 fn boot_promisc(test: &mut DeployTest) -> Result<()> {
-    test.reboot()?;
-    let kernel = test.vm.must("uname -r")?;
-    ensure!(kernel.trim() == test.kernel.release, "the VM has booted {kernel}");
+    test.reboot(&test.kernel.release.clone())?;
     test.await_running("running")?;
     test.vm.must("xt-traffic status").map(drop)
 }
 
 fn upgrade(test: &mut DeployTest) -> Result<()> {
-    test.provide(Release::Second)?;
+    test.provide(Release::SECOND)?;
     test.vm.must("apt-get update")?;
     let frames = deploy_test::frames("web")?;
     test.check_independence_of_time(&frames)?;
@@ -113,17 +120,16 @@ fn upgrade(test: &mut DeployTest) -> Result<()> {
     })?;
     test.vm.transcript().remark(&format!("{} frames have arrived at eth1", frames.len()));
     test.vm.await_frames()?;
-    test.add_received(frames);
-    test.check_tables()?;
-    test.check_versions(Release::Second)
+    test.check_tables(frames)?;
+    test.check_versions(Release::SECOND)
 }
 
 fn downgrade(test: &mut DeployTest) -> Result<()> {
-    test.provide(Release::First)?;
+    test.provide(Release::FIRST)?;
     test.vm.must(PREFERENCE)?;
     test.vm.must("apt-get update")?;
     test.vm.must_for("apt-get dist-upgrade -y --allow-downgrades", APT_TIMEOUT)?;
-    test.check_versions(Release::First)?;
+    test.check_versions(Release::FIRST)?;
     test.vm.must("rm /etc/apt/preferences.d/xt-traffic").map(drop)
 }
 
@@ -142,9 +148,7 @@ fn restore_iptables(test: &mut DeployTest) -> Result<()> {
 }
 
 fn boot_stock(test: &mut DeployTest) -> Result<()> {
-    test.reboot()?;
-    let kernel = test.vm.must("uname -r")?;
-    ensure!(kernel.trim() == test.stock_kernel, "the VM has booted {kernel}");
+    test.reboot(&test.stock_kernel.clone())?;
     test.await_running("running")?;
     let iptables = test.vm.must("iptables -L -n").context("Debian's iptables")?;
     ensure!(!iptables.contains("PROMISC"), "{iptables}");

@@ -7,15 +7,14 @@ use anyhow::ensure;
 use insta::assert_snapshot;
 use traffic_model::frames::{ICMP, Ip, SYN, TCP, UDP, mirrored, padded};
 use traffic_model::model::{Internal, Rule};
-use vm_tests::{assert_counts, count, expected, in_guest};
+use vm_tests::{count, expected, guest_test, in_guest};
 
 /// A datagram with `size` bytes of data.
 fn datagram(from: [u8; 4], to: [u8; 4], size: usize) -> Vec<u8> {
     mirrored(&Ip::new(from, to).udp((1000, 2000), &vec![1; size]))
 }
 
-#[test]
-fn first_and_last_address_and_their_neighbours() {
+guest_test!(first_and_last_address_and_their_neighbours, |guest| {
     let outside = [8, 8, 8, 8];
     let edges = [[193, 11, 175, 255], [193, 11, 176, 0], [193, 11, 191, 255], [193, 11, 192, 0]];
     let mut frames = Vec::new();
@@ -23,14 +22,11 @@ fn first_and_last_address_and_their_neighbours() {
         frames.push(datagram(edge, outside, 100 * (n + 1)));
         frames.push(datagram(outside, edge, 1000 * (n + 1)));
     }
-    in_guest(|guest| {
-        let text = count(guest, "--netbase 193.11.176.0 --netmask 255.255.240.0", &frames)?;
-        assert_snapshot!("first_and_last_address_and_their_neighbours", text);
-        let rule = Rule::new(Ipv4Addr::new(193, 11, 176, 0), 20, Internal::Count);
-        ensure!(text == expected(&rule, &frames).text());
-        Ok(())
-    });
-}
+    let text = count(guest, "--netbase 193.11.176.0 --netmask 255.255.240.0", &frames)?;
+    assert_snapshot!("first_and_last_address_and_their_neighbours", text);
+    let rule = Rule::new(Ipv4Addr::new(193, 11, 176, 0), 20, Internal::Count);
+    ensure!(text == expected(&rule, &frames).text());
+});
 
 #[test]
 fn networks_of_length_0_and_32() {
@@ -40,8 +36,12 @@ fn networks_of_length_0_and_32() {
         frames.push(datagram(pair[0], pair[1], 10 * n));
     }
     frames.push(datagram([10, 0, 0, 1], [10, 0, 0, 1], 5));
-    assert_counts!("everything", "--net 0.0.0.0/0", &frames);
-    assert_counts!("one_address", "--net 255.255.255.255/32", &frames);
+    for (snapshot, net) in [("everything", "0.0.0.0/0"), ("one_address", "255.255.255.255/32")] {
+        in_guest(|guest| {
+            assert_snapshot!(snapshot, count(guest, &format!("--net {net}"), &frames)?);
+            Ok(())
+        });
+    }
 }
 
 /// Packets from inside to inside, from inside to outside, from outside to inside, and between
@@ -51,23 +51,19 @@ fn all_directions() -> Vec<Vec<u8>> {
     vec![datagram(a, b, 1), datagram(a, out, 10), datagram(out, b, 100), datagram(out, [192, 0, 2, 2], 1000)]
 }
 
-#[test]
-fn internal_traffic_is_counted_by_default() {
-    assert_counts!("internal_default", "--net 10.1.2.0/24", &all_directions());
-}
+guest_test!(internal_traffic_is_counted_by_default, |guest| {
+    assert_snapshot!("internal_default", count(guest, "--net 10.1.2.0/24", &all_directions())?);
+});
 
-#[test]
-fn nointernal_excludes_internal_traffic() {
-    assert_counts!("internal_left_out", "--net 10.1.2.0/24 --nointernal", &all_directions());
-}
+guest_test!(nointernal_excludes_internal_traffic, |guest| {
+    assert_snapshot!("internal_left_out", count(guest, "--net 10.1.2.0/24 --nointernal", &all_directions())?);
+});
 
-#[test]
-fn inverted_nointernal_counts_only_internal_traffic() {
-    assert_counts!("internal_only", "--net 10.1.2.0/24 ! --nointernal", &all_directions());
-}
+guest_test!(inverted_nointernal_counts_only_internal_traffic, |guest| {
+    assert_snapshot!("internal_only", count(guest, "--net 10.1.2.0/24 ! --nointernal", &all_directions())?);
+});
 
-#[test]
-fn each_protocol_has_a_column() {
+guest_test!(each_protocol_has_a_column, |guest| {
     let ip = Ip::new([10, 0, 0, 1], [192, 0, 2, 1]);
     let frames = [
         mirrored(&ip.tcp((1, 80), 1, SYN, b"")),
@@ -79,11 +75,10 @@ fn each_protocol_has_a_column() {
         mirrored(&ip.packet(132, &[0; 1000])),
         mirrored(&ip.packet(255, &[])),
     ];
-    assert_counts!("protocols", "--net 10.0.0.0/8", &frames);
-}
+    assert_snapshot!("protocols", count(guest, "--net 10.0.0.0/8", &frames)?);
+});
 
-#[test]
-fn each_fragment_is_counted() {
+guest_test!(each_fragment_is_counted, |guest| {
     let ip = Ip::new([10, 0, 0, 1], [10, 0, 0, 2]);
     let fragments = |ip: &Ip| ip.fragments(UDP, &ip.datagram((1, 2), &[7; 4000]), 1480);
     let mut frames: Vec<_> = fragments(&ip).iter().map(|packet| mirrored(packet)).collect();
@@ -97,16 +92,12 @@ fn each_fragment_is_counted() {
         let middle = Ip { fragment: 0x2001, ..Ip::new([10, 0, 0, 5], [10, 0, 0, 6]) };
         frames.push(mirrored(&middle.packet(protocol, &[0; 8])));
     }
-    in_guest(|guest| {
-        let text = count(guest, "--net 10.0.0.0/8", &frames)?;
-        assert_snapshot!("fragments", text);
-        ensure!(text == expected(&Rule::new([10, 0, 0, 0], 8, Internal::Count), &frames).text());
-        Ok(())
-    });
-}
+    let text = count(guest, "--net 10.0.0.0/8", &frames)?;
+    assert_snapshot!("fragments", text);
+    ensure!(text == expected(&Rule::new([10, 0, 0, 0], 8, Internal::Count), &frames).text());
+});
 
-#[test]
-fn padding_options_and_length() {
+guest_test!(padding_options_and_length, |guest| {
     let ip = Ip::new([10, 0, 0, 1], [192, 0, 2, 1]);
     let full = Ip { options: vec![1; 40], ..Ip::new([10, 0, 0, 2], [192, 0, 2, 1]) };
     let frames = [
@@ -115,5 +106,5 @@ fn padding_options_and_length() {
         mirrored(&full.udp((1, 2), b"x")),
         mirrored(&Ip::new([10, 0, 0, 3], [192, 0, 2, 1]).packet(UDP, &[0; 65_515])),
     ];
-    assert_counts!("padding_options_and_length", "--net 10.0.0.0/8", &frames);
-}
+    assert_snapshot!("padding_options_and_length", count(guest, "--net 10.0.0.0/8", &frames)?);
+});

@@ -22,10 +22,10 @@ fn path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("captures").join(name)
 }
 
-fn options(backend: Backend, rules: &[&str], captures: Vec<PathBuf>) -> Options {
-    let artifacts = Artifacts::from_environment().unwrap();
+/// Replays captures. The tables must match the model.
+fn replayed(backend: Backend, rules: &[&str], captures: Vec<PathBuf>) -> Result<Vec<Table>> {
     let rules = rules.iter().map(|&rule| rule.to_owned()).collect();
-    Options { artifacts, backend, rules, captures, check: true }
+    replay(&Options { artifacts: Artifacts::from_environment()?, backend, rules, captures, check: true })
 }
 
 fn printed(tables: &[Table]) -> String {
@@ -37,8 +37,7 @@ fn printed(tables: &[Table]) -> String {
 /// Replays one capture with both back ends. The tables must be the same and must match the model.
 fn check(name: &str) {
     for backend in BACKENDS {
-        let options = options(backend, &RULES, vec![path(&format!("{name}.pcap"))]);
-        let tables = unwrap(replay(&options));
+        let tables = unwrap(replayed(backend, &RULES, vec![path(&format!("{name}.pcap"))]));
         assert_snapshot!(name, printed(&tables));
     }
 }
@@ -63,7 +62,7 @@ fn several_captures_and_rules_at_once() {
         "ip6tables -A PROMISC -m traffic --traffic --net 2001:db8::/64 ! --nointernal --name six",
     ];
     let captures = vec![path("ping.pcap"), path("names.pcap"), path("ping.pcap")];
-    let tables = unwrap(replay(&options(Backend::Nft, &rules, captures)));
+    let tables = unwrap(replayed(Backend::Nft, &rules, captures));
     assert_snapshot!("several_captures_and_rules", printed(&tables));
 }
 
@@ -74,8 +73,8 @@ fn a_compressed_capture_and_the_default_rule() -> Result<()> {
     let mut encoder = GzEncoder::new(File::create(&packed)?, Compression::best());
     std::io::copy(&mut File::open(path("ping.pcap"))?, &mut encoder)?;
     encoder.finish()?;
-    let from_packed = replay(&options(Backend::Legacy, &[], vec![packed]))?;
-    let from_plain = replay(&options(Backend::Legacy, &[], vec![path("ping.pcap")]))?;
+    let from_packed = replayed(Backend::Legacy, &[], vec![packed])?;
+    let from_plain = replayed(Backend::Legacy, &[], vec![path("ping.pcap")])?;
     assert_eq!(from_packed, from_plain);
     Ok(())
 }
@@ -83,6 +82,6 @@ fn a_compressed_capture_and_the_default_rule() -> Result<()> {
 #[test]
 fn a_refused_rule_fails_with_the_message_of_iptables() {
     let rules = ["-A PROMISC -m traffic --traffic --net 10.0.0.1/8 --name t"];
-    let error = replay(&options(Backend::Nft, &rules, vec![])).unwrap_err();
+    let error = replayed(Backend::Nft, &rules, vec![]).unwrap_err();
     assert_snapshot!("refused_rule", format!("{error:#}"));
 }

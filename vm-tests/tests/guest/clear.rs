@@ -11,7 +11,7 @@ use vm_harness::command::COMMAND_TIMEOUT;
 use vm_harness::guest::Guest;
 use vm_harness::poll;
 use vm_harness::replay::{Backend, TABLES};
-use vm_tests::{file_steps, frame, in_guest, iptables, row_after, table};
+use vm_tests::{cells, file_steps, frame, guest_test, iptables, row_after, table};
 
 const RULE: &str = "-m traffic --traffic --ipconn --portconn --net 10.0.0.0/24 --name t --clearonread";
 /// The number of frames for each port before a pause, which gives the readers CPU time.
@@ -72,8 +72,7 @@ fn sent(file: &str, frames: u32) -> Rows {
 /// Adds rows of text.
 fn add(rows: &mut Rows, text: &str) -> Result<()> {
     for line in text.lines() {
-        let (key, cells) = line.split_once('\t').context("not a row")?;
-        let cells = cells.split('\t').map(|cell| Ok(cell.parse()?)).collect::<Result<Vec<u64>>>()?;
+        let (key, cells) = cells(line)?;
         let row = rows.entry(key.to_owned()).or_insert_with(|| vec![0; cells.len()]);
         row.iter_mut().zip(cells).for_each(|(sum, cell)| *sum += cell);
     }
@@ -112,53 +111,48 @@ fn prepare(guest: &mut Guest) -> Result<()> {
 
 /// Readers with these patterns (`agent/tools/reader.rs` lists them) read a file at the same time
 /// while frames arrive. The sum of what they read and of what remains is what was sent.
-fn exactly_once(file: &str, patterns: &[&str]) {
-    in_guest(|guest| {
-        prepare(guest)?;
-        let mut readers = Vec::new();
-        for (number, pattern) in patterns.iter().enumerate() {
-            let line = format!("exec /init read {TABLES}/{file} {pattern} /tmp/stop {}", number % 2);
-            readers.push((pattern, guest.start(&line)?));
-        }
-        let frames = send_until_ready(guest, patterns.len())?;
-        guest.write("/tmp/stop", b"")?;
-        let mut got = Rows::new();
-        for (pattern, reader) in readers {
-            let output = guest.finish_command(reader, COMMAND_TIMEOUT)?.success(pattern)?;
-            add(&mut got, output.split_once('\n').context("no counts")?.1)?;
-        }
-        add(&mut got, &read_rows(guest, file)?)?;
-        ensure!(read_rows(guest, file)?.is_empty(), "rows that were read are not cleared");
-        let sent = sent(file, frames);
-        for (key, row) in &sent {
-            let got = got.get(key);
-            ensure!(got == Some(row), "{file}, {key}: sent {row:?}, reported {got:?}");
-        }
-        ensure!(got.len() == sent.len(), "rows without frames");
-        // The other files were not read, so they have all counts.
-        for other in ["t", "t.ipconn", "t.portconn"].into_iter().filter(|other| *other != file) {
-            let mut rows = Rows::new();
-            add(&mut rows, &read_rows(guest, other)?)?;
-            ensure!(rows == self::sent(other, frames), "{other} is incomplete");
-        }
-        Ok(())
-    });
+fn exactly_once(guest: &mut Guest, file: &str, patterns: &[&str]) -> Result<()> {
+    prepare(guest)?;
+    let mut readers = Vec::new();
+    for (number, pattern) in patterns.iter().enumerate() {
+        let line = format!("exec /init read {TABLES}/{file} {pattern} /tmp/stop {}", number % 2);
+        readers.push((pattern, guest.start(&line)?));
+    }
+    let frames = send_until_ready(guest, patterns.len())?;
+    guest.write("/tmp/stop", b"")?;
+    let mut got = Rows::new();
+    for (pattern, reader) in readers {
+        let output = guest.finish_command(reader, COMMAND_TIMEOUT)?.success(pattern)?;
+        add(&mut got, output.split_once('\n').context("no counts")?.1)?;
+    }
+    add(&mut got, &read_rows(guest, file)?)?;
+    ensure!(read_rows(guest, file)?.is_empty(), "rows that were read are not cleared");
+    let sent = sent(file, frames);
+    for (key, row) in &sent {
+        let got = got.get(key);
+        ensure!(got == Some(row), "{file}, {key}: sent {row:?}, reported {got:?}");
+    }
+    ensure!(got.len() == sent.len(), "rows without frames");
+    // The other files were not read, so they have all counts.
+    for other in ["t", "t.ipconn", "t.portconn"].into_iter().filter(|other| *other != file) {
+        let mut rows = Rows::new();
+        add(&mut rows, &read_rows(guest, other)?)?;
+        ensure!(rows == self::sent(other, frames), "{other} is incomplete");
+    }
+    Ok(())
 }
 
-#[test]
-fn bytes_are_reported_exactly_once() {
-    exactly_once("t", &["whole", "bytes", "killed", "random:10"]);
-}
+guest_test!(bytes_are_reported_exactly_once, |guest| {
+    exactly_once(guest, "t", &["whole", "bytes", "killed", "random:10"])?;
+});
 
-#[test]
-fn connections_of_addresses_are_reported_exactly_once() {
-    exactly_once("t.ipconn", &["random:10", "rewind", "page", "killed"]);
-}
+guest_test!(connections_of_addresses_are_reported_exactly_once, |guest| {
+    exactly_once(guest, "t.ipconn", &["random:10", "rewind", "page", "killed"])?;
+});
 
-#[test]
-fn connections_of_ports_are_reported_exactly_once() {
-    exactly_once("t.portconn", &["pieces", "bytes", "whole", "random:5", "killed"]);
-}
+guest_test!(connections_of_ports_are_reported_exactly_once, |guest| {
+    exactly_once(guest, "t.portconn", &["pieces", "bytes", "whole", "random:5", "killed"])?;
+});
 
 /// A table with three rows of one frame each. Returns its header.
 fn three_rows(guest: &mut Guest) -> Result<String> {
@@ -176,72 +170,54 @@ fn one_each(hosts: &[u8]) -> String {
     hosts.iter().map(|host| row_after(*host, 1)).collect()
 }
 
-#[test]
-fn a_reader_that_stops_early_clears_the_rows_that_it_got() {
-    in_guest(|guest| {
-        let first = three_rows(guest)?;
-        let (header, row) = (first.len(), row_after(1, 1).len());
-        let path = format!("{TABLES}/t");
-        let read = |guest: &mut Guest, count: usize| file_steps(guest, &path, &[&format!("read:{count}")]);
-        ensure!(read(guest, header)? == [format!("{first:?}")]);
-        // The first row without its newline.
-        ensure!(read(guest, header + row - 1)? == [format!("{:?}", first + row_after(1, 1).trim_end())]);
-        // The first row and half of the second.
-        read(guest, header + row + row / 2)?;
-        ensure!(read_rows(guest, "t")? == one_each(&[2, 3]), "a row that was not read completely is cleared");
-        ensure!(read_rows(guest, "t")?.is_empty(), "rows remain after a complete read");
-        send(guest, &[2, 2])?;
-        ensure!(read_rows(guest, "t")? == row_after(2, 2), "rows do not start at zero again");
-        Ok(())
-    });
-}
+guest_test!(a_reader_that_stops_early_clears_the_rows_that_it_got, |guest| {
+    let first = three_rows(guest)?;
+    let (header, row) = (first.len(), row_after(1, 1).len());
+    let read = |guest: &mut Guest, count: usize| file_steps(guest, "t", &[&format!("read:{count}")]);
+    ensure!(read(guest, header)? == [format!("{first:?}")]);
+    // The first row without its newline.
+    ensure!(read(guest, header + row - 1)? == [format!("{:?}", first + row_after(1, 1).trim_end())]);
+    // The first row and half of the second.
+    read(guest, header + row + row / 2)?;
+    ensure!(read_rows(guest, "t")? == one_each(&[2, 3]), "a row that was not read completely is cleared");
+    ensure!(read_rows(guest, "t")?.is_empty(), "rows remain after a complete read");
+    send(guest, &[2, 2])?;
+    ensure!(read_rows(guest, "t")? == row_after(2, 2), "rows do not start at zero again");
+});
 
-#[test]
-fn a_row_that_is_being_read_is_hidden_from_other_readers() {
-    in_guest(|guest| {
-        let half = three_rows(guest)?.len() + 5;
-        let reader = format!("/init file {TABLES}/t read:{half} touch:/tmp/half await:/tmp/end");
-        let reader = guest.start(&reader)?;
-        guest.must("until test -e /tmp/half; do :; done")?;
-        ensure!(read_rows(guest, "t")? == one_each(&[2, 3]), "another reader gets a row that is being read");
-        send(guest, &[1, 3])?;
-        ensure!(read_rows(guest, "t")? == one_each(&[1, 3]), "later counts do not go to other readers");
-        send(guest, &[1])?;
-        guest.write("/tmp/end", b"")?;
-        guest.finish_command(reader, COMMAND_TIMEOUT)?.success("the reader")?;
-        ensure!(read_rows(guest, "t")? == row_after(1, 2), "the row does not return with the later counts");
-        ensure!(read_rows(guest, "t")?.is_empty());
-        Ok(())
-    });
-}
+guest_test!(a_row_that_is_being_read_is_hidden_from_other_readers, |guest| {
+    let half = three_rows(guest)?.len() + 5;
+    let reader = format!("/init file {TABLES}/t read:{half} touch:/tmp/half await:/tmp/end");
+    let reader = guest.start(&reader)?;
+    guest.must("until test -e /tmp/half; do :; done")?;
+    ensure!(read_rows(guest, "t")? == one_each(&[2, 3]), "another reader gets a row that is being read");
+    send(guest, &[1, 3])?;
+    ensure!(read_rows(guest, "t")? == one_each(&[1, 3]), "later counts do not go to other readers");
+    send(guest, &[1])?;
+    guest.write("/tmp/end", b"")?;
+    guest.finish_command(reader, COMMAND_TIMEOUT)?.success("the reader")?;
+    ensure!(read_rows(guest, "t")? == row_after(1, 2), "the row does not return with the later counts");
+    ensure!(read_rows(guest, "t")?.is_empty());
+});
 
-#[test]
-fn seeking_returns_rows_that_were_not_read() {
-    in_guest(|guest| {
-        let first = three_rows(guest)?;
-        let (header, row) = (first.len(), row_after(1, 1).len());
-        let path = format!("{TABLES}/t");
-        let whole = format!("{:?}", first + &one_each(&[1, 2, 3]));
-        let output = file_steps(guest, &path, &[&format!("read:{}", header + 7), "set:0", "all:4096"])?;
-        ensure!(output[2] == whole, "reading again does not start with the row that was not read: {output:?}");
-        ensure!(read_rows(guest, "t")?.is_empty());
-        send(guest, &[1, 2, 3])?;
-        // The end of the third row, then the second row.
-        let second = format!("pread:{}:{row}", header + row);
-        let third = format!("pread:{}:10", header + 3 * row - 10);
-        let output = file_steps(guest, &path, &[&third, &second])?;
-        ensure!(output[1] == format!("{:?}", row_after(2, 1)), "{output:?}");
-        ensure!(read_rows(guest, "t")? == one_each(&[1, 3]), "rows that were skipped are cleared");
-        Ok(())
-    });
-}
+guest_test!(seeking_returns_rows_that_were_not_read, |guest| {
+    let first = three_rows(guest)?;
+    let (header, row) = (first.len(), row_after(1, 1).len());
+    let whole = format!("{:?}", first + &one_each(&[1, 2, 3]));
+    let output = file_steps(guest, "t", &[&format!("read:{}", header + 7), "set:0", "all:4096"])?;
+    ensure!(output[2] == whole, "reading again does not start with the row that was not read: {output:?}");
+    ensure!(read_rows(guest, "t")?.is_empty());
+    send(guest, &[1, 2, 3])?;
+    // The end of the third row, then the second row.
+    let second = format!("pread:{}:{row}", header + row);
+    let third = format!("pread:{}:10", header + 3 * row - 10);
+    let output = file_steps(guest, "t", &[&third, &second])?;
+    ensure!(output[1] == format!("{:?}", row_after(2, 1)), "{output:?}");
+    ensure!(read_rows(guest, "t")? == one_each(&[1, 3]), "rows that were skipped are cleared");
+});
 
-#[test]
-fn a_failed_read_clears_nothing() {
-    in_guest(|guest| {
-        three_rows(guest)?;
-        ensure!(file_steps(guest, &format!("{TABLES}/t"), &["bad:4096"])? == ["errno 14"]);
-        ensure!(read_rows(guest, "t")? == one_each(&[1, 2, 3]), "a failed read clears rows");
-        Ok(())
-    });
-}
+guest_test!(a_failed_read_clears_nothing, |guest| {
+    three_rows(guest)?;
+    ensure!(file_steps(guest, "t", &["bad:4096"])? == ["errno 14"]);
+    ensure!(read_rows(guest, "t")? == one_each(&[1, 2, 3]), "a failed read clears rows");
+});

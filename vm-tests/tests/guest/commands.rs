@@ -5,7 +5,7 @@ use anyhow::{Result, ensure};
 use insta::assert_snapshot;
 use vm_harness::guest::Guest;
 use vm_harness::replay::{Backend, TABLES};
-use vm_tests::{BACKENDS, frame, in_guest, iptables, table_files, without_comments};
+use vm_tests::{BACKENDS, frame, guest_test, iptables, open_and_send, table_files, without_comments};
 
 /// The example of the specification.
 const RSN: &str = "-A PROMISC -m traffic --traffic --portconn --ipconn \
@@ -59,131 +59,85 @@ fn round_trip(guest: &mut Guest, backend: Backend, program: &str, rules: &[&str]
     assert_snapshot!(format!("printed{suffix}"), printed);
     iptables(guest, backend, &format!("{program} -F PROMISC"))?;
     add(guest, backend, program, &printed.lines().collect::<Vec<_>>())?;
-    ensure!(
-        iptables(guest, backend, &format!("{program} -S PROMISC"))? == printed,
-        "adding the printed rules changes them"
-    );
+    let again = iptables(guest, backend, &format!("{program} -S PROMISC"))?;
+    ensure!(again == printed, "adding the printed rules changes them:\n{again}");
     Ok(())
 }
 
-#[test]
-fn save_and_restore_is_a_round_trip() {
-    for backend in BACKENDS {
-        in_guest(|guest| round_trip(guest, backend, "iptables", &RULES, ""));
-    }
-}
+guest_test!(save_and_restore_is_a_round_trip, |guest, backend| {
+    round_trip(guest, backend, "iptables", &RULES, "")?;
+});
 
-#[test]
-fn save_and_restore_is_a_round_trip_for_ipv6() {
-    for backend in BACKENDS {
-        in_guest(|guest| round_trip(guest, backend, "ip6tables", &RULES6, "6"));
-    }
-}
+guest_test!(save_and_restore_is_a_round_trip_for_ipv6, |guest, backend| {
+    round_trip(guest, backend, "ip6tables", &RULES6, "6")?;
+});
 
-#[test]
-fn the_example_of_the_specification() {
-    for backend in BACKENDS {
-        in_guest(|guest| {
-            iptables(guest, backend, RSN)?;
-            let printed = "-A PROMISC -m traffic --traffic --ipconn --portconn --net 193.11.176.0/20 \
-                           --name RSN --nointernal";
-            let rules = iptables(guest, backend, "-S PROMISC")?;
-            ensure!(rules == format!("-P PROMISC ACCEPT\n{printed}\n"), "{backend}: {rules}");
-            // Both forms of the network find the rule.
-            iptables(guest, backend, &RSN.replacen("-A", "-C", 1))?;
-            iptables(guest, backend, &printed.replacen("-A", "-C", 1))?;
-            let files = table_files(guest)?;
-            ensure!(files == "RSN\nRSN.ipconn\nRSN.portconn\n", "{backend}: {files}");
-            iptables(guest, backend, &RSN.replacen("-A", "-D", 1))?;
-            // nf_tables frees rules asynchronously.
-            let gone =
-                format!("for n in $(seq 100); do test -z \"$(ls {TABLES})\" && exit; sleep 0.1; done; ls {TABLES}");
-            let files = guest.must(&gone)?;
-            ensure!(files.is_empty(), "{backend}: tables remain\n{files}");
-            Ok(())
-        });
-    }
-}
+guest_test!(the_example_of_the_specification, |guest, backend| {
+    iptables(guest, backend, RSN)?;
+    let printed = "-A PROMISC -m traffic --traffic --ipconn --portconn --net 193.11.176.0/20 \
+                   --name RSN --nointernal";
+    let rules = iptables(guest, backend, "-S PROMISC")?;
+    ensure!(rules == format!("-P PROMISC ACCEPT\n{printed}\n"), "{backend}: {rules}");
+    // Both forms of the network find the rule.
+    iptables(guest, backend, &RSN.replacen("-A", "-C", 1))?;
+    iptables(guest, backend, &printed.replacen("-A", "-C", 1))?;
+    let files = table_files(guest)?;
+    ensure!(files == "RSN\nRSN.ipconn\nRSN.portconn\n", "{backend}: {files}");
+    iptables(guest, backend, &RSN.replacen("-A", "-D", 1))?;
+    // nf_tables frees rules asynchronously.
+    let gone = format!("for n in $(seq 100); do test -z \"$(ls {TABLES})\" && exit; sleep 0.1; done; ls {TABLES}");
+    let files = guest.must(&gone)?;
+    ensure!(files.is_empty(), "{backend}: tables remain\n{files}");
+});
 
-#[test]
-fn list() {
-    for backend in BACKENDS {
-        in_guest(|guest| {
-            add(guest, backend, "iptables", &RULES)?;
-            guest.open_port(0)?;
-            guest.send(0, [frame(1)])?;
-            assert_snapshot!("list", iptables(guest, backend, "-L PROMISC -n -v")?);
-            iptables(guest, backend, "-Z PROMISC")?;
-            let zeroed = iptables(guest, backend, "-L PROMISC -n -v -x")?;
-            ensure!(zeroed.lines().skip(2).all(|line| line.trim_start().starts_with("0        0")), "{zeroed}");
-            Ok(())
-        });
-    }
-}
+guest_test!(list, |guest, backend| {
+    add(guest, backend, "iptables", &RULES)?;
+    open_and_send(guest, 0, [frame(1)])?;
+    assert_snapshot!("list", iptables(guest, backend, "-L PROMISC -n -v")?);
+    iptables(guest, backend, "-Z PROMISC")?;
+    let zeroed = iptables(guest, backend, "-L PROMISC -n -v -x")?;
+    ensure!(zeroed.lines().skip(2).all(|line| line.trim_start().starts_with("0        0")), "{zeroed}");
+});
 
-#[test]
-fn list_of_ipv6() {
-    for backend in BACKENDS {
-        in_guest(|guest| {
-            add(guest, backend, "ip6tables", &RULES6)?;
-            assert_snapshot!("list6", iptables(guest, backend, "ip6tables -L PROMISC -n")?);
-            Ok(())
-        });
-    }
-}
+guest_test!(list_of_ipv6, |guest, backend| {
+    add(guest, backend, "ip6tables", &RULES6)?;
+    assert_snapshot!("list6", iptables(guest, backend, "ip6tables -L PROMISC -n")?);
+});
 
-#[test]
-fn insert_check_replace_delete_flush() {
-    for backend in BACKENDS {
-        in_guest(|guest| {
-            let rule = |name: &str| format!("PROMISC -m traffic --traffic --net 10.0.0.0/8 --name {name}");
-            iptables(guest, backend, &format!("-A {}", rule("a")))?;
-            iptables(guest, backend, &format!("-I {}", rule("b")))?;
-            iptables(guest, backend, &format!("-C {}", rule("a")))?;
-            ensure!(
-                guest.run(&backend.command(&format!("-C {}", rule("c"))))?.status == 1,
-                "-C finds a rule that does not exist"
-            );
-            iptables(guest, backend, &format!("-D {}", rule("a")))?;
-            iptables(guest, backend, "-R PROMISC 1 -m traffic --traffic --net 10.0.0.0/8 --name c")?;
-            assert_snapshot!("after_changes", iptables(guest, backend, "-S PROMISC")?);
-            iptables(guest, backend, "-F")?;
-            assert_snapshot!("after_flush", iptables(guest, backend, "-S PROMISC")?);
-            for wrong in ["-P PROMISC RETURN", "-N PROMISC"] {
-                ensure!(guest.run(&backend.command(wrong))?.status != 0, "{backend}: {wrong} succeeds");
-            }
-            Ok(())
-        });
+guest_test!(insert_check_replace_delete_flush, |guest, backend| {
+    let rule = |name: &str| format!("PROMISC -m traffic --traffic --net 10.0.0.0/8 --name {name}");
+    iptables(guest, backend, &format!("-A {}", rule("a")))?;
+    iptables(guest, backend, &format!("-I {}", rule("b")))?;
+    iptables(guest, backend, &format!("-C {}", rule("a")))?;
+    let missing = guest.run(&backend.command(&format!("-C {}", rule("c"))))?;
+    ensure!(missing.status == 1, "-C finds a rule that does not exist");
+    iptables(guest, backend, &format!("-D {}", rule("a")))?;
+    iptables(guest, backend, "-R PROMISC 1 -m traffic --traffic --net 10.0.0.0/8 --name c")?;
+    assert_snapshot!("after_changes", iptables(guest, backend, "-S PROMISC")?);
+    iptables(guest, backend, "-F")?;
+    assert_snapshot!("after_flush", iptables(guest, backend, "-S PROMISC")?);
+    for wrong in ["-P PROMISC RETURN", "-N PROMISC"] {
+        ensure!(guest.run(&backend.command(wrong))?.status != 0, "{backend}: {wrong} succeeds");
     }
-}
+});
 
-#[test]
-fn both_families_have_the_chain() {
-    in_guest(|guest| {
-        for backend in BACKENDS {
-            iptables(guest, backend, "ip6tables -A PROMISC -s 2001:db8::/32 -j DROP")?;
-            iptables(guest, backend, "ip6tables -P PROMISC DROP")?;
-            assert_snapshot!("ip6tables", iptables(guest, backend, "ip6tables -S PROMISC")?);
-            ensure!(
-                iptables(guest, backend, "-S PROMISC")? == "-P PROMISC ACCEPT\n",
-                "{backend}: IPv6 rules are in the IPv4 chain"
-            );
+guest_test!(both_families_have_the_chain, |guest| {
+    for backend in BACKENDS {
+        iptables(guest, backend, "ip6tables -A PROMISC -s 2001:db8::/32 -j DROP")?;
+        iptables(guest, backend, "ip6tables -P PROMISC DROP")?;
+        assert_snapshot!("ip6tables", iptables(guest, backend, "ip6tables -S PROMISC")?);
+        let ipv4 = iptables(guest, backend, "-S PROMISC")?;
+        ensure!(ipv4 == "-P PROMISC ACCEPT\n", "{backend}: IPv6 rules are in the IPv4 chain:\n{ipv4}");
+    }
+});
+
+guest_test!(other_tables_do_not_have_the_chain, |guest| {
+    for backend in BACKENDS {
+        for table in ["mangle", "raw", "nat"] {
+            let output = guest.run(&backend.command(&format!("-t {table} -A PROMISC -j ACCEPT")))?;
+            ensure!(output.status != 0, "{backend}: {table} has PROMISC");
         }
-        Ok(())
-    });
-}
-
-#[test]
-fn other_tables_do_not_have_the_chain() {
-    in_guest(|guest| {
-        for backend in BACKENDS {
-            for table in ["mangle", "raw", "nat"] {
-                let output = guest.run(&backend.command(&format!("-t {table} -A PROMISC -j ACCEPT")))?;
-                ensure!(output.status != 0, "{backend}: {table} has PROMISC");
-            }
-            let jump = guest.run(&backend.command("-A INPUT -j PROMISC"))?;
-            ensure!(jump.status != 0, "{backend}: a jump to a base chain succeeds");
-        }
-        Ok(())
-    });
-}
+        let jump = guest.run(&backend.command("-A INPUT -j PROMISC"))?;
+        ensure!(jump.status != 0, "{backend}: a jump to a base chain succeeds");
+    }
+});

@@ -5,7 +5,7 @@
 use anyhow::{Result, ensure};
 use traffic_model::frames::{Ip, mirrored};
 use vm_harness::guest::Guest;
-use vm_tests::{BACKENDS, in_guest, iptables};
+use vm_tests::{BACKENDS, guest_test, iptables};
 
 const TRACING: &str = "/sys/kernel/tracing";
 
@@ -18,26 +18,23 @@ fn reasons(guest: &mut Guest, frames: &[Vec<u8>]) -> Result<Vec<String>> {
     Ok(drops.filter_map(|line| Some(line.split_once("reason: ")?.1.trim().to_owned())).collect())
 }
 
-#[test]
-fn the_reason_is_always_the_same() {
+guest_test!(the_reason_is_always_the_same, |guest| {
     // Different sources, so that GRO does not merge them.
     let frames = [1, 2].map(|host| mirrored(&Ip::new([10, 0, 0, host], [10, 0, 0, 9]).udp((1, 2), b"x")));
-    in_guest(|guest| {
-        guest.must(&format!("mount -t tracefs tracefs {TRACING}"))?;
-        guest.must(&format!("echo 1 >{TRACING}/events/skb/kfree_skb/enable"))?;
-        guest.open_port(0)?;
-        let otherhost = ["OTHERHOST", "OTHERHOST"];
-        ensure!(reasons(guest, &frames)? == otherhost, "without rules");
-        for backend in BACKENDS {
-            iptables(guest, backend, "-A PROMISC -m traffic --traffic --net 0.0.0.0/0 --name t")?;
-            ensure!(reasons(guest, &frames)? == otherhost, "{backend}: a rule that counts");
-            iptables(guest, backend, "-P PROMISC DROP")?;
-            ensure!(reasons(guest, &frames)? == otherhost, "{backend}: policy DROP");
-            iptables(guest, backend, "-A PROMISC -j DROP")?;
-            ensure!(reasons(guest, &frames)? == otherhost, "{backend}: verdict DROP");
-            iptables(guest, backend, "-I PROMISC -j NFQUEUE --queue-num 1")?;
-            ensure!(reasons(guest, &frames)? == otherhost, "{backend}: verdict QUEUE");
+    guest.must(&format!("mount -t tracefs tracefs {TRACING}"))?;
+    guest.must(&format!("echo 1 >{TRACING}/events/skb/kfree_skb/enable"))?;
+    guest.open_port(0)?;
+    let otherhost = ["OTHERHOST", "OTHERHOST"];
+    ensure!(reasons(guest, &frames)? == otherhost, "without rules");
+    for backend in BACKENDS {
+        for rule in [
+            "-A PROMISC -m traffic --traffic --net 0.0.0.0/0 --name t",
+            "-P PROMISC DROP",
+            "-A PROMISC -j DROP",
+            "-I PROMISC -j NFQUEUE --queue-num 1",
+        ] {
+            iptables(guest, backend, rule)?;
+            ensure!(reasons(guest, &frames)? == otherhost, "{backend}: after {rule}");
         }
-        Ok(())
-    });
-}
+    }
+});

@@ -2,16 +2,11 @@
 //! Other matches and targets in the chain PROMISC.
 
 use anyhow::ensure;
-use vm_tests::{BACKENDS, in_guest, iptables};
+use vm_tests::{BACKENDS, guest_test, iptables};
 
-#[test]
-fn both_back_ends_accept_and_refuse_the_same_extensions() {
-    in_guest(|guest| {
-        for backend in BACKENDS {
-            iptables(guest, backend, "-A PROMISC -m mac --mac-source 02:00:00:00:00:01")?;
-            let output = guest.run(&backend.command("-A PROMISC -j REJECT"))?;
-            ensure!(output.status != 0, "{backend}: REJECT is accepted");
-        }
-        Ok(())
-    });
-}
+guest_test!(both_back_ends_accept_and_refuse_the_same_extensions, |guest| {
+    for backend in BACKENDS {
+        iptables(guest, backend, "-A PROMISC -m mac --mac-source 02:00:00:00:00:01")?;
+        ensure!(guest.run(&backend.command("-A PROMISC -j REJECT"))?.status != 0, "{backend}: REJECT is accepted");
+    }
+});

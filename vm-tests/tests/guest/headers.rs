@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Frames with invalid headers and frames without IPv4 are not counted. Later frames are counted.
 
+use insta::assert_snapshot;
 use traffic_model::frames::{ALICE, BOB, DOT1AD, DOT1Q, Ethernet, IPV4, IPV6, Ip, fix_checksum, mirrored};
-use vm_tests::assert_counts;
+use vm_tests::{count, guest_test};
 
 /// A packet of 128 bytes from 10.0.0.`host`.
 fn packet(host: u8) -> Vec<u8> {
@@ -25,8 +26,7 @@ fn with_total_length(host: u8, length: u16) -> Vec<u8> {
     changed(host, |packet| packet[2..4].copy_from_slice(&length.to_be_bytes()))
 }
 
-#[test]
-fn invalid_headers_are_not_counted() {
+guest_test!(invalid_headers_are_not_counted, |guest| {
     let bad = [
         changed(1, |packet| packet[0] = 0x55),
         changed(2, |packet| packet[0] = 0x65),
@@ -61,11 +61,10 @@ fn invalid_headers_are_not_counted() {
         with_total_length(102, 20),
     ];
     let frames: Vec<_> = bad.into_iter().chain(good).collect();
-    assert_counts!("bad_headers", "--net 10.0.0.0/8", &frames);
-}
+    assert_snapshot!("bad_headers", count(guest, "--net 10.0.0.0/8", &frames)?);
+});
 
-#[test]
-fn other_ethertypes_are_not_counted() {
+guest_test!(other_ethertypes_are_not_counted, |guest| {
     let six = Ip::between("2001:db8::1", "2001:db8::2");
     let ethernet = Ethernet::new(ALICE, BOB);
     let frames = [
@@ -79,11 +78,10 @@ fn other_ethertypes_are_not_counted() {
         ethernet.wrap(IPV6, &packet(5)),
         mirrored(&packet(100)),
     ];
-    assert_counts!("other_protocols", "--net 10.0.0.0/8", &frames);
-}
+    assert_snapshot!("other_protocols", count(guest, "--net 10.0.0.0/8", &frames)?);
+});
 
-#[test]
-fn frames_with_one_vlan_tag_are_counted() {
+guest_test!(frames_with_one_vlan_tag_are_counted, |guest| {
     let ethernet = Ethernet::new(ALICE, BOB);
     let tagged = |kind, vlan| ethernet.clone().tag(kind, vlan);
     let frames = [
@@ -103,5 +101,5 @@ fn frames_with_one_vlan_tag_are_counted() {
         tagged(DOT1Q, 5).wrap(IPV4, &[]),
         tagged(DOT1Q, 5).wrap(IPV4, &packet(204)[..10]),
     ];
-    assert_counts!("vlan_tags", "--net 10.0.0.0/8", &frames);
-}
+    assert_snapshot!("vlan_tags", count(guest, "--net 10.0.0.0/8", &frames)?);
+});

@@ -6,60 +6,51 @@ use traffic_model::frames::{Ip, mirrored};
 use traffic_model::model::File;
 use vm_harness::replay::Backend;
 use vm_tests::pktgen::{generate, sum};
-use vm_tests::{in_guest, iptables, stat, table};
+use vm_tests::{guest_test, iptables, open_and_send, stat, table};
 
-#[test]
-fn the_smallest_and_the_largest_hash_give_the_same_tables() {
+guest_test!(the_smallest_and_the_largest_hash_give_the_same_tables, |guest| {
     let frame = |n: u16| {
         let [high, low] = n.to_be_bytes();
         mirrored(&Ip::new([10, high, low, 1], [192, 0, 2, 1]).udp((n, 53), b""))
     };
-    in_guest(|guest| {
-        for (name, size) in [("small", 1), ("large", 1 << 24)] {
-            let rule = format!("--traffic --ipconn --portconn --net 10.0.0.0/8 --hashsize {size} --name {name}");
-            iptables(guest, Backend::Nft, &format!("-A PROMISC -m traffic {rule}"))?;
-        }
-        guest.open_port(0)?;
-        guest.send(0, (0..3000).map(frame))?;
-        for file in File::ALL {
-            let [small, large] = ["small", "large"].map(|name| table(guest, &file.name(name)));
-            let rows = if file == File::Portconn { 1 } else { 3000 };
-            let small = small?;
-            ensure!(small.lines().count() == rows + 1, "{file:?}: {} lines", small.lines().count());
-            ensure!(small == large?, "{file:?}: the tables differ");
-        }
-        Ok(())
-    });
-}
+    for (name, size) in [("small", 1), ("large", 1 << 24)] {
+        let rule = format!("--traffic --ipconn --portconn --net 10.0.0.0/8 --hashsize {size} --name {name}");
+        iptables(guest, Backend::Nft, &format!("-A PROMISC -m traffic {rule}"))?;
+    }
+    open_and_send(guest, 0, (0..3000).map(frame))?;
+    for file in File::ALL {
+        let [small, large] = ["small", "large"].map(|name| table(guest, &file.name(name)));
+        let rows = if file == File::Portconn { 1 } else { 3000 };
+        let small = small?;
+        ensure!(small.lines().count() == rows + 1, "{file:?}: {} lines", small.lines().count());
+        ensure!(small == large?, "{file:?}: the tables differ");
+    }
+});
 
-/// The addresses need more memory than the cgroup of the rule's creator may allocate.
-#[test]
-fn without_memory_for_rows_the_bytes_are_counted_in_the_last_row() {
+// The addresses need more memory than the cgroup of the rule's creator may allocate.
+guest_test!(without_memory_for_rows_the_bytes_are_counted_in_the_last_row, |guest| {
     const PACKETS: u64 = 12_000;
-    in_guest(|guest| {
-        let group = "/sys/fs/cgroup/creator";
-        guest.must(&format!(
-            "mkdir -p /sys/fs/cgroup && mount -t cgroup2 none /sys/fs/cgroup && \
-             echo +memory >/sys/fs/cgroup/cgroup.subtree_control && mkdir {group}"
-        ))?;
-        let rule = "-A PROMISC -m traffic --traffic --net 10.0.0.0/8 --name t --clearonread";
-        guest.must(&format!("echo $$ >{group}/cgroup.procs && {}", Backend::Nft.command(rule)))?;
-        guest.must(&format!("echo $(($(cat {group}/memory.current) + 262144)) >{group}/memory.max"))?;
-        let options =
-            ["pkt_size 114", "src_min 10.0.0.0", "src_max 10.63.255.255", "dst_min 192.0.2.1", "dst_max 192.0.2.1"];
-        generate(guest, 1, PACKETS, &options)?;
-        let (bytes, overflows) = (PACKETS * 100, stat(guest, "t.overflows")?);
-        ensure!((1..PACKETS).contains(&overflows), "{overflows} overflows");
-        // Clearing on read allocates memory too.
-        guest.must(&format!("echo max >{group}/memory.max"))?;
-        let (rows, sums, others) = sum(guest, "t")?;
-        ensure!(rows == PACKETS - overflows, "{rows} rows and {overflows} overflows");
-        ensure!(sums == [bytes, 0, 0, 0, bytes, 0, 0, 0], "{sums:?} instead of {bytes}");
-        let left = overflows * 100;
-        ensure!(others == [left, 0, 0, 0, left, 0, 0, 0], "{others:?} instead of {left}");
-        // Reading also clears the last row.
-        let (rows, _, others) = sum(guest, "t")?;
-        ensure!(rows == 0 && others.is_empty(), "{rows} rows and {others:?} remain");
-        Ok(())
-    });
-}
+    let group = "/sys/fs/cgroup/creator";
+    guest.must(&format!(
+        "mkdir -p /sys/fs/cgroup && mount -t cgroup2 none /sys/fs/cgroup && \
+         echo +memory >/sys/fs/cgroup/cgroup.subtree_control && mkdir {group}"
+    ))?;
+    let rule = "-A PROMISC -m traffic --traffic --net 10.0.0.0/8 --name t --clearonread";
+    guest.must(&format!("echo $$ >{group}/cgroup.procs && {}", Backend::Nft.command(rule)))?;
+    guest.must(&format!("echo $(($(cat {group}/memory.current) + 262144)) >{group}/memory.max"))?;
+    let options =
+        ["pkt_size 114", "src_min 10.0.0.0", "src_max 10.63.255.255", "dst_min 192.0.2.1", "dst_max 192.0.2.1"];
+    generate(guest, 1, PACKETS, &options)?;
+    let (bytes, overflows) = (PACKETS * 100, stat(guest, "t.overflows")?);
+    ensure!((1..PACKETS).contains(&overflows), "{overflows} overflows");
+    // Clearing on read allocates memory too.
+    guest.must(&format!("echo max >{group}/memory.max"))?;
+    let (rows, sums, others) = sum(guest, "t")?;
+    ensure!(rows == PACKETS - overflows, "{rows} rows and {overflows} overflows");
+    ensure!(sums == [bytes, 0, 0, 0, bytes, 0, 0, 0], "{sums:?} instead of {bytes}");
+    let left = overflows * 100;
+    ensure!(others == [left, 0, 0, 0, left, 0, 0, 0], "{others:?} instead of {left}");
+    // Reading also clears the last row.
+    let (rows, _, others) = sum(guest, "t")?;
+    ensure!(rows == 0 && others.is_empty(), "{rows} rows and {others:?} remain");
+});

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use traffic_model::frames::{Generator, Mac};
 use traffic_model::model::{File, Rule, same_table};
 use vm_harness::guest::{Guest, mac_of_port};
-use vm_tests::{BACKENDS, check_counters, expected, in_guest, iptables, iptables_both, table};
+use vm_tests::{BACKENDS, check_counters, expected, guest_test, iptables, iptables_both, send_to_both, table};
 
 const FRAMES: usize = 4000;
 
@@ -126,83 +126,57 @@ fn starts_first(frames: Vec<Vec<u8>>) -> [Vec<Vec<u8>>; 2] {
     [starts, rest].map(|part| part.into_iter().map(|(frame, _)| frame).collect())
 }
 
-#[test]
-fn generated_frames_with_gro() {
-    in_guest(|guest| compare(guest, &RULES, &generated(1, mac_of_port(0))));
-}
+guest_test!(generated_frames_with_gro, |guest| {
+    compare(guest, &RULES, &generated(1, mac_of_port(0)))?;
+});
 
-#[test]
-fn generated_frames_without_gro() {
-    in_guest(|guest| {
-        guest.must("ethtool -K eth0 gro off")?;
-        let frames = generated(2, mac_of_port(0));
-        compare(guest, &RULES, &frames)?;
-        check_matches(guest, &RULES, &frames)
-    });
-}
+guest_test!(generated_frames_without_gro, |guest| {
+    guest.must("ethtool -K eth0 gro off")?;
+    let frames = generated(2, mac_of_port(0));
+    compare(guest, &RULES, &frames)?;
+    check_matches(guest, &RULES, &frames)?;
+});
 
-/// The rules match all packets, so this tests the hook alone.
-#[test]
-fn generated_frames_at_the_hook() {
-    in_guest(|guest| {
-        guest.must("ethtool -K eth0 gro off")?;
-        for (program, backend) in ["iptables", "ip6tables"].iter().flat_map(|program| BACKENDS.map(|b| (program, b))) {
-            iptables(guest, backend, &format!("{program} -A PROMISC"))?;
-        }
-        guest.open_port(0)?;
-        let frames = generated(6, mac_of_port(0));
-        guest.send(0, &frames)?;
-        for (program, rule) in [("iptables", Rule::ALL_IPV4), ("ip6tables", Rule::ALL_IPV6)] {
-            let expected = expected(&rule, &frames);
-            check_counters(guest, program, "PROMISC", &[(expected.packets, expected.bytes)])?;
-        }
-        Ok(())
-    });
-}
+// The rules match all packets, so this tests the hook alone.
+guest_test!(generated_frames_at_the_hook, |guest| {
+    guest.must("ethtool -K eth0 gro off")?;
+    for (program, backend) in ["iptables", "ip6tables"].iter().flat_map(|program| BACKENDS.map(|b| (program, b))) {
+        iptables(guest, backend, &format!("{program} -A PROMISC"))?;
+    }
+    guest.open_port(0)?;
+    let frames = generated(6, mac_of_port(0));
+    guest.send(0, &frames)?;
+    for (program, rule) in [("iptables", Rule::ALL_IPV4), ("ip6tables", Rule::ALL_IPV6)] {
+        let expected = expected(&rule, &frames);
+        check_counters(guest, program, "PROMISC", &[(expected.packets, expected.bytes)])?;
+    }
+});
 
-#[test]
-fn generated_frames_with_rules_for_bytes_alone() {
-    in_guest(|guest| compare(guest, &BYTES, &generated(3, mac_of_port(0))));
-}
+guest_test!(generated_frames_with_rules_for_bytes_alone, |guest| {
+    compare(guest, &BYTES, &generated(3, mac_of_port(0)))?;
+});
 
-#[test]
-fn generated_frames_spread_over_cpus() {
-    in_guest(|guest| {
-        // Receive packet steering distributes the packets to the backlogs of both CPUs.
-        guest.extend_backlogs()?;
-        guest.must("echo 3 >/sys/class/net/eth0/queues/rx-0/rps_cpus")?;
-        let parts = starts_first(generated(4, mac_of_port(0)));
-        add(guest, &RULES)?;
-        guest.open_port(0)?;
-        in_time(guest, |guest| parts.iter().try_for_each(|part| guest.send(0, part)))?;
-        check(guest, &RULES, &parts.concat())
-    });
-}
+guest_test!(generated_frames_spread_over_cpus, |guest| {
+    // Receive packet steering distributes the packets to the backlogs of both CPUs.
+    guest.extend_backlogs()?;
+    guest.must("echo 3 >/sys/class/net/eth0/queues/rx-0/rps_cpus")?;
+    let parts = starts_first(generated(4, mac_of_port(0)));
+    add(guest, &RULES)?;
+    guest.open_port(0)?;
+    in_time(guest, |guest| parts.iter().try_for_each(|part| guest.send(0, part)))?;
+    check(guest, &RULES, &parts.concat())?;
+});
 
-/// Sends frames alternately to the two ports, at the same time.
-fn send_to_both(guest: &mut Guest, frames: &[Vec<u8>]) -> Result<()> {
-    let senders = [0, 1].map(|n| guest.sender(n));
-    std::thread::scope(|scope| {
-        let threads = [0, 1].map(|n| {
-            let (sender, frames) = (&senders[n], frames.iter().skip(n).step_by(2));
-            scope.spawn(move || sender.send_all(frames))
-        });
-        threads.into_iter().try_for_each(|thread| thread.join().expect("no panic"))
-    })?;
-    (0..2).try_for_each(|n| guest.await_frames(n))
-}
-
-/// Each port has its own CPU. Packets of one flow arrive at both ports.
-#[test]
-fn flows_on_two_ports_and_two_cpus() {
+// Each port has its own CPU. Packets of one flow arrive at both ports.
+guest_test!(flows_on_two_ports_and_two_cpus, |guest| {
     // Not the address of either port, so that all frames are for other hosts.
     let unused = [0x02, 0, 0, 0, 0, 0x99];
-    in_guest(|guest| {
-        guest.steer_ports_to_cpus()?;
-        let parts = starts_first(generated(5, unused));
-        add(guest, &RULES)?;
-        (0..2).try_for_each(|n| guest.open_port(n))?;
-        in_time(guest, |guest| parts.iter().try_for_each(|part| send_to_both(guest, part)))?;
-        check(guest, &RULES, &parts.concat())
-    });
-}
+    guest.steer_ports_to_cpus()?;
+    let parts = starts_first(generated(5, unused));
+    add(guest, &RULES)?;
+    (0..2).try_for_each(|n| guest.open_port(n))?;
+    in_time(guest, |guest| {
+        parts.iter().try_for_each(|part| send_to_both(guest, [0, 1].map(|n| part.iter().skip(n).step_by(2))))
+    })?;
+    check(guest, &RULES, &parts.concat())?;
+});

@@ -7,7 +7,7 @@ use traffic_model::frames::{ACK, ALICE, BOB, DOT1Q, Ethernet, Extension, FIN, IP
 use traffic_model::model::{Rule, same_table};
 use vm_harness::guest::Guest;
 use vm_harness::replay::Backend;
-use vm_tests::{BACKENDS, count, counters, expected, in_guest, iptables, table};
+use vm_tests::{BACKENDS, count, counters, expected, guest_test, in_guest, iptables, open_and_send, table};
 
 const SEGMENTS: usize = 2000;
 
@@ -43,26 +43,18 @@ fn packets_seen(guest: &mut Guest, feature: &str, frames: &[Vec<u8>]) -> Result<
     Ok(nft[0].0)
 }
 
-#[test]
-fn headers_of_merged_tcp_segments_are_counted() {
-    in_guest(|guest| {
-        let frames = streams();
-        let seen = packets_seen(guest, "gro on", &frames)?;
-        // GRO must have merged most of them.
-        ensure!(seen < frames.len() as u64 / 2, "GRO left {seen} of {} packets", frames.len());
-        Ok(())
-    });
-}
+guest_test!(headers_of_merged_tcp_segments_are_counted, |guest| {
+    let frames = streams();
+    let seen = packets_seen(guest, "gro on", &frames)?;
+    // GRO must have merged most of them.
+    ensure!(seen < frames.len() as u64 / 2, "GRO left {seen} of {} packets", frames.len());
+});
 
-#[test]
-fn tcp_segments_without_gro_have_the_same_counts() {
-    in_guest(|guest| {
-        let frames = streams();
-        let seen = packets_seen(guest, "gro off", &frames)?;
-        ensure!(seen == frames.len() as u64, "the rule saw {seen} of {} packets", frames.len());
-        Ok(())
-    });
-}
+guest_test!(tcp_segments_without_gro_have_the_same_counts, |guest| {
+    let frames = streams();
+    let seen = packets_seen(guest, "gro off", &frames)?;
+    ensure!(seen == frames.len() as u64, "the rule saw {seen} of {} packets", frames.len());
+});
 
 /// Datagrams of equal length, which GRO merges.
 fn datagrams() -> Vec<Vec<u8>> {
@@ -87,32 +79,22 @@ fn headers_of_merged_datagrams_are_counted() {
     }
 }
 
-/// A capture on a sender with segmentation offload holds such segments.
-#[test]
-fn segments_of_64_kib_are_counted_as_one_packet() {
+// A capture on a sender with segmentation offload holds such segments.
+guest_test!(segments_of_64_kib_are_counted_as_one_packet, |guest| {
     let ip = Ip::new([10, 0, 0, 1], [192, 0, 2, 1]);
     let frames: Vec<_> = ip.stream((1, 80), 50, &[7; 65_495]).iter().map(|packet| mirrored(packet)).collect();
-    in_guest(|guest| {
-        let text = count(guest, "--net 0.0.0.0/0", &frames)?;
-        assert_snapshot!("segments_of_64_kib", text);
-        ensure!(text == expected(&Rule::ALL_IPV4, &frames).text());
-        Ok(())
-    });
-}
+    let text = count(guest, "--net 0.0.0.0/0", &frames)?;
+    assert_snapshot!("segments_of_64_kib", text);
+    ensure!(text == expected(&Rule::ALL_IPV4, &frames).text());
+});
 
 /// Counts IPv6 frames after a command. Returns the packets and bytes that the rule counted.
-fn merged_ipv6(setup: &str, frames: &[Vec<u8>]) -> (u64, u64) {
-    let mut seen = (0, 0);
-    in_guest(|guest| {
-        guest.must(&format!("ethtool -K eth0 gro on && {setup}"))?;
-        iptables(guest, Backend::Nft, "ip6tables -A PROMISC -m traffic --traffic --net ::/0 --name six")?;
-        guest.open_port(0)?;
-        guest.send(0, frames)?;
-        same_table("six", &table(guest, "six")?, &expected(&Rule::ALL_IPV6, frames).text())?;
-        seen = counters(guest, "ip6tables", Backend::Nft, "PROMISC")?[0];
-        Ok(())
-    });
-    seen
+fn merged_ipv6(guest: &mut Guest, setup: &str, frames: &[Vec<u8>]) -> Result<(u64, u64)> {
+    guest.must(&format!("ethtool -K eth0 gro on && {setup}"))?;
+    iptables(guest, Backend::Nft, "ip6tables -A PROMISC -m traffic --traffic --net ::/0 --name six")?;
+    open_and_send(guest, 0, frames)?;
+    same_table("six", &table(guest, "six")?, &expected(&Rule::ALL_IPV6, frames).text())?;
+    Ok(counters(guest, "ip6tables", Backend::Nft, "PROMISC")?[0])
 }
 
 fn ipv6_stream(extensions: Vec<Extension>, count: usize, length: usize) -> Vec<Vec<u8>> {
@@ -120,17 +102,15 @@ fn ipv6_stream(extensions: Vec<Extension>, count: usize, length: usize) -> Vec<V
     ip.stream((1, 80), count, &vec![7; length]).iter().map(|packet| mirrored(packet)).collect()
 }
 
-#[test]
-fn extension_headers_of_merged_ipv6_segments_are_counted() {
+guest_test!(extension_headers_of_merged_ipv6_segments_are_counted, |guest| {
     let frames = ipv6_stream(vec![Extension::HopByHop(vec![]), Extension::Destination(vec![0; 20])], 500, 1000);
-    let (packets, _) = merged_ipv6("true", &frames);
-    assert!(packets < 250, "GRO left {packets} of 500 packets");
-}
+    let (packets, _) = merged_ipv6(guest, "true", &frames)?;
+    ensure!(packets < 250, "GRO left {packets} of 500 packets");
+});
 
-/// In an aggregate of more than 64 KiB, GRO adds a hop-by-hop header, which was not on the wire.
-#[test]
-fn the_jumbo_header_of_large_ipv6_aggregates_is_not_counted() {
+// In an aggregate of more than 64 KiB, GRO adds a hop-by-hop header, which was not on the wire.
+guest_test!(the_jumbo_header_of_large_ipv6_aggregates_is_not_counted, |guest| {
     let frames = ipv6_stream(vec![], 200, 20_000);
-    let (packets, bytes) = merged_ipv6("ip link set dev eth0 gro_max_size 262144", &frames);
-    assert!(bytes / packets > 65_575, "GRO made {packets} packets of {bytes} bytes");
-}
+    let (packets, bytes) = merged_ipv6(guest, "ip link set dev eth0 gro_max_size 262144", &frames)?;
+    ensure!(bytes / packets > 65_575, "GRO made {packets} packets of {bytes} bytes");
+});

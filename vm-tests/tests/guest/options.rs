@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use insta::assert_snapshot;
 use vm_harness::guest::Guest;
 use vm_harness::replay::{Backend, TABLES};
-use vm_tests::{BACKENDS, in_guest_briefly, iptables, table_files};
+use vm_tests::{BACKENDS, guest_test, iptables, table_files};
 
 const PROGRAMS: [&str; 2] = ["iptables", "ip6tables"];
 
@@ -23,27 +23,24 @@ fn refusal(guest: &mut Guest, backend: Backend, program: &str, options: &str) ->
 }
 
 /// Rules that both back ends must refuse with the same message.
-fn refused(snapshot: &str, program: &str, rules: &[&str]) {
-    in_guest_briefly(|guest| {
-        let mut messages = Vec::new();
-        for options in rules {
-            let nft = refusal(guest, Backend::Nft, program, options)?;
-            let legacy = refusal(guest, Backend::Legacy, program, options)?;
-            ensure!(nft == legacy, "{options}: nft prints {nft}, legacy prints {legacy}");
-            messages.push(format!("{options}\n{nft}"));
-        }
-        assert_snapshot!(snapshot, messages.join("\n"));
-        Ok(())
-    });
+fn refused(guest: &mut Guest, snapshot: &str, program: &str, rules: &[&str]) -> Result<()> {
+    let mut messages = Vec::new();
+    for options in rules {
+        let nft = refusal(guest, Backend::Nft, program, options)?;
+        let legacy = refusal(guest, Backend::Legacy, program, options)?;
+        ensure!(nft == legacy, "{options}: nft prints {nft}, legacy prints {legacy}");
+        messages.push(format!("{options}\n{nft}"));
+    }
+    assert_snapshot!(snapshot, messages.join("\n"));
+    Ok(())
 }
 
 /// Defines a test for each list of rules of `iptables` or `ip6tables`.
 macro_rules! refused {
     ($($name:ident: $program:ident $rules:expr;)*) => {
-        $(#[test]
-        fn $name() {
-            refused(stringify!($name), stringify!($program), &$rules);
-        })*
+        $(guest_test!($name, in_guest_briefly, |guest| {
+            refused(guest, stringify!($name), stringify!($program), &$rules)?;
+        });)*
     };
 }
 
@@ -130,73 +127,56 @@ refused! {
     ];
 }
 
-#[test]
-fn hash_sizes() {
+guest_test!(hash_sizes, in_guest_briefly, |guest| {
     let rest = "--traffic --net 10.0.0.0/8 --name t";
     let sizes = ["0", "16777217", "4294967297", "-1", "+1", "0x10", "1k", "many", "''"];
     let rules: Vec<String> = sizes.iter().map(|size| format!("{rest} --hashsize {size}")).collect();
     let rules: Vec<&str> = rules.iter().map(String::as_str).collect();
-    refused("hash_sizes", "iptables", &rules);
-}
+    refused(guest, "hash_sizes", "iptables", &rules)?;
+});
 
-#[test]
-fn names_with_31_characters_are_accepted() {
-    in_guest_briefly(|guest| {
-        for (backend, letter) in BACKENDS.into_iter().zip(["a", "b"]) {
-            let name = letter.repeat(31);
-            guest.must(&backend.command(&format!("-A PROMISC -m traffic --traffic --net 10.0.0.0/8 --name {name}")))?;
-            guest.must(&format!("test -f /proc/net/xt_traffic/{name}"))?;
-        }
-        Ok(())
-    });
-}
+guest_test!(names_with_31_characters_are_accepted, in_guest_briefly, |guest| {
+    for (backend, letter) in BACKENDS.into_iter().zip(["a", "b"]) {
+        let name = letter.repeat(31);
+        guest.must(&backend.command(&format!("-A PROMISC -m traffic --traffic --net 10.0.0.0/8 --name {name}")))?;
+        guest.must(&format!("test -f /proc/net/xt_traffic/{name}"))?;
+    }
+});
 
-#[test]
-fn help_lists_the_options() {
-    in_guest_briefly(|guest| {
-        for backend in BACKENDS {
-            for program in PROGRAMS {
-                let help = iptables(guest, backend, &format!("{program} -m traffic -h"))?;
-                let ours = help.find("traffic match options").map(|start| &help[start..]);
-                assert_snapshot!("help", ours.unwrap_or("nothing"));
-            }
+guest_test!(help_lists_the_options, in_guest_briefly, |guest| {
+    for backend in BACKENDS {
+        for program in PROGRAMS {
+            let help = iptables(guest, backend, &format!("{program} -m traffic -h"))?;
+            let ours = help.find("traffic match options").map(|start| &help[start..]);
+            assert_snapshot!("help", ours.unwrap_or("nothing"));
         }
-        Ok(())
-    });
-}
+    }
+});
 
-#[test]
-fn a_table_has_a_file_for_each_of_its_options() {
-    in_guest_briefly(|guest| {
-        // With the legacy back end, as nf_tables frees rules asynchronously.
-        for (program, net) in PROGRAMS.into_iter().zip(["10.0.0.0/8", "2001:db8::/32"]) {
-            for choice in 1..8 {
-                let all = [("--traffic", "t\n"), ("--ipconn", "t.ipconn\n"), ("--portconn", "t.portconn\n")];
-                let chosen: Vec<_> = (0..).zip(all).filter(|(bit, _)| choice & (1 << bit) != 0).collect();
-                let (options, files): (Vec<&str>, Vec<&str>) = chosen.into_iter().map(|(_, each)| each).unzip();
-                let rule = format!("PROMISC -m traffic {} --net {net} --name t", options.join(" "));
-                iptables(guest, Backend::Legacy, &format!("{program} -A {rule}"))?;
-                let found = table_files(guest)?;
-                ensure!(found == files.concat(), "{program} {rule}: the files are\n{found}");
-                iptables(guest, Backend::Legacy, &format!("{program} -D {rule}"))?;
-                let found = table_files(guest)?;
-                ensure!(found.is_empty(), "{program} {rule}: files remain\n{found}");
-            }
+guest_test!(a_table_has_a_file_for_each_of_its_options, in_guest_briefly, |guest| {
+    // With the legacy back end, as nf_tables frees rules asynchronously.
+    for (program, net) in PROGRAMS.into_iter().zip(["10.0.0.0/8", "2001:db8::/32"]) {
+        for choice in 1..8 {
+            let all = [("--traffic", "t\n"), ("--ipconn", "t.ipconn\n"), ("--portconn", "t.portconn\n")];
+            let chosen: Vec<_> = (0..).zip(all).filter(|(bit, _)| choice & (1 << bit) != 0).collect();
+            let (options, files): (Vec<&str>, Vec<&str>) = chosen.into_iter().map(|(_, each)| each).unzip();
+            let rule = format!("PROMISC -m traffic {} --net {net} --name t", options.join(" "));
+            iptables(guest, Backend::Legacy, &format!("{program} -A {rule}"))?;
+            let found = table_files(guest)?;
+            ensure!(found == files.concat(), "{program} {rule}: the files are\n{found}");
+            iptables(guest, Backend::Legacy, &format!("{program} -D {rule}"))?;
+            let found = table_files(guest)?;
+            ensure!(found.is_empty(), "{program} {rule}: files remain\n{found}");
         }
-        Ok(())
-    });
-}
+    }
+});
 
-#[test]
-fn only_root_can_read_the_files() {
-    in_guest_briefly(|guest| {
-        let rule = "-A PROMISC -m traffic --traffic --ipconn --portconn --net 10.0.0.0/8 --name t";
-        iptables(guest, Backend::Nft, rule)?;
-        for file in ["t", "t.ipconn", "t.portconn"] {
-            let mode = guest.must(&format!("stat -c '%a %u %g %F' {TABLES}/{file}"))?;
-            ensure!(mode == "440 0 0 regular empty file\n" || mode == "440 0 0 regular file\n", "{file}: {mode}");
-            ensure!(guest.run(&format!("echo x >{TABLES}/{file}"))?.status != 0, "{file} is writable");
-        }
-        Ok(())
-    });
-}
+guest_test!(only_root_can_read_the_files, in_guest_briefly, |guest| {
+    let rule = "-A PROMISC -m traffic --traffic --ipconn --portconn --net 10.0.0.0/8 --name t";
+    iptables(guest, Backend::Nft, rule)?;
+    for file in ["t", "t.ipconn", "t.portconn"] {
+        let mode = guest.must(&format!("stat -c '%a %u %g %F' {TABLES}/{file}"))?;
+        ensure!(mode == "440 0 0 regular empty file\n" || mode == "440 0 0 regular file\n", "{file}: {mode}");
+        ensure!(guest.run(&format!("echo x >{TABLES}/{file}"))?.status != 0, "{file} is writable");
+    }
+});

@@ -4,160 +4,107 @@
 use anyhow::ensure;
 use insta::assert_snapshot;
 use vm_harness::command::COMMAND_TIMEOUT;
-use vm_harness::guest::Sender;
 use vm_harness::replay::{Backend, TABLES};
 use vm_tests::{
-    BACKENDS, frame, in_guest, iptables, iptables_both, module_messages, table, table_files, text_after, under_traffic,
+    BACKENDS, frame, guest_test, iptables, iptables_both, module_messages, open_and_send, send_to_both, table,
+    table_files, text_after, under_traffic,
 };
 
 const COUNT: &str = "-m traffic --traffic --net 10.0.0.0/8 --name t";
 
-/// Replaces a rule by one with the same table, and adds and deletes other rules, while frames
-/// arrive. Each frame must be counted once.
-fn changes_lose_nothing(backend: Backend) {
-    in_guest(|guest| {
-        iptables(guest, backend, &format!("-A PROMISC {COUNT}"))?;
-        guest.open_port(0)?;
-        let mut n = 0;
-        let sent = under_traffic(
-            guest,
-            |_| frame(1),
-            |guest| {
-                n += 1;
-                let other = format!("-A PROMISC -m traffic --traffic --net 192.0.2.0/24 --name other{n}");
-                iptables(guest, backend, &other)?;
-                iptables(guest, backend, &format!("-R PROMISC 1 {COUNT} -m comment --comment number{n}"))?;
-                iptables(guest, backend, "-D PROMISC 2").map(drop)
-            },
-        )?;
-        ensure!(sent > 500, "only {sent} frames were sent");
-        let text = table(guest, "t")?;
-        ensure!(text == text_after(sent), "{sent} frames were sent, the table has\n{text}");
-        ensure!(table_files(guest)? == "t\n", "a table without a rule still exists");
-        Ok(())
-    });
-}
+// Replaces a rule by one with the same table, and adds and deletes other rules, while frames
+// arrive. Each frame must be counted once.
+guest_test!(changes_under_traffic_lose_nothing, |guest, backend| {
+    iptables(guest, backend, &format!("-A PROMISC {COUNT}"))?;
+    guest.open_port(0)?;
+    let mut n = 0;
+    let sent = under_traffic(
+        guest,
+        |_| frame(1),
+        |guest| {
+            n += 1;
+            let other = format!("-A PROMISC -m traffic --traffic --net 192.0.2.0/24 --name other{n}");
+            iptables(guest, backend, &other)?;
+            iptables(guest, backend, &format!("-R PROMISC 1 {COUNT} -m comment --comment number{n}"))?;
+            iptables(guest, backend, "-D PROMISC 2").map(drop)
+        },
+    )?;
+    ensure!(sent > 500, "only {sent} frames were sent");
+    let text = table(guest, "t")?;
+    ensure!(text == text_after(sent), "{sent} frames were sent, the table has\n{text}");
+    ensure!(table_files(guest)? == "t\n", "a table without a rule still exists");
+});
 
-#[test]
-fn changes_under_traffic_lose_nothing_nft() {
-    changes_lose_nothing(Backend::Nft);
-}
+// Replaces the whole rule set while frames arrive. Each frame must be counted once.
+guest_test!(restore_under_traffic_loses_nothing, |guest, backend| {
+    iptables(guest, backend, &format!("-A PROMISC {COUNT}"))?;
+    let tool = format!("/usr/local/sbin/iptables-{backend}");
+    guest.must(&format!("{tool}-save >/tmp/rules"))?;
+    guest.open_port(0)?;
+    let sent =
+        under_traffic(guest, |_| frame(1), |guest| guest.must(&format!("{tool}-restore </tmp/rules")).map(drop))?;
+    ensure!(sent > 500, "only {sent} frames were sent");
+    let text = table(guest, "t")?;
+    ensure!(text == text_after(sent), "{sent} frames were sent, the table has\n{text}");
+});
 
-#[test]
-fn changes_under_traffic_lose_nothing_legacy() {
-    changes_lose_nothing(Backend::Legacy);
-}
+guest_test!(a_table_exists_while_a_rule_uses_it, |guest| {
+    // The second rule matches no packet. It uses the table in another chain.
+    iptables_both(guest, &format!("-A PROMISC {COUNT}"))?;
+    iptables_both(guest, &format!("-A INPUT -i none {COUNT}"))?;
+    open_and_send(guest, 0, [frame(1)])?;
+    // Both back ends have a rule with this table in PROMISC.
+    ensure!(table(guest, "t")? == text_after(2), "two rules count");
+    iptables(guest, Backend::Nft, "-F PROMISC")?;
+    guest.send(0, [frame(1)])?;
+    ensure!(table(guest, "t")? == text_after(3), "one rule counts");
+    iptables(guest, Backend::Legacy, "-F PROMISC")?;
+    guest.send(0, [frame(1)])?;
+    ensure!(table(guest, "t")? == text_after(3), "no rule counts");
+    iptables(guest, Backend::Nft, &format!("-A PROMISC {COUNT}"))?;
+    guest.send(0, [frame(1)])?;
+    ensure!(table(guest, "t")? == text_after(4), "a new rule counts in the same table");
+    iptables_both(guest, "-F")?;
+    ensure!(table_files(guest)?.is_empty(), "the table still exists without rules");
+    iptables(guest, Backend::Nft, &format!("-A PROMISC {COUNT}"))?;
+    guest.send(0, [frame(1)])?;
+    ensure!(table(guest, "t")? == text_after(1), "a new table does not start at zero");
+});
 
-/// Replaces the whole rule set while frames arrive. Each frame must be counted once.
-fn restore_loses_nothing(backend: Backend) {
-    in_guest(|guest| {
-        iptables(guest, backend, &format!("-A PROMISC {COUNT}"))?;
-        let tool = format!("/usr/local/sbin/iptables-{backend}");
-        guest.must(&format!("{tool}-save >/tmp/rules"))?;
-        guest.open_port(0)?;
-        let sent =
-            under_traffic(guest, |_| frame(1), |guest| guest.must(&format!("{tool}-restore </tmp/rules")).map(drop))?;
-        ensure!(sent > 500, "only {sent} frames were sent");
-        let text = table(guest, "t")?;
-        ensure!(text == text_after(sent), "{sent} frames were sent, the table has\n{text}");
-        Ok(())
-    });
-}
-
-#[test]
-fn restore_under_traffic_loses_nothing_nft() {
-    restore_loses_nothing(Backend::Nft);
-}
-
-#[test]
-fn restore_under_traffic_loses_nothing_legacy() {
-    restore_loses_nothing(Backend::Legacy);
-}
-
-#[test]
-fn a_table_exists_while_a_rule_uses_it() {
-    in_guest(|guest| {
-        // The second rule matches no packet. It uses the table in another chain.
-        iptables_both(guest, &format!("-A PROMISC {COUNT}"))?;
-        iptables_both(guest, &format!("-A INPUT -i none {COUNT}"))?;
-        guest.open_port(0)?;
-        guest.send(0, [frame(1)])?;
-        // Both back ends have a rule with this table in PROMISC.
-        ensure!(table(guest, "t")? == text_after(2), "two rules count");
-        iptables(guest, Backend::Nft, "-F PROMISC")?;
-        guest.send(0, [frame(1)])?;
-        ensure!(table(guest, "t")? == text_after(3), "one rule counts");
-        iptables(guest, Backend::Legacy, "-F PROMISC")?;
-        guest.send(0, [frame(1)])?;
-        ensure!(table(guest, "t")? == text_after(3), "no rule counts");
-        iptables(guest, Backend::Nft, &format!("-A PROMISC {COUNT}"))?;
-        guest.send(0, [frame(1)])?;
-        ensure!(table(guest, "t")? == text_after(4), "a new rule counts in the same table");
-        iptables_both(guest, "-F")?;
-        ensure!(table_files(guest)?.is_empty(), "the table still exists without rules");
-        iptables(guest, Backend::Nft, &format!("-A PROMISC {COUNT}"))?;
-        guest.send(0, [frame(1)])?;
-        ensure!(table(guest, "t")? == text_after(1), "a new table does not start at zero");
-        Ok(())
-    });
-}
-
-#[test]
-fn the_same_name_with_other_parameters_is_refused() {
-    in_guest(|guest| {
-        iptables(guest, Backend::Nft, &format!("-A PROMISC {COUNT}"))?;
-        let mut messages = String::new();
-        for backend in BACKENDS {
-            for other in ["--net 10.0.0.0/9", "--net 10.0.0.0/8 --nointernal", "--net 10.0.0.0/8 ! --nointernal"] {
-                let rule = format!("-A PROMISC -m traffic --traffic {other} --name t");
-                let output = guest.run(&backend.command(&rule))?;
-                ensure!(output.status != 0, "{rule} is accepted");
-                messages += &format!("{other}\n{}", output.stderr);
-            }
+guest_test!(the_same_name_with_other_parameters_is_refused, |guest| {
+    iptables(guest, Backend::Nft, &format!("-A PROMISC {COUNT}"))?;
+    let mut messages = String::new();
+    for backend in BACKENDS {
+        for other in ["--net 10.0.0.0/9", "--net 10.0.0.0/8 --nointernal", "--net 10.0.0.0/8 ! --nointernal"] {
+            let rule = format!("-A PROMISC -m traffic --traffic {other} --name t");
+            let output = guest.run(&backend.command(&rule))?;
+            ensure!(output.status != 0, "{rule} is accepted");
+            messages += &format!("{other}\n{}", output.stderr);
         }
-        assert_snapshot!("same_name_other_parameters", messages);
-        let log = module_messages(guest)?.iter().map(|line| format!("xt_traffic: {line}")).collect::<Vec<_>>();
-        assert_snapshot!("same_name_other_parameters_log", log.join("\n"));
-        Ok(())
-    });
-}
+    }
+    assert_snapshot!("same_name_other_parameters", messages);
+    let log = module_messages(guest)?.iter().map(|line| format!("xt_traffic: {line}")).collect::<Vec<_>>();
+    assert_snapshot!("same_name_other_parameters_log", log.join("\n"));
+});
 
-#[test]
-fn reading_does_not_disturb_counting() {
-    in_guest(|guest| {
-        iptables(guest, Backend::Nft, &format!("-A PROMISC {COUNT}"))?;
-        guest.open_port(0)?;
-        let reader = guest.start(&format!("while ! test -e /tmp/stop; do cat {TABLES}/t >/dev/null; done"))?;
-        guest.send(0, (0..6_000).map(|_| frame(1)))?;
-        guest.write("/tmp/stop", b"")?;
-        guest.finish_command(reader, COMMAND_TIMEOUT)?.success("the reader")?;
-        ensure!(table(guest, "t")? == text_after(6_000));
-        // Byte by byte the text is the same.
-        let pieces = guest.must(&format!("dd if={TABLES}/t bs=1 2>/dev/null"))?;
-        ensure!(pieces == text_after(6_000), "byte by byte the text is\n{pieces}");
-        Ok(())
-    });
-}
+guest_test!(reading_does_not_disturb_counting, |guest| {
+    iptables(guest, Backend::Nft, &format!("-A PROMISC {COUNT}"))?;
+    guest.open_port(0)?;
+    let reader = guest.start(&format!("while ! test -e /tmp/stop; do cat {TABLES}/t >/dev/null; done"))?;
+    guest.send(0, (0..6_000).map(|_| frame(1)))?;
+    guest.write("/tmp/stop", b"")?;
+    guest.finish_command(reader, COMMAND_TIMEOUT)?.success("the reader")?;
+    ensure!(table(guest, "t")? == text_after(6_000));
+    // Byte by byte the text is the same.
+    let pieces = guest.must(&format!("dd if={TABLES}/t bs=1 2>/dev/null"))?;
+    ensure!(pieces == text_after(6_000), "byte by byte the text is\n{pieces}");
+});
 
-#[test]
-fn two_cpus_count_at_the_same_time() {
-    in_guest(|guest| {
-        iptables(guest, Backend::Nft, &format!("-A PROMISC {COUNT}"))?;
-        for port in 0..2 {
-            guest.open_port(port)?;
-        }
-        guest.steer_ports_to_cpus()?;
-        const EACH: u64 = 5_000;
-        let senders = [guest.sender(0), guest.sender(1)];
-        std::thread::scope(|scope| {
-            let send = |sender: &Sender| sender.send_all((0..EACH).map(|_| frame(1)));
-            let threads = senders.each_ref().map(|sender| scope.spawn(move || send(sender)));
-            threads.into_iter().try_for_each(|thread| thread.join().expect("sending does not panic"))
-        })?;
-        for port in 0..2 {
-            guest.await_frames(port)?;
-        }
-        ensure!(table(guest, "t")? == text_after(2 * EACH), "{}", table(guest, "t")?);
-        Ok(())
-    });
-}
+guest_test!(two_cpus_count_at_the_same_time, |guest| {
+    iptables(guest, Backend::Nft, &format!("-A PROMISC {COUNT}"))?;
+    (0..2).try_for_each(|port| guest.open_port(port))?;
+    guest.steer_ports_to_cpus()?;
+    const EACH: u64 = 5_000;
+    send_to_both(guest, [0, 1].map(|_| (0..EACH).map(|_| frame(1))))?;
+    ensure!(table(guest, "t")? == text_after(2 * EACH), "{}", table(guest, "t")?);
+});

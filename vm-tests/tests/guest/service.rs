@@ -8,7 +8,7 @@ use traffic_model::frames::{Ip, mirrored};
 use vm_harness::command::Output;
 use vm_harness::guest::Guest;
 use vm_harness::replay::Backend;
-use vm_tests::{frame, in_guest, in_guest_briefly, iptables, table, table_files, text_after};
+use vm_tests::{frame, guest_test, iptables, open_and_send, table, table_files, text_after};
 
 /// The files of the package with their paths in the system.
 macro_rules! packaged {
@@ -65,127 +65,102 @@ fn port(guest: &mut Guest, name: &str) -> Result<String> {
     guest.must(&format!("{link}; cat /proc/sys/net/ipv6/conf/{name}/disable_ipv6; ethtool -k {name} | grep gro-list"))
 }
 
-#[test]
-fn the_packaged_configuration_changes_nothing() {
-    in_guest_briefly(|guest| {
-        install(guest, PACKAGED_CONF)?;
-        let before = [rules(guest)?, port(guest, "eth0")?];
-        ensure!(program(guest, "start")?.contains("nothing is counted"));
-        ensure!([rules(guest)?, port(guest, "eth0")?] == before, "start changes rules or the port");
-        // The examples are valid.
-        let uncommented = |line: &str| ["#port", "#table", "#chains"].iter().any(|word| line.starts_with(word));
-        let examples: String =
-            PACKAGED_CONF.lines().filter(|line| uncommented(line)).map(|line| format!("{}\n", &line[1..])).collect();
-        configure(guest, &examples)?;
-        assert_snapshot!("check", program(guest, "check")?);
-        ensure!([rules(guest)?, port(guest, "eth0")?] == before, "check changes rules or the port");
-        program(guest, "stop").map(drop)
-    });
-}
+guest_test!(the_packaged_configuration_changes_nothing, in_guest_briefly, |guest| {
+    install(guest, PACKAGED_CONF)?;
+    let before = [rules(guest)?, port(guest, "eth0")?];
+    ensure!(program(guest, "start")?.contains("nothing is counted"));
+    ensure!([rules(guest)?, port(guest, "eth0")?] == before, "start changes rules or the port");
+    // The examples are valid.
+    let uncommented = |line: &str| ["#port", "#table", "#chains"].iter().any(|word| line.starts_with(word));
+    let examples: String =
+        PACKAGED_CONF.lines().filter(|line| uncommented(line)).map(|line| format!("{}\n", &line[1..])).collect();
+    configure(guest, &examples)?;
+    assert_snapshot!("check", program(guest, "check")?);
+    ensure!([rules(guest)?, port(guest, "eth0")?] == before, "check changes rules or the port");
+    program(guest, "stop")?;
+});
 
-#[test]
-fn frames_are_counted_from_start_to_stop() {
-    in_guest(|guest| {
-        install(
-            guest,
-            "port eth0 mtu 9000 # and more\ntable RSN 10.0.0.0/8 --traffic\n\ttable RSN6\t2001:db8::/32 --traffic",
-        )?;
-        iptables(guest, Backend::Nft, "-A PROMISC -s 10.0.0.9 -j DROP")?;
-        iptables(guest, Backend::Nft, "-A PROMISC -i eth0 -m traffic --ipconn --net 10.0.0.0/8 --name other")?;
-        guest.must("ethtool -K eth0 rx-gro-list on")?;
-        let before = [rules(guest)?, port(guest, "eth0")?, table_files(guest)?];
+guest_test!(frames_are_counted_from_start_to_stop, |guest| {
+    let tables = "table RSN 10.0.0.0/8 --traffic\n\ttable RSN6\t2001:db8::/32 --traffic";
+    install(guest, &format!("port eth0 mtu 9000 # and more\n{tables}"))?;
+    iptables(guest, Backend::Nft, "-A PROMISC -s 10.0.0.9 -j DROP")?;
+    iptables(guest, Backend::Nft, "-A PROMISC -i eth0 -m traffic --ipconn --net 10.0.0.0/8 --name other")?;
+    guest.must("ethtool -K eth0 rx-gro-list on")?;
+    let before = [rules(guest)?, port(guest, "eth0")?, table_files(guest)?];
 
-        program(guest, "start")?;
-        assert_snapshot!("port", port(guest, "eth0")?);
-        assert_snapshot!("rules", rules(guest)?);
-        guest.open_port(0)?;
-        let ipv6 = Ip::between("2001:db8::1", "2001:db9::1").udp((1, 2), &[7; 72]);
-        guest.send(0, [frame(1), mirrored(&ipv6)])?;
-        program(guest, "start")?;
-        assert_snapshot!("status", program(guest, "status")?);
-        ensure!(table(guest, "RSN")? == text_after(1), "a second start changes the table");
+    program(guest, "start")?;
+    assert_snapshot!("port", port(guest, "eth0")?);
+    assert_snapshot!("rules", rules(guest)?);
+    guest.open_port(0)?;
+    let ipv6 = Ip::between("2001:db8::1", "2001:db9::1").udp((1, 2), &[7; 72]);
+    guest.send(0, [frame(1), mirrored(&ipv6)])?;
+    program(guest, "start")?;
+    assert_snapshot!("status", program(guest, "status")?);
+    ensure!(table(guest, "RSN")? == text_after(1), "a second start changes the table");
 
-        // Stop undoes what start did, independent of the current configuration.
-        configure(guest, "table RSN 192.0.2.0/24 --traffic\nnonsense\n")?;
-        program(guest, "stop")?;
-        ensure!(
-            [rules(guest)?, port(guest, "eth0")?, table_files(guest)?] == before,
-            "{} {}",
-            rules(guest)?,
-            port(guest, "eth0")?
-        );
-        ensure!(
-            guest.must("find /run/xt-traffic -type f")? == "/run/xt-traffic/lock\n",
-            "the record of the start still exists"
-        );
-        let status = guest.run("xt-traffic status")?;
-        ensure!(status.status == 3 && status.stderr.contains("not started"), "{}", report(&status));
-        Ok(())
-    });
-}
+    // Stop undoes what start did, independent of the current configuration.
+    configure(guest, "table RSN 192.0.2.0/24 --traffic\nnonsense\n")?;
+    program(guest, "stop")?;
+    let after = [rules(guest)?, port(guest, "eth0")?, table_files(guest)?];
+    ensure!(after == before, "{}", after.join("\n"));
+    let records = guest.must("find /run/xt-traffic -type f")?;
+    ensure!(records == "/run/xt-traffic/lock\n", "the record of the start still exists:\n{records}");
+    let status = guest.run("xt-traffic status")?;
+    ensure!(status.status == 3 && status.stderr.contains("not started"), "{}", report(&status));
+});
 
-#[test]
-fn a_reload_keeps_unchanged_tables() {
-    in_guest(|guest| {
-        let [stays, goes] = ["table stays 10.0.0.0/8 --traffic --nointernal", "table goes 10.0.0.0/8 --traffic"];
-        install(guest, &format!("port eth0\n{stays}\n{goes}\ntable other 10.0.0.0/8 --traffic\n"))?;
-        program(guest, "start")?;
-        guest.open_port(0)?;
-        guest.send(0, [frame(1)])?;
+guest_test!(a_reload_keeps_unchanged_tables, |guest| {
+    let [stays, goes] = ["table stays 10.0.0.0/8 --traffic --nointernal", "table goes 10.0.0.0/8 --traffic"];
+    install(guest, &format!("port eth0\n{stays}\n{goes}\ntable other 10.0.0.0/8 --traffic\n"))?;
+    program(guest, "start")?;
+    open_and_send(guest, 0, [frame(1)])?;
 
-        let moved = "table stays 10.0.0.0/8 --nointernal --traffic";
-        configure(guest, &format!("port eth1\nport eth0\ntable other 10.0.0.0/9 --traffic\n{moved}\n"))?;
-        program(guest, "reload")?;
-        ensure!(table_files(guest)? == "other\nstays\n", "{}", table_files(guest)?);
-        ensure!(port(guest, "eth1")?.contains("PROMISC,UP"), "the new port is not up");
-        ensure!(table(guest, "stays")? == text_after(1), "an unchanged table has lost its counts");
-        ensure!(table(guest, "other")? == text_after(0), "a table with another network has kept its counts");
-        guest.send(0, [frame(1)])?;
-        ensure!(table(guest, "stays")? == text_after(2) && table(guest, "other")? == text_after(1));
+    let moved = "table stays 10.0.0.0/8 --nointernal --traffic";
+    configure(guest, &format!("port eth1\nport eth0\ntable other 10.0.0.0/9 --traffic\n{moved}\n"))?;
+    program(guest, "reload")?;
+    ensure!(table_files(guest)? == "other\nstays\n", "{}", table_files(guest)?);
+    ensure!(port(guest, "eth1")?.contains("PROMISC,UP"), "the new port is not up");
+    ensure!(table(guest, "stays")? == text_after(1), "an unchanged table has lost its counts");
+    ensure!(table(guest, "other")? == text_after(0), "a table with another network has kept its counts");
+    guest.send(0, [frame(1)])?;
+    ensure!(table(guest, "stays")? == text_after(2) && table(guest, "other")? == text_after(1));
 
-        // Another program flushes all rules.
-        guest.must("iptables -F PROMISC")?;
-        let missing = guest.run("xt-traffic status")?;
-        ensure!(missing.status == 1 && missing.stdout.matches(": missing\n").count() == 4, "{}", report(&missing));
-        program(guest, "reload")?;
-        program(guest, "status")?;
+    // Another program flushes all rules.
+    guest.must("iptables -F PROMISC")?;
+    let missing = guest.run("xt-traffic status")?;
+    ensure!(missing.status == 1 && missing.stdout.matches(": missing\n").count() == 4, "{}", report(&missing));
+    program(guest, "reload")?;
+    program(guest, "status")?;
 
-        configure(guest, "# nothing\n")?;
-        ensure!(program(guest, "reload")?.contains("nothing is counted"));
-        ensure!(table_files(guest)?.is_empty() && !rules(guest)?.contains("-A"), "{}", rules(guest)?);
-        ensure!(!port(guest, "eth1")?.contains("PROMISC"), "the port is still promiscuous");
-        Ok(())
-    });
-}
+    configure(guest, "# nothing\n")?;
+    ensure!(program(guest, "reload")?.contains("nothing is counted"));
+    ensure!(table_files(guest)?.is_empty() && !rules(guest)?.contains("-A"), "{}", rules(guest)?);
+    ensure!(!port(guest, "eth1")?.contains("PROMISC"), "the port is still promiscuous");
+});
 
-#[test]
-fn a_rule_that_fails_undoes_the_others() {
-    in_guest(|guest| {
-        // Another rule has the name for another network.
-        iptables(guest, Backend::Nft, "-A PROMISC -m traffic --traffic --net 192.0.2.0/24 --name taken")?;
-        let fails = "port eth0\ntable new 10.0.0.0/8 --ipconn\ntable taken 10.0.0.0/8 --traffic\n";
-        install(guest, fails)?;
-        let before = [rules(guest)?, port(guest, "eth0")?];
-        let refused = guest.run("xt-traffic start")?;
-        ensure!(refused.status == 1, "{}", report(&refused));
-        assert_snapshot!("failed_rule", refused.stderr);
-        ensure!([rules(guest)?, port(guest, "eth0")?] == before, "start is not undone: {}", rules(guest)?);
-        ensure!(guest.run("xt-traffic reload")?.status == 3, "the service is running");
+guest_test!(a_rule_that_fails_undoes_the_others, |guest| {
+    // Another rule has the name for another network.
+    iptables(guest, Backend::Nft, "-A PROMISC -m traffic --traffic --net 192.0.2.0/24 --name taken")?;
+    let fails = "port eth0\ntable new 10.0.0.0/8 --ipconn\ntable taken 10.0.0.0/8 --traffic\n";
+    install(guest, fails)?;
+    let before = [rules(guest)?, port(guest, "eth0")?];
+    let refused = guest.run("xt-traffic start")?;
+    ensure!(refused.status == 1, "{}", report(&refused));
+    assert_snapshot!("failed_rule", refused.stderr);
+    ensure!([rules(guest)?, port(guest, "eth0")?] == before, "start is not undone: {}", rules(guest)?);
+    ensure!(guest.run("xt-traffic reload")?.status == 3, "the service is running");
 
-        configure(guest, "port eth0\ntable t 10.0.0.0/8 --traffic\n")?;
-        program(guest, "start")?;
-        guest.open_port(0)?;
-        guest.send(0, [frame(1)])?;
-        let before = rules(guest)?;
-        configure(guest, fails)?;
-        ensure!(guest.run("xt-traffic reload")?.status == 1);
-        ensure!(rules(guest)? == before, "{}", rules(guest)?);
-        ensure!(table(guest, "t")? == text_after(1), "the table has lost its counts");
-        program(guest, "stop")?;
-        ensure!(table_files(guest)? == "taken\n", "{}", table_files(guest)?);
-        Ok(())
-    });
-}
+    configure(guest, "port eth0\ntable t 10.0.0.0/8 --traffic\n")?;
+    program(guest, "start")?;
+    open_and_send(guest, 0, [frame(1)])?;
+    let before = rules(guest)?;
+    configure(guest, fails)?;
+    ensure!(guest.run("xt-traffic reload")?.status == 1);
+    ensure!(rules(guest)? == before, "{}", rules(guest)?);
+    ensure!(table(guest, "t")? == text_after(1), "the table has lost its counts");
+    program(guest, "stop")?;
+    ensure!(table_files(guest)? == "taken\n", "{}", table_files(guest)?);
+});
 
 /// Invalid lines.
 const MISTAKES: [&str; 22] = [
@@ -213,98 +188,82 @@ const MISTAKES: [&str; 22] = [
     "chains PROMISC OUTPUT",
 ];
 
-#[test]
-fn mistakes_are_reported_with_their_line() {
-    in_guest_briefly(|guest| {
-        install(guest, "")?;
-        let before = rules(guest)?;
-        let mut messages = String::new();
-        for mistake in MISTAKES {
-            configure(guest, &format!("port eth0\n\ntable t 10.0.0.0/8 --traffic\n{mistake}\n"))?;
-            let output = guest.run("xt-traffic start")?;
-            ensure!(output.status == 2 && output.stdout.is_empty(), "{mistake}: {}", report(&output));
-            ensure!(output.stderr.lines().count() == 1, "{mistake}: {}", output.stderr);
-            messages += &format!("{mistake}\n    {}", output.stderr);
-        }
-        for half in ["port eth0", "table t 10.0.0.0/8 --traffic"] {
-            configure(guest, half)?;
-            messages += &format!("{half}\n    {}", guest.run("xt-traffic start")?.stderr);
-        }
-        assert_snapshot!("mistakes", messages);
-        ensure!(rules(guest)? == before && !port(guest, "eth0")?.contains("PROMISC"), "rules or the port have changed");
-        Ok(())
-    });
-}
+guest_test!(mistakes_are_reported_with_their_line, in_guest_briefly, |guest| {
+    install(guest, "")?;
+    let before = rules(guest)?;
+    let mut messages = String::new();
+    for mistake in MISTAKES {
+        configure(guest, &format!("port eth0\n\ntable t 10.0.0.0/8 --traffic\n{mistake}\n"))?;
+        let output = guest.run("xt-traffic start")?;
+        ensure!(output.status == 2 && output.stdout.is_empty(), "{mistake}: {}", report(&output));
+        ensure!(output.stderr.lines().count() == 1, "{mistake}: {}", output.stderr);
+        messages += &format!("{mistake}\n    {}", output.stderr);
+    }
+    for half in ["port eth0", "table t 10.0.0.0/8 --traffic"] {
+        configure(guest, half)?;
+        messages += &format!("{half}\n    {}", guest.run("xt-traffic start")?.stderr);
+    }
+    assert_snapshot!("mistakes", messages);
+    ensure!(rules(guest)? == before && !port(guest, "eth0")?.contains("PROMISC"), "rules or the port have changed");
+});
 
-#[test]
-fn a_reload_with_the_other_back_end_moves_the_rules() {
-    in_guest(|guest| {
-        install(guest, "port eth0\ntable t 10.0.0.0/8 --traffic\nchains INPUT PROMISC\n")?;
-        program(guest, "start")?;
-        guest.open_port(0)?;
-        guest.send(0, [frame(1)])?;
-        let alternative = "mkdir /tmp/bin && for family in iptables ip6tables; do \
-                           ln -s /usr/local/sbin/$family-legacy /tmp/bin/$family; done";
-        guest.must(alternative)?;
-        guest.must("PATH=/tmp/bin:$PATH xt-traffic reload")?;
-        guest.send(0, [frame(1)])?;
-        ensure!(table(guest, "t")? == text_after(2), "{}", table(guest, "t")?);
-        let count = |text: String| text.matches("--name t").count();
-        let counts = [Backend::Nft, Backend::Legacy].map(|backend| iptables(guest, backend, "-S").map(count));
-        ensure!(matches!(counts, [Ok(0), Ok(2)]), "the numbers of rules in nft and legacy: {counts:?}");
-        // Stop uses the same back end.
-        program(guest, "stop")?;
-        ensure!(count(iptables(guest, Backend::Legacy, "-S")?) == 0, "the rules still exist");
-        Ok(())
-    });
-}
+guest_test!(a_reload_with_the_other_back_end_moves_the_rules, |guest| {
+    install(guest, "port eth0\ntable t 10.0.0.0/8 --traffic\nchains INPUT PROMISC\n")?;
+    program(guest, "start")?;
+    open_and_send(guest, 0, [frame(1)])?;
+    let alternative = "mkdir /tmp/bin && for family in iptables ip6tables; do \
+                       ln -s /usr/local/sbin/$family-legacy /tmp/bin/$family; done";
+    guest.must(alternative)?;
+    guest.must("PATH=/tmp/bin:$PATH xt-traffic reload")?;
+    guest.send(0, [frame(1)])?;
+    ensure!(table(guest, "t")? == text_after(2), "{}", table(guest, "t")?);
+    let count = |text: String| text.matches("--name t").count();
+    let counts = [Backend::Nft, Backend::Legacy].map(|backend| iptables(guest, backend, "-S").map(count));
+    ensure!(matches!(counts, [Ok(0), Ok(2)]), "the numbers of rules in nft and legacy: {counts:?}");
+    // Stop uses the same back end.
+    program(guest, "stop")?;
+    ensure!(count(iptables(guest, Backend::Legacy, "-S")?) == 0, "the rules still exist");
+});
 
-#[test]
-fn a_port_that_appears_later_is_set_up() {
-    in_guest(|guest| {
-        install(guest, "port late\ntable t 10.0.0.0/8 --traffic\n")?;
-        let add = "ip link add late type veth peer name far";
-        // Without the service a new port is not changed.
-        guest.must(add)?;
+guest_test!(a_port_that_appears_later_is_set_up, |guest| {
+    install(guest, "port late\ntable t 10.0.0.0/8 --traffic\n")?;
+    let add = "ip link add late type veth peer name far";
+    // Without the service a new port is not changed.
+    guest.must(add)?;
+    program(guest, "port late")?;
+    let untouched = port(guest, "late")?;
+    ensure!(!untouched.contains("PROMISC"), "{untouched}");
+    // udev has not initialized the port.
+    guest.must("mkdir -p /run/udev/data && touch /run/udev/control")?;
+    assert_snapshot!("port_is_not_there", program(guest, "start")?);
+    ensure!(port(guest, "late")? == untouched, "a port was changed before udev initialized it");
+    for _ in 0..2 {
         program(guest, "port late")?;
-        let untouched = port(guest, "late")?;
-        ensure!(!untouched.contains("PROMISC"), "{untouched}");
-        // udev has not initialized the port.
-        guest.must("mkdir -p /run/udev/data && touch /run/udev/control")?;
-        assert_snapshot!("port_is_not_there", program(guest, "start")?);
-        ensure!(port(guest, "late")? == untouched, "a port was changed before udev initialized it");
-        for _ in 0..2 {
-            program(guest, "port late")?;
-            assert_snapshot!("port_that_came", port(guest, "late")?);
-            guest.must(&format!("ip link del late && {add}"))?;
-        }
-        program(guest, "port late")?;
-        program(guest, "port far")?;
-        ensure!(!port(guest, "far")?.contains("PROMISC"), "a port without configuration was changed");
-        program(guest, "stop")?;
-        ensure!(port(guest, "late")? == untouched, "{}", port(guest, "late")?);
-        Ok(())
-    });
-}
+        assert_snapshot!("port_that_came", port(guest, "late")?);
+        guest.must(&format!("ip link del late && {add}"))?;
+    }
+    program(guest, "port late")?;
+    program(guest, "port far")?;
+    ensure!(!port(guest, "far")?.contains("PROMISC"), "a port without configuration was changed");
+    program(guest, "stop")?;
+    ensure!(port(guest, "late")? == untouched, "{}", port(guest, "late")?);
+});
 
 /// An ethtool for a device with LRO, which the guest does not have. It writes its arguments to a
 /// file.
 const ETHTOOL: &str = "#!/bin/sh\ncase $1 in -k) cat /tmp/features ;; *) echo $* >>/tmp/arguments ;; esac\n";
 
-#[test]
-fn lro_is_switched_off() {
-    in_guest_briefly(|guest| {
-        install(guest, "port eth0\ntable t 10.0.0.0/8 --traffic\n")?;
-        guest.write("/usr/local/sbin/ethtool", ETHTOOL.as_bytes())?;
-        guest.must("chmod 755 /usr/local/sbin/ethtool")?;
-        guest.write("/tmp/features", b"Features for eth0:\nlarge-receive-offload: on\nrx-vlan-filter: on [fixed]\n")?;
-        program(guest, "start")?;
-        program(guest, "stop")?;
-        ensure!(guest.read_text("/tmp/arguments")? == "-K eth0 lro off\n-K eth0 lro on\n");
-        // The service starts although counts will be wrong.
-        guest.write("/tmp/features", b"Features for eth0:\nlarge-receive-offload: on [fixed]\n")?;
-        let start = guest.run("xt-traffic start")?;
-        ensure!(start.status == 0 && start.stderr.contains("eth0: LRO cannot be switched off"), "{}", report(&start));
-        program(guest, "status").map(drop)
-    });
-}
+guest_test!(lro_is_switched_off, in_guest_briefly, |guest| {
+    install(guest, "port eth0\ntable t 10.0.0.0/8 --traffic\n")?;
+    guest.write("/usr/local/sbin/ethtool", ETHTOOL.as_bytes())?;
+    guest.must("chmod 755 /usr/local/sbin/ethtool")?;
+    guest.write("/tmp/features", b"Features for eth0:\nlarge-receive-offload: on\nrx-vlan-filter: on [fixed]\n")?;
+    program(guest, "start")?;
+    program(guest, "stop")?;
+    ensure!(guest.read_text("/tmp/arguments")? == "-K eth0 lro off\n-K eth0 lro on\n");
+    // The service starts although counts will be wrong.
+    guest.write("/tmp/features", b"Features for eth0:\nlarge-receive-offload: on [fixed]\n")?;
+    let start = guest.run("xt-traffic start")?;
+    ensure!(start.status == 0 && start.stderr.contains("eth0: LRO cannot be switched off"), "{}", report(&start));
+    program(guest, "status")?;
+});

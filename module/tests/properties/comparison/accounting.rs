@@ -2,7 +2,7 @@
 
 //! The accounting of several CPUs for one table, set up as the module does it in the kernel.
 
-use core::fmt::Debug;
+use core::cell::Cell;
 use xt_traffic_accounting::{
     accounting::{
         cpu_tables::{self, AllCpus, CpuTables},
@@ -13,10 +13,9 @@ use xt_traffic_accounting::{
         packet::{Family, Packet},
         params::{Counts, Sizes},
         report::{IPCONN_HEADER, PORTCONN_HEADER, TRAFFIC_HEADER},
-        slots::Memory,
         table::{Size, Table},
     },
-    host::HostText,
+    host::{Heap, HostText},
 };
 
 /// The clock of all tests.
@@ -40,23 +39,22 @@ pub const ROOMY: Sizes = Sizes {
     flow_sets: 1 << 13,
 };
 
-/// One named table: its rows and recent flows on all CPUs.
-pub struct Accounting<A, M: Memory> {
+/// One named table: its rows and recent flows on all CPUs, at the time of the last packet.
+pub struct Accounting<A> {
+    now: Cell<Ticks>,
     network: Network<A>,
     flows: Flows,
-    cpus: Vec<CpuTables<A, M>>,
+    cpus: Vec<CpuTables<A, Heap>>,
 }
 
-impl<A: Family, M: Memory> Accounting<A, M>
-where
-    M::Error: Debug,
-{
+impl<A: Family> Accounting<A> {
     /// Empty tables on `cpus` CPUs.
-    pub fn new(network: Network<A>, counts: Counts, sizes: Sizes, cpus: usize, memory: &M) -> Self {
+    pub fn new(network: Network<A>, counts: Counts, sizes: Sizes, cpus: usize) -> Self {
         let seed = Seed::new(0x5eed);
         let flows = Flows::new(seed, CLOCK, sizes.flow_sets);
-        let tables = |_| CpuTables::new(counts, sizes, seed, &flows, memory).unwrap();
+        let tables = |_| CpuTables::new(counts, sizes, seed, &flows, &Heap::ENDLESS).unwrap();
         Self {
+            now: Cell::new(START),
             network,
             flows,
             cpus: (0..cpus).map(tables).collect(),
@@ -65,14 +63,8 @@ where
 
     /// Counts a packet that arrives at a CPU. Returns whether anything was counted.
     pub fn count(&self, cpu: usize, now: Ticks, packet: impl Packet) -> bool {
-        cpu_tables::count(
-            &AtTime {
-                accounting: self,
-                now,
-            },
-            &self.cpus[cpu],
-            packet,
-        )
+        self.now.set(now);
+        cpu_tables::count(self, &self.cpus[cpu], packet)
     }
 
     /// How often a flow was forgotten before it expired, on all CPUs.
@@ -85,7 +77,7 @@ where
         self.recent().map(RecentFlows::memory).sum()
     }
 
-    fn recent(&self) -> impl Iterator<Item = &RecentFlows<M>> {
+    fn recent(&self) -> impl Iterator<Item = &RecentFlows<Heap>> {
         self.cpus.iter().filter_map(CpuTables::recent)
     }
 
@@ -101,38 +93,31 @@ where
     fn text<K: Key, const PAIRS: usize>(
         &self,
         header: &'static str,
-        table: impl Fn(&CpuTables<A, M>) -> Option<&Table<K, PAIRS, M>>,
+        table: impl Fn(&CpuTables<A, Heap>) -> Option<&Table<K, PAIRS, Heap>>,
     ) -> Option<String> {
         let tables = self.cpus.iter().map(table).collect::<Option<Vec<_>>>()?;
         Some(HostText::new(tables, header, None).read_all())
     }
 }
 
-/// The accounting at the time when a packet arrives.
-struct AtTime<'m, A, M: Memory> {
-    accounting: &'m Accounting<A, M>,
-    now: Ticks,
-}
-
-impl<A, M: Memory> AllCpus<A, M> for AtTime<'_, A, M> {
-    fn all<'a>(&'a self) -> impl Iterator<Item = &'a CpuTables<A, M>>
+impl<A> AllCpus<A, Heap> for Accounting<A> {
+    fn all<'a>(&'a self) -> impl Iterator<Item = &'a CpuTables<A, Heap>>
     where
         A: 'a,
-        M: 'a,
     {
-        self.accounting.cpus.iter()
+        self.cpus.iter()
     }
 
     fn network(&self) -> &Network<A> {
-        &self.accounting.network
+        &self.network
     }
 
     fn flows(&self) -> &Flows {
-        &self.accounting.flows
+        &self.flows
     }
 
     fn now(&self) -> Ticks {
-        self.now
+        self.now.get()
     }
 }
 

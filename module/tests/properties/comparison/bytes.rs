@@ -72,8 +72,13 @@ impl Input<'_> {
     }
 
     fn array<const N: usize>(&mut self) -> [u8; N] {
+        self.padded(N)
+    }
+
+    /// Takes `count` bytes into the start of an array.
+    fn padded<const N: usize>(&mut self, count: usize) -> [u8; N] {
         let mut array = [0; N];
-        let taken = self.take(N);
+        let taken = self.take(count);
         array[..taken.len()].copy_from_slice(&taken);
         array
     }
@@ -88,11 +93,7 @@ impl Input<'_> {
 fn scenario<A: Modelled>(input: &mut Input<'_>) -> Scenario<A> {
     let [what, length, size] = input.array();
     let length = u32::from(length) % (A::BITS + 1);
-    let base = if A::BITS == 32 {
-        widened(input.array())
-    } else {
-        input.array()
-    };
+    let base = input.padded(A::BITS as usize / 8);
     let mut scenario = Scenario {
         base: A::address(base) & A::mask(length),
         length,
@@ -112,12 +113,6 @@ fn scenario<A: Modelled>(input: &mut Input<'_>) -> Scenario<A> {
         scenario.arrivals.push(next);
     }
     scenario
-}
-
-fn widened([a, b, c, d]: [u8; 4]) -> [u8; 16] {
-    let mut wide = [0; 16];
-    wide[..4].copy_from_slice(&[a, b, c, d]);
-    wide
 }
 
 /// Decodes what to count: bytes if no bit is set.

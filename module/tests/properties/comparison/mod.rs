@@ -15,15 +15,12 @@ use traffic_model::{
     frames::{Ethernet, Mac, ALICE, BOB, IPV4, IPV6},
     model::{self, Expected, File, Rule},
 };
-use xt_traffic_accounting::{
-    accounting::{
-        flows::Ticks,
-        network::{Internal, Network},
-        packet::Family,
-        params::{Counts, Sizes},
-        table::Size,
-    },
-    host::Heap,
+use xt_traffic_accounting::accounting::{
+    flows::Ticks,
+    network::{Internal, Network},
+    packet::Family,
+    params::{Counts, Sizes},
+    table::Size,
 };
 
 /// The MAC address of the mirror port.
@@ -43,7 +40,10 @@ pub trait Modelled: Family + fmt::Debug {
     fn address(bytes: [u8; 16]) -> Self;
 
     /// A mask with `length` leading ones.
-    fn mask(length: u32) -> Self;
+    fn mask(length: u32) -> Self {
+        let wide = u128::MAX.checked_shl(128 - length).unwrap_or(0);
+        Self::address(wide.to_be_bytes())
+    }
 
     /// The address in the form that the model takes.
     fn ip(self) -> IpAddr;
@@ -58,10 +58,6 @@ impl Modelled for u32 {
 
     fn address([a, b, c, d, ..]: [u8; 16]) -> Self {
         Self::from_be_bytes([a, b, c, d])
-    }
-
-    fn mask(length: u32) -> Self {
-        Self::MAX.checked_shl(32 - length).unwrap_or(0)
     }
 
     fn ip(self) -> IpAddr {
@@ -79,10 +75,6 @@ impl Modelled for u128 {
 
     fn address(bytes: [u8; 16]) -> Self {
         Self::from_be_bytes(bytes)
-    }
-
-    fn mask(length: u32) -> Self {
-        Self::MAX.checked_shl(128 - length).unwrap_or(0)
     }
 
     fn ip(self) -> IpAddr {
@@ -143,7 +135,7 @@ pub struct Outcome {
 impl<A: Modelled> Scenario<A> {
     /// Panics if the results of the accounting and of the model differ.
     pub fn check(&self) {
-        let (outcome, expected) = (self.run(&Heap::ENDLESS), self.expected());
+        let (outcome, expected) = (self.run(), self.expected());
         assert_eq!(outcome.forgotten, 0, "the model forgets no flow");
         for (file, text) in FILES.into_iter().zip(&outcome.texts) {
             if let Some(text) = text {
@@ -160,14 +152,14 @@ impl<A: Modelled> Scenario<A> {
     }
 
     /// The results of the accounting.
-    pub fn run(&self, memory: &Heap) -> Outcome {
+    pub fn run(&self) -> Outcome {
         let network = self.network();
         let rows = network.size().min(ROOMY.addresses.rows.into()) as u32;
         let sizes = Sizes {
             addresses: Size::hashed(rows, self.buckets),
             ..ROOMY
         };
-        self.run_with(sizes.for_network(&network), memory)
+        self.run_with(sizes.for_network(&network))
     }
 
     fn network(&self) -> Network<A> {
@@ -175,8 +167,8 @@ impl<A: Modelled> Scenario<A> {
     }
 
     /// The results of the accounting with tables of these sizes.
-    pub fn run_with(&self, sizes: Sizes, memory: &Heap) -> Outcome {
-        let accounting = Accounting::new(self.network(), self.counts, sizes, self.cpus, memory);
+    pub fn run_with(&self, sizes: Sizes) -> Outcome {
+        let accounting = Accounting::new(self.network(), self.counts, sizes, self.cpus);
         let (mut now, mut matched, mut bytes) = (START, vec![], 0);
         for (number, arrival) in self.arrivals.iter().enumerate() {
             now += arrival.gap;
@@ -225,12 +217,8 @@ impl<A: Modelled> Scenario<A> {
             ipconn,
             portconn,
         } = self.counts;
-        let files: Vec<_> = FILES
-            .into_iter()
-            .zip([traffic, ipconn, portconn])
-            .filter_map(|(file, wanted)| wanted.then_some(file))
-            .collect();
-        let rule = Rule::new(self.base.ip(), self.length, internal);
-        rule.with(&files)
+        let wanted = FILES.into_iter().zip([traffic, ipconn, portconn]);
+        let files = wanted.filter_map(|(file, wanted)| wanted.then_some(file));
+        Rule::new(self.base.ip(), self.length, internal).with(&files.collect::<Vec<_>>())
     }
 }

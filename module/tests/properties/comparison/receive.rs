@@ -5,6 +5,8 @@
 //! (<https://elixir.bootlin.com/linux/v6.18/source/net/ipv4/ip_input.c> and
 //! <https://elixir.bootlin.com/linux/v6.18/source/net/ipv6/ip6_input.c>).
 
+use traffic_model::frames::fix_checksum;
+
 /// The IPv4 packet without padding. `None` if the version, the header length, the checksum or the
 /// total length is wrong.
 pub fn version4(bytes: &[u8]) -> Option<&[u8]> {
@@ -39,9 +41,7 @@ pub fn repair(bytes: &mut [u8]) {
             let words = usize::from(bytes[0] & 0xf).clamp(5, bytes.len() / 4);
             bytes[0] = 0x40 | words as u8;
             bytes[2..4].copy_from_slice(&length.to_be_bytes());
-            bytes[10..12].fill(0);
-            let checksum = !sum(&bytes[..words * 4]);
-            bytes[10..12].copy_from_slice(&checksum.to_be_bytes());
+            fix_checksum(bytes);
         }
         _ => {}
     }
