@@ -16,7 +16,6 @@ pub mod command;
 pub mod debian_vm;
 pub mod guest;
 pub mod kernel_log;
-mod poll;
 mod qemu;
 pub mod replay;
 mod terminal_text;
@@ -25,7 +24,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-pub use poll::poll;
+pub use vm_agent::poll::poll;
 
 /// The project's cache folder: `$XDG_CACHE_HOME/xt-traffic` or `~/.cache/xt-traffic`.
 ///

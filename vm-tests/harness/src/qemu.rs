@@ -23,7 +23,7 @@ use self::listener::Listener;
 pub(crate) use self::port::Port;
 pub(crate) use self::qmp::Qmp;
 use crate::command::COMMAND_TIMEOUT;
-use crate::poll::poll;
+use crate::poll;
 use crate::terminal_text::plain;
 
 /// The program, and the arguments for a machine without default devices.

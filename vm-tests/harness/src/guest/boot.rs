@@ -12,7 +12,7 @@ use super::Guest;
 use super::config::Config;
 use super::saved_state::SavedState;
 use crate::command::COMMAND_TIMEOUT;
-use crate::poll::poll;
+use crate::poll;
 use crate::qemu::{MACHINE, QEMU, Qmp, Setup, escape};
 
 /// Increase it when guests start in another way, so that older saved states are not used.

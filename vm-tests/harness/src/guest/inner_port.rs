@@ -6,8 +6,9 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use vm_agent::proto::{read_message, write_message};
 
-use super::{Guest, agent};
+use super::Guest;
 use crate::command::COMMAND_TIMEOUT;
 
 /// The end that sends the frames.
@@ -83,7 +84,7 @@ impl Guest {
         ensure!(output.status == 0, "{line}: {}", output.stderr);
         self.check_backlogs()?;
         let shown = self.read(&format!("{SCRIPT}.shown"))?;
-        let shown = agent::read_message(&mut shown.as_slice()).context("the output of the script")?;
+        let shown = read_message(&mut shown.as_slice()).context("the output of the script")?;
         shown.into_iter().map(|text| String::from_utf8(text).context("a file is not UTF-8")).collect()
     }
 
@@ -99,5 +100,5 @@ impl Guest {
 
 fn message(script: &mut Vec<u8>, word: &[u8], fields: &[impl AsRef<[u8]>]) -> Result<()> {
     let fields: Vec<&[u8]> = std::iter::once(word).chain(fields.iter().map(AsRef::as_ref)).collect();
-    Ok(agent::write_message(script, &fields)?)
+    Ok(write_message(script, &fields)?)
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::poll::poll;
+use crate::poll;
 
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 

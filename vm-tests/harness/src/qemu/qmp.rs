@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
-use crate::poll::poll;
+use crate::poll;
 
 /// A connection to a running QEMU.
 pub(crate) struct Qmp {
