@@ -55,7 +55,7 @@ impl DebianVm {
     /// When QEMU does not start.
     pub fn power_on(image: &Image) -> Result<Self> {
         let mut setup = Setup::new(&hardware()?)?;
-        setup.command.args(disk(image.disk(), "snapshot=on")).args(disk(image.packages(), "readonly=on"));
+        setup.command.args(disk(&image.disk, "snapshot=on")).args(disk(&image.packages, "readonly=on"));
         setup.add_network_device(0, "hubport,id=net0,hubid=0", "");
         setup.add_port(MIRROR, "")?;
         let (qemu, stream) = setup.start(Channel::Terminal)?;

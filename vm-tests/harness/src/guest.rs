@@ -243,7 +243,7 @@ impl Guest {
         Ok(())
     }
 
-    /// The frames that the guest has sent out of port `n`.
+    /// The frames that the guest has sent out of port `n` since the last call.
     pub fn sent_by_guest(&self, n: usize) -> Vec<Vec<u8>> {
         self.qemu.ports[n].received()
     }

@@ -4,7 +4,6 @@
 //! The harness talks to the system inside over one socket ([`Channel`]), to QEMU over another
 //! ([`Qmp`]), and sends frames over one socket per port ([`Port`]).
 
-mod listener;
 mod port;
 mod qmp;
 
@@ -13,16 +12,14 @@ use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use fs_err as fs;
 use tempfile::TempDir;
 
 pub use self::port::{MAX_FRAME, Sender, check_length, mac_of_port};
 
-use self::listener::Listener;
 pub(crate) use self::port::Port;
 pub(crate) use self::qmp::Qmp;
-use crate::command::COMMAND_TIMEOUT;
 use crate::poll;
 use crate::terminal_text::plain;
 
@@ -36,6 +33,8 @@ pub(crate) const MACHINE: &str = "q35";
 /// A socket path holds 108 bytes with its final NUL (unix(7)); the longest name in the folder has
 /// 10.
 const MAX_FOLDER: usize = 90;
+
+const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How the harness talks to the system in the virtual machine.
 #[derive(Clone, Copy)]
@@ -90,13 +89,11 @@ impl Setup {
 
     /// Starts QEMU and connects to it. Returns the stream of the channel.
     pub(crate) fn start(mut self, channel: Channel) -> Result<(Qemu, UnixStream)> {
-        let (channel_listener, qmp_listener) =
-            (Listener::bind(self.folder(), "channel")?, Listener::bind(self.folder(), "qmp")?);
         let path = |name: &str| escape(&self.folder.path().join(name));
         let chardevs = [
             format!("file,id=console,path={}", path("console")),
-            format!("socket,id=channel,path={}", path("channel")),
-            format!("socket,id=qmp,path={}", path("qmp")),
+            format!("socket,id=channel,server=on,wait=off,path={}", path("channel")),
+            format!("socket,id=qmp,server=on,wait=off,path={}", path("qmp")),
         ];
         for chardev in &chardevs {
             self.command.args(["-chardev", chardev]);
@@ -111,10 +108,8 @@ impl Setup {
         let ports = std::mem::take(&mut self.ports);
         let mut process = self.spawn()?;
         let mut connect = || -> Result<_> {
-            let channel = channel_listener.accept(&mut process.child)?;
-            let qmp = qmp_listener.accept(&mut process.child)?;
-            qmp.set_read_timeout(Some(COMMAND_TIMEOUT))?;
-            let qmp = Qmp::new(qmp)?;
+            let channel = process.connect("channel")?;
+            let qmp = Qmp::new(process.connect("qmp")?)?;
             // QEMU answers commands after it has bound its ends of the ports.
             ports.iter().try_for_each(Port::connect)?;
             Ok((channel, qmp))
@@ -159,6 +154,17 @@ pub(crate) struct Process {
 }
 
 impl Process {
+    /// Connects to a socket in the folder, on which QEMU listens when it has started.
+    fn connect(&mut self, name: &str) -> Result<UnixStream> {
+        poll(START_TIMEOUT, "QEMU to start", || match UnixStream::connect(self.folder.path().join(name)) {
+            Ok(stream) => Ok(Some(stream)),
+            Err(_) => match self.child.try_wait()? {
+                Some(status) => bail!("QEMU did not start ({status})"),
+                None => Ok(None),
+            },
+        })
+    }
+
     /// Waits until the process ends.
     pub(crate) fn wait(&mut self, timeout: Duration) -> Result<ExitStatus> {
         poll(timeout, "QEMU to end", || Ok(self.child.try_wait()?))

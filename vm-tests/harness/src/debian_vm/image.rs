@@ -14,8 +14,10 @@ const FOLDER_VARIABLE: &str = "XT_TRAFFIC_DEBIAN_VM";
 /// The disk images.
 #[derive(Clone, Debug)]
 pub struct Image {
-    disk: PathBuf,
-    packages: PathBuf,
+    /// The disk with the system.
+    pub(super) disk: PathBuf,
+    /// The file system with the packages.
+    pub(super) packages: PathBuf,
 }
 
 impl Image {
@@ -37,15 +39,5 @@ impl Image {
     /// When the variable is not set, or a file does not exist.
     pub fn from_environment() -> Result<Self> {
         Self::from_dir(&folder_from_environment(FOLDER_VARIABLE)?)
-    }
-
-    /// The disk with the system.
-    pub fn disk(&self) -> &Path {
-        &self.disk
-    }
-
-    /// The file system with the packages.
-    pub fn packages(&self) -> &Path {
-        &self.packages
     }
 }

@@ -93,7 +93,7 @@ fn memory_file(command: &mut Command, config: &Config, path: &Path, share: &str)
 fn boot_kernel(setup: &mut Setup, config: &Config, line: &str) -> Result<()> {
     let initramfs = setup.folder().join("initramfs");
     config.artifacts.write_initramfs(&initramfs)?;
-    let command = setup.command.arg("-kernel").arg(config.artifacts.kernel());
+    let command = setup.command.arg("-kernel").arg(&config.artifacts.kernel);
     command.arg("-initrd").arg(initramfs).args(["-append", line]);
     Ok(())
 }
