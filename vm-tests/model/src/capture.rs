@@ -4,7 +4,7 @@
 //! Formats: <https://datatracker.ietf.org/doc/draft-ietf-opsawg-pcap/> and
 //! <https://datatracker.ietf.org/doc/draft-ietf-opsawg-pcapng/>.
 
-use std::io::{BufReader, ErrorKind, Read};
+use std::io::{ErrorKind, Read};
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -158,18 +158,14 @@ fn require_ethernet(owner: &str, link_type: Linktype) -> Result<()> {
 }
 
 /// The file's bytes, uncompressed, and whether the compressed stream is incomplete.
-fn read_bytes(from: impl Read) -> Result<(Vec<u8>, bool)> {
-    let mut from = BufReader::new(from);
-    let mut start = Vec::new();
-    from.by_ref().take(2).read_to_end(&mut start)?;
-    let gzipped = start == [0x1f, 0x8b];
-    let mut whole = BufReader::new(start.as_slice().chain(from));
-    let mut bytes = Vec::new();
-    if !gzipped {
-        whole.read_to_end(&mut bytes)?;
-        return Ok((bytes, false));
+fn read_bytes(mut from: impl Read) -> Result<(Vec<u8>, bool)> {
+    let mut file = Vec::new();
+    from.read_to_end(&mut file)?;
+    if !file.starts_with(&[0x1f, 0x8b]) {
+        return Ok((file, false));
     }
-    match MultiGzDecoder::new(whole).read_to_end(&mut bytes) {
+    let mut bytes = Vec::new();
+    match MultiGzDecoder::new(file.as_slice()).read_to_end(&mut bytes) {
         Ok(_) => Ok((bytes, false)),
         // `bytes` holds what was uncompressed before the error.
         Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok((bytes, true)),
