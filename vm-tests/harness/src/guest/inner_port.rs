@@ -69,14 +69,15 @@ impl Guest {
         let mut script = Vec::new();
         let mut asleep = Duration::ZERO;
         for step in steps {
-            match step {
-                Step::Send(frames) => message(&mut script, b"send", frames)?,
+            let message = match step {
+                Step::Send(frames) => [vec![b"send".to_vec()], frames.clone()].concat(),
                 Step::Sleep(time) => {
                     asleep += *time;
-                    message(&mut script, b"sleep", &[time.as_millis().to_string()])?;
+                    vec![b"sleep".to_vec(), time.as_millis().to_string().into()]
                 }
-                Step::Show(path) => message(&mut script, b"show", &[path])?,
-            }
+                Step::Show(path) => vec![b"show".to_vec(), path.clone().into()],
+            };
+            write_message(&mut script, &message)?;
         }
         self.write(SCRIPT, &script)?;
         let line = format!("/init play {FEED} {SCRIPT} >{SCRIPT}.shown");
@@ -96,9 +97,4 @@ impl Guest {
         let line = format!("sleep {:.3}", time.as_secs_f64());
         self.run_for(&line, COMMAND_TIMEOUT + time)?.success(&line).map(drop)
     }
-}
-
-fn message(script: &mut Vec<u8>, word: &[u8], fields: &[impl AsRef<[u8]>]) -> Result<()> {
-    let fields: Vec<&[u8]> = std::iter::once(word).chain(fields.iter().map(AsRef::as_ref)).collect();
-    Ok(write_message(script, &fields)?)
 }
