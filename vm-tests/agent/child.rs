@@ -25,15 +25,6 @@ pub struct Child {
     stderr: File,
 }
 
-/// The result of a command.
-pub struct Outcome {
-    /// The exit code, or 128 + the number of the signal. `None`: it did not end in time and was
-    /// killed.
-    pub status: Option<i32>,
-    pub stdout: Vec<u8>,
-    pub stderr: Vec<u8>,
-}
-
 impl Child {
     /// Starts `/bin/sh -c line` in a process group of its own.
     pub fn start(line: &str) -> Result<Self> {
@@ -49,8 +40,10 @@ impl Child {
         self.process.id()
     }
 
-    /// Waits for the end. After the timeout it kills the process group.
-    pub fn finish(mut self, timeout: Duration) -> Result<Outcome> {
+    /// Waits for the end. After the timeout it kills the process group. Returns the status, standard
+    /// output and standard error. The status is the exit code, or 128 + the number of the signal; it
+    /// is empty if the command did not end in time.
+    pub fn finish(mut self, timeout: Duration) -> Result<Vec<Vec<u8>>> {
         let pid = Pid::from_child(&self.process);
         let process = pidfd_open(pid, PidfdFlags::empty())?;
         let in_time = sys::wait_for(&process, timeout)?.contains(PollFlags::IN);
@@ -61,7 +54,8 @@ impl Child {
         }
         let status = self.process.try_wait()?.filter(|_| in_time);
         let status = status.and_then(|status| status.code().or(status.signal().map(|signal| 128 + signal)));
-        Ok(Outcome { status, stdout: read_all(&self.stdout)?, stderr: read_all(&self.stderr)? })
+        let status = status.map(|status| status.to_string()).unwrap_or_default();
+        Ok(vec![status.into(), read_all(&self.stdout)?, read_all(&self.stderr)?])
     }
 }
 

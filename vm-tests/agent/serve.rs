@@ -31,7 +31,7 @@ use rustix::process::{WaitOptions, wait};
 use vm_agent::poll::poll;
 use vm_agent::proto::{read_message, write_message};
 
-use crate::child::{Child, Outcome};
+use crate::child::Child;
 use crate::netdev::{self, Settler};
 use crate::sys;
 
@@ -83,29 +83,23 @@ impl Server<'_> {
                 self.finish(child, millis(timeout)?)?
             }
             [b"read", path] => vec![fs::read(str::from_utf8(path)?)?],
-            [b"write", path, bytes] => {
-                fs::write(str::from_utf8(path)?, bytes)?;
-                vec![]
-            }
+            [b"write", path, bytes] => fs::write(str::from_utf8(path)?, bytes).map(|()| vec![])?,
             [b"received", netns, device, want, timeout] => {
                 let (netns, device) = (str::from_utf8(netns)?, str::from_utf8(device)?);
                 let counts = netdev::await_received(netns, device, number(want)?, millis(timeout)?)?;
                 counts.map(|count| count.to_string().into()).to_vec()
             }
-            [b"settle"] => {
-                self.settler.settle()?;
-                vec![]
-            }
+            [b"settle"] => self.settler.settle().map(|()| vec![])?,
             [b"log"] => vec![kernel_log().context("/dev/kmsg")?],
             _ => bail!("unknown request: the initramfs may be older than the tests"),
         })
     }
 
     fn finish(&self, child: Child, timeout: Duration) -> Result<Answer> {
-        let Outcome { status, stdout, stderr } = child.finish(timeout)?;
+        let answer = child.finish(timeout)?;
         // Orphans become children of process 1. Nothing waits for them.
         while self.running.is_empty() && matches!(wait(WaitOptions::NOHANG), Ok(Some(_))) {}
-        Ok(vec![status.map(|status| status.to_string()).unwrap_or_default().into(), stdout, stderr])
+        Ok(answer)
     }
 }
 

@@ -26,6 +26,7 @@ use anyhow::{Context, Result, bail};
 use rustix::fs::sendfile;
 use rustix::pipe::{SpliceFlags, pipe, splice};
 
+use super::reader::sequence;
 use crate::{child, sys};
 
 pub fn steps(path: &str, steps: &[&str]) -> Result<()> {
@@ -50,12 +51,18 @@ fn perform(mut file: &File, step: &str) -> Result<String> {
         "cur" => return Ok(file.seek(SeekFrom::Current(number()?.into()))?.to_string()),
         "end" => return Ok(file.seek(SeekFrom::End(number()?.into()))?.to_string()),
         "bad" => return Ok(read_to_bad_address(file, argument.parse()?)?.to_string()),
-        "read" => read(file, argument.parse()?)?,
+        "read" => {
+            let count = argument.parse()?;
+            sequence(file, || count, 1)?
+        }
         "pread" => {
             let (at, count) = argument.split_once(':').context("pread without a count")?;
             read_at(file, at.parse()?, count.parse()?)?
         }
-        "all" => read_all(file, argument.parse()?)?,
+        "all" => {
+            let count = argument.parse()?;
+            sequence(file, || count, usize::MAX)?
+        }
         "preads" => backwards(file, argument.parse()?)?,
         "sendfile" => send_file(file)?,
         "splice" => splice_all(file)?,
@@ -91,24 +98,6 @@ fn read_to_bad_address(file: &File, count: usize) -> io::Result<usize> {
     // SAFETY: the kernel checks the address before it writes; the first page is never mapped.
     let length = unsafe { libc::read(file.as_raw_fd(), std::ptr::without_provenance_mut(16), count) };
     usize::try_from(length).map_err(|_| io::Error::last_os_error())
-}
-
-fn read(mut file: &File, count: usize) -> io::Result<Vec<u8>> {
-    let mut bytes = vec![0; count];
-    let length = file.read(&mut bytes)?;
-    bytes.truncate(length);
-    Ok(bytes)
-}
-
-fn read_all(file: &File, count: usize) -> io::Result<Vec<u8>> {
-    let mut all = Vec::new();
-    loop {
-        let piece = read(file, count)?;
-        if piece.is_empty() {
-            return Ok(all);
-        }
-        all.extend(piece);
-    }
 }
 
 fn read_at(file: &File, at: u64, count: usize) -> io::Result<Vec<u8>> {

@@ -7,8 +7,9 @@
 //! `random:LENGTH` reads at random offsets, which can be inside of a row. To detect that, the first
 //! cells of all rows must have LENGTH bytes.
 
-use std::io::{Read, Seek};
+use std::io::{self, Read, Seek};
 use std::path::Path;
+use std::str;
 
 use anyhow::{Context, Result};
 use fastrand::Rng;
@@ -66,7 +67,7 @@ impl Reader<'_> {
             "rewind" => {
                 let pieces = 1 + random.usize(..20);
                 let text = sequence(&mut file, || 1 + random.usize(..100), pieces)?;
-                self.rows.add_whole_lines(&text)?;
+                self.rows.add_whole_lines(str::from_utf8(&text)?)?;
                 file.rewind()?;
                 sequence(&mut file, || 1 + random.usize(..1000), usize::MAX)
             }
@@ -75,7 +76,7 @@ impl Reader<'_> {
                 return self.random_offsets(&file, length.parse()?);
             }
         };
-        self.rows.add_whole_lines(&text?)
+        self.rows.add_whole_lines(str::from_utf8(&text?)?)
     }
 
     /// `pread` at random offsets.
@@ -91,25 +92,25 @@ impl Reader<'_> {
             let length = file.read_at(&mut bytes, at)?;
             bytes.truncate(length);
             end = at + length as u64;
-            self.rows.add_whole_lines(from_first_row(std::str::from_utf8(&bytes)?, key_length))?;
+            self.rows.add_whole_lines(from_first_row(str::from_utf8(&bytes)?, key_length))?;
         }
         Ok(())
     }
 }
 
 /// Reads at most `pieces` pieces from the file's position on, with the lengths that `size` returns.
-fn sequence(file: &mut File, mut size: impl FnMut() -> usize, pieces: usize) -> Result<String> {
-    let mut text = Vec::new();
+pub fn sequence(mut file: impl Read, mut size: impl FnMut() -> usize, pieces: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
     for _ in 0..pieces {
-        let before = text.len();
-        text.resize(before + size(), 0);
-        let length = file.read(&mut text[before..])?;
-        text.truncate(before + length);
+        let before = bytes.len();
+        bytes.resize(before + size(), 0);
+        let length = file.read(&mut bytes[before..])?;
+        bytes.truncate(before + length);
         if length == 0 {
             break;
         }
     }
-    Ok(String::from_utf8(text)?)
+    Ok(bytes)
 }
 
 /// The text from the first complete row on. By chance the text can begin with one.

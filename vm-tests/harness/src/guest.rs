@@ -23,7 +23,7 @@ use self::boot::Start;
 use self::saved_state::SavedState;
 use crate::command::{COMMAND_TIMEOUT, Output};
 use crate::kernel_log;
-use crate::qemu::{Channel, Port, Qemu};
+use crate::qemu::{AGENT, Port, Qemu};
 
 /// From power on to the agent's first answer, for a debug kernel without KVM on a busy host.
 const BOOT_TIMEOUT: Duration = Duration::from_secs(180);
@@ -57,8 +57,7 @@ impl Guest {
     }
 
     fn start_qemu(config: &Config, start: Start) -> Result<Self> {
-        let (mut qemu, channel) =
-            boot::setup(config, &start)?.start(Channel::Agent).context("the guest does not boot")?;
+        let (mut qemu, channel) = boot::setup(config, start)?.start(AGENT).context("the guest does not boot")?;
         let connect = |qemu: &mut Qemu| {
             if let Start::Resume(_) = start {
                 boot::resume(&mut qemu.qmp)?;

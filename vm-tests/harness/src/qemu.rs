@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The QEMU process of a virtual machine: its arguments, its sockets, its end.
 //!
-//! The harness talks to the system inside over one socket ([`Channel`]), to QEMU over another
-//! ([`Qmp`]), and sends frames over one socket per port ([`Port`]).
+//! The harness talks to the system inside over one socket ([`AGENT`] or [`TERMINAL`]), to QEMU over
+//! another ([`Qmp`]), and sends frames over one socket per port ([`Port`]).
 
 mod port;
 mod qmp;
@@ -36,15 +36,13 @@ const MAX_FOLDER: usize = 90;
 
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How the harness talks to the system in the virtual machine.
-#[derive(Clone, Copy)]
-pub(crate) enum Channel {
-    /// A virtio-serial port, for the guest's agent.
-    Agent,
-    /// The second serial line, with a login shell. The first one is the console: kernel messages
-    /// would mix with the output of commands.
-    Terminal,
-}
+/// The end of the harness's channel in the virtual machine: a virtio-serial port, for the guest's
+/// agent.
+pub(crate) const AGENT: &[&str] =
+    &["-device", "virtio-serial-pci", "-device", "virtserialport,chardev=channel,name=agent"];
+/// The second serial line, with a login shell. The first one is the console: kernel messages would
+/// mix with the output of commands.
+pub(crate) const TERMINAL: &[&str] = &["-serial", "chardev:channel"];
 
 /// A QEMU that has not started yet: its command line and the folder with its files.
 pub(crate) struct Setup {
@@ -87,8 +85,9 @@ impl Setup {
         self.command.args(["-netdev", netdev, "-device", &device]);
     }
 
-    /// Starts QEMU and connects to it. Returns the stream of the channel.
-    pub(crate) fn start(mut self, channel: Channel) -> Result<(Qemu, UnixStream)> {
+    /// Starts QEMU with the arguments for the channel, and connects to it. Returns the stream of the
+    /// channel.
+    pub(crate) fn start(mut self, channel: &[&str]) -> Result<(Qemu, UnixStream)> {
         let path = |name: &str| escape(&self.folder.path().join(name));
         let chardevs = [
             format!("file,id=console,path={}", path("console")),
@@ -99,12 +98,7 @@ impl Setup {
             self.command.args(["-chardev", chardev]);
         }
         self.command.args(["-serial", "chardev:console", "-mon", "chardev=qmp,mode=control"]);
-        self.command.args(match channel {
-            Channel::Agent => {
-                ["-device", "virtio-serial-pci", "-device", "virtserialport,chardev=channel,name=agent"].as_slice()
-            }
-            Channel::Terminal => &["-serial", "chardev:channel"],
-        });
+        self.command.args(channel);
         let ports = std::mem::take(&mut self.ports);
         let mut process = self.spawn()?;
         let mut connect = || -> Result<_> {

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! QEMU's arguments for a guest. Boots guests, saves their state, resumes from it.
 
-use std::path::Path;
 use std::process::Command;
 use std::sync::OnceLock;
 
@@ -40,20 +39,22 @@ pub(super) enum Start<'a> {
 }
 
 /// Prepares QEMU for a guest.
-pub(super) fn setup(config: &Config, start: &Start) -> Result<Setup> {
+pub(super) fn setup(config: &Config, start: Start) -> Result<Setup> {
     let mut setup = hardware(config)?;
-    let state = match start {
+    // With `share=on` the guest writes to the file, with `share=off` its changes are private.
+    let (state, share) = match start {
         Start::Boot(state) => {
             boot_kernel(&mut setup, config, COMMAND_LINE)?;
-            memory_file(&mut setup.command, config, &state.memory(), "on");
-            state
+            (state, "on")
         }
         Start::Resume(state) => {
             setup.command.args(["-incoming", "defer"]);
-            memory_file(&mut setup.command, config, &state.memory(), "off");
-            state
+            (state, "off")
         }
     };
+    let (size, path) = (config.memory_mib, escape(&state.memory()));
+    let memory = format!("memory-backend-file,id=memory,size={size}M,mem-path={path},share={share}");
+    setup.command.args(["-machine", &format!("{MACHINE},memory-backend=memory"), "-object", &memory]);
     setup.command.env(STATE_VARIABLE, state.devices());
     // The large MTU makes the driver offer buffers for frames of 64 KiB.
     (0..config.ports).try_for_each(|n| setup.add_port(n, ",host_mtu=65535"))?;
@@ -80,14 +81,6 @@ fn hardware(config: &Config) -> Result<Setup> {
     setup.command.args(["-no-reboot", "-smp", &format!("{cpus},sockets={cpus}"), "-m", &format!("{memory_mib}M")]);
     setup.command.args(clock.arguments()?);
     Ok(setup)
-}
-
-/// With `share=on` the guest writes to the file, with `share=off` its changes are private.
-fn memory_file(command: &mut Command, config: &Config, path: &Path, share: &str) {
-    let (size, path) = (config.memory_mib, escape(path));
-    command
-        .args(["-machine", &format!("{MACHINE},memory-backend=memory"), "-object"])
-        .arg(format!("memory-backend-file,id=memory,size={size}M,mem-path={path},share={share}"));
 }
 
 fn boot_kernel(setup: &mut Setup, config: &Config, line: &str) -> Result<()> {
