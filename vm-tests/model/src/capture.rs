@@ -26,12 +26,8 @@ pub struct Capture {
     incomplete: Option<&'static str>,
 }
 
-/// An interface of the current pcapng section.
-struct Interface {
-    link_type: Linktype,
-    /// 0: no limit.
-    snaplen: u32,
-}
+/// An interface of the current pcapng section: its link type, and its snap length (0: no limit).
+type Interface = (Linktype, u32);
 
 impl Capture {
     /// Reads a whole file. Skips an incomplete last record. Prints warnings to standard error.
@@ -114,7 +110,7 @@ impl Capture {
             PcapBlockOwned::Legacy(record) => self.add_frame(record.data, record.origlen),
             PcapBlockOwned::NG(Block::SectionHeader(_)) => interfaces.clear(),
             PcapBlockOwned::NG(Block::InterfaceDescription(interface)) => {
-                interfaces.push(Interface { link_type: interface.linktype, snaplen: interface.snaplen });
+                interfaces.push((interface.linktype, interface.snaplen));
             }
             PcapBlockOwned::NG(Block::EnhancedPacket(packet)) => {
                 find_interface(interfaces, packet.if_id)?;
@@ -124,7 +120,7 @@ impl Capture {
                 // It does not hold the captured length: the snap length limits it, and the rest is
                 // padding.
                 let data = packet.packet_data();
-                let length = match find_interface(interfaces, 0)?.snaplen {
+                let length = match find_interface(interfaces, 0)? {
                     0 => data.len(),
                     snaplen => data.len().min(snaplen as usize),
                 };
@@ -142,12 +138,13 @@ impl Capture {
     }
 }
 
-/// The interface of a frame. Interfaces without frames may have any link type.
-fn find_interface(interfaces: &[Interface], number: u32) -> Result<&Interface> {
+/// The snap length of a frame's interface. Interfaces without frames may have any link type.
+fn find_interface(interfaces: &[Interface], number: u32) -> Result<u32> {
     let interface = interfaces.get(number as usize);
-    let interface = interface.with_context(|| format!("a frame names interface {number}, which is not described"))?;
-    require_ethernet(&format!("interface {number}"), interface.link_type)?;
-    Ok(interface)
+    let &(link_type, snaplen) =
+        interface.with_context(|| format!("a frame names interface {number}, which is not described"))?;
+    require_ethernet(&format!("interface {number}"), link_type)?;
+    Ok(snaplen)
 }
 
 fn require_ethernet(owner: &str, link_type: Linktype) -> Result<()> {
