@@ -40,9 +40,9 @@ impl Child {
         self.process.id()
     }
 
-    /// Waits for the end. After the timeout it kills the process group. Returns the status, standard
-    /// output and standard error. The status is the exit code, or 128 + the number of the signal; it
-    /// is empty if the command did not end in time.
+    /// Waits for the end. After the timeout it kills the process group. Returns the status,
+    /// standard output and standard error. The status is the exit code, or 128 + the number of the
+    /// signal; it is empty if the command did not end in time.
     pub fn finish(mut self, timeout: Duration) -> Result<Vec<Vec<u8>>> {
         let pid = Pid::from_child(&self.process);
         let process = pidfd_open(pid, PidfdFlags::empty())?;

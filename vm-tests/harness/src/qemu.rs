@@ -85,8 +85,8 @@ impl Setup {
         self.command.args(["-netdev", netdev, "-device", &device]);
     }
 
-    /// Starts QEMU with the arguments for the channel, and connects to it. Returns the stream of the
-    /// channel.
+    /// Starts QEMU with the arguments for the channel, and connects to it. Returns the stream of
+    /// the channel.
     pub(crate) fn start(mut self, channel: &[&str]) -> Result<(Qemu, UnixStream)> {
         let path = |name: &str| escape(&self.folder.path().join(name));
         let chardevs = [
