@@ -2,15 +2,13 @@
 //! The guest's init process: it sets up the system, then serves the host's requests over a
 //! virtio-serial port (`proto.rs` has the format of messages, `serve.rs` the requests).
 //!
-//! It uses std alone and is linked statically, so it depends on no file in the guest. When process
-//! 1 ends, the kernel panics, QEMU exits, and the host notices at once. So errors end it.
+//! It is linked statically, so it depends on no file in the guest. When process 1 ends, the kernel
+//! panics, QEMU exits, and the host notices at once. So errors end it.
 //!
 //! As `/init TOOL ARGUMENTS` it runs one of the [`tools`] for tests.
 
-mod children;
+mod child;
 mod netdev;
-mod poll;
-mod proto;
 mod serve;
 mod setup;
 mod sys;
@@ -18,22 +16,19 @@ mod tools;
 
 use std::process::Command;
 
-fn main() {
+use anyhow::{Context, Result, ensure};
+use rustix::system::{RebootCommand, reboot};
+
+fn main() -> Result<()> {
     // The kernel passes unknown words of its command line to init.
     let words: Vec<String> = if std::process::id() == 1 { Vec::new() } else { std::env::args().skip(1).collect() };
-    let done = if words.is_empty() { init() } else { tools::run(&words) };
-    if let Err(error) = done {
-        eprintln!("agent: {error}");
-        std::process::exit(1);
-    }
+    if words.is_empty() { init() } else { tools::run(&words) }.context("agent")
 }
 
-fn init() -> Result<(), String> {
+fn init() -> Result<()> {
     // Mounting and powering off would harm a host.
-    if std::process::id() != 1 {
-        return Err("this program is the init process of a test guest".into());
-    }
-    let system = setup::boot()?;
+    ensure!(std::process::id() == 1, "this program is the init process of a test guest");
+    let module = setup::boot()?;
     if setup::wants_shell()? {
         // With the console as its controlling terminal, Ctrl-C and job control work in the shell.
         let status = Command::new("/bin/sh").args(["-c", "exec setsid cttyhack sh -l"]).status();
@@ -41,12 +36,7 @@ fn init() -> Result<(), String> {
             eprintln!("agent: cannot start a shell: {error}");
         }
     } else {
-        serve::serve(&system)?;
+        serve::serve(&module)?;
     }
-    Err(format!("cannot power off: {}", sys::power_off()))
-}
-
-/// Adds the subject to an error.
-fn context<T, E: std::fmt::Display>(what: &str, result: Result<T, E>) -> Result<T, String> {
-    result.map_err(|error| format!("{what}: {error}"))
+    reboot(RebootCommand::PowerOff).context("cannot power off")
 }

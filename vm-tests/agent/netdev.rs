@@ -2,61 +2,58 @@
 //! Counts the frames that a network port has received, and waits until the kernel has processed
 //! them.
 
-use std::fs::{self, File};
-use std::io::{self, Read, Write};
-use std::time::Duration;
+use std::fs::File;
+use std::io::{Read, Seek, Write};
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
 
-use crate::poll::poll;
-use crate::{context, sys};
+use anyhow::{Context, Result, anyhow, ensure};
+use fs_err as fs;
+use rustix::event::PollFlags;
+use rustix::net::SocketType;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-/// An interface's receive counters, as in /proc/net/dev.
-#[derive(Clone, Copy, Default, PartialEq)]
-pub struct Received {
-    /// Frames that the driver took from the device, including those that it refused.
-    pub packets: u64,
-    /// Frames whose length the driver refused (shorter than an Ethernet header).
-    pub length_errors: u64,
-}
+use crate::sys;
 
-/// Waits until the interface has received `want` frames since boot or the time is over.
-pub fn await_received(netns: &str, device: &str, want: u64, timeout: Duration) -> Result<Received, String> {
-    let mut now = Received::default();
-    // The kernel has no event for counters.
-    poll(timeout, Duration::from_millis(1), || {
-        now = received(netns, device)?;
-        Ok::<_, String>((now.packets >= want).then_some(()))
-    })?;
-    Ok(now)
-}
-
-fn received(netns: &str, device: &str) -> Result<Received, String> {
-    if netns.is_empty() {
-        return parse(&context("/proc/net/dev", fs::read_to_string("/proc/net/dev"))?, device);
+/// Waits until the interface has received `want` frames since boot or the time is over. Returns how
+/// many frames the driver has taken from the device, and how many of them it has refused because
+/// they are shorter than an Ethernet header.
+pub fn await_received(netns: &str, device: &str, want: u64, timeout: Duration) -> Result<[u64; 2]> {
+    let deadline = Instant::now() + timeout;
+    let mut table = open_table(netns)?;
+    loop {
+        let mut text = String::new();
+        table.rewind()?;
+        table.read_to_string(&mut text)?;
+        let counts @ [packets, _] = parse(&text, device)?;
+        if packets >= want || Instant::now() > deadline {
+            return Ok(counts);
+        }
+        // The kernel has no event for counters.
+        std::thread::sleep(Duration::from_millis(1));
     }
-    let path = format!("/run/netns/{netns}");
-    let namespace = context(&path, File::open(&path))?;
-    // Only a thread that ends afterwards changes its namespace.
-    let table = std::thread::spawn(move || {
-        sys::enter_netns(&namespace)?;
-        fs::read_to_string("/proc/thread-self/net/dev")
-    });
-    let table = table.join().map_err(|_| "the namespace thread panicked")?;
-    parse(&context(&path, table)?, device)
 }
 
-fn parse(table: &str, device: &str) -> Result<Received, String> {
-    let line = table.lines().find_map(|line| {
-        let (name, numbers) = line.split_once(':')?;
-        (name.trim() == device).then_some(numbers)
+/// Opens /proc/net/dev of a network namespace; an empty name is the agent's own one.
+fn open_table(netns: &str) -> Result<fs::File> {
+    let path = if netns.is_empty() { "/proc/self/ns/net".into() } else { format!("/run/netns/{netns}") };
+    let namespace = fs::File::open(path)?;
+    // Only a thread that ends afterwards changes its namespace.
+    let table = std::thread::spawn(move || -> Result<_> {
+        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
+        Ok(fs::File::open("/proc/thread-self/net/dev")?)
     });
-    let line = line.ok_or_else(|| format!("no interface {device}"))?;
+    table.join().map_err(|_| anyhow!("the namespace thread panicked"))?
+}
+
+fn parse(table: &str, device: &str) -> Result<[u64; 2]> {
+    let line = table.lines().find_map(|line| line.trim_start().strip_prefix(device)?.strip_prefix(':'));
+    let line = line.with_context(|| format!("no interface {device}"))?;
     // bytes packets errs drop fifo frame ...; "frame" is the sum of length, overrun, CRC and
     // alignment errors.
-    let column = |n: usize| line.split_whitespace().nth(n).and_then(|word| word.parse().ok());
-    match (column(1), column(5)) {
-        (Some(packets), Some(length_errors)) => Ok(Received { packets, length_errors }),
-        _ => Err(format!("cannot read the counters of {device}: {line}")),
-    }
+    let numbers = line.split_whitespace().map(str::parse).collect::<Result<Vec<_>, _>>();
+    let numbers = numbers.with_context(|| format!("cannot read the counters of {device}: {line}"))?;
+    Ok([numbers[1], numbers[5]])
 }
 
 /// An EtherType for local experiments (IEEE 802), which nothing else in the guest uses.
@@ -72,11 +69,9 @@ pub struct Settler {
 }
 
 impl Settler {
-    pub fn new(cpus: usize) -> Result<Self, String> {
-        let index = context("lo", fs::read_to_string("/sys/class/net/lo/ifindex"))?;
-        let index = context("lo", index.trim().parse())?;
-        let loopback = context("packet socket", sys::packet_socket(index, ETHERTYPE))?;
-        Ok(Self { loopback, cpus })
+    pub fn new() -> Result<Self> {
+        let loopback = sys::packet_socket(SocketType::DGRAM, "lo", ETHERTYPE).context("lo")?;
+        Ok(Self { loopback, cpus: std::thread::available_parallelism()?.get() })
     }
 
     /// Returns when each frame that a port had counted before the call has passed the whole receive
@@ -97,22 +92,20 @@ impl Settler {
     /// NAPI on the poll list (if it was busy already); in the second round it follows it. The third
     /// round covers frames that this poll put on other CPUs' backlogs. The probe is not an IP
     /// packet, so it changes no counter that a test reads.
-    pub fn settle(&mut self) -> Result<(), String> {
+    pub fn settle(&mut self) -> Result<()> {
         for _ in 0..ROUNDS {
             for cpu in 0..self.cpus {
-                context("CPU affinity", sys::run_on(1 << cpu))?;
-                context("loopback probe", self.probe())?;
+                sys::run_on([cpu]).context("CPU affinity")?;
+                self.probe().context("loopback probe")?;
             }
         }
-        context("CPU affinity", sys::run_on(u64::MAX))
+        sys::run_on(0..self.cpus).context("CPU affinity")
     }
 
-    fn probe(&mut self) -> io::Result<()> {
+    fn probe(&mut self) -> Result<()> {
         self.loopback.write_all(b"settle")?;
-        if sys::wait_for(&self.loopback, PROBE_TIMEOUT)? & sys::POLLIN == 0 {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, "the probe did not arrive"));
-        }
-        let mut probe = [0; 16];
-        self.loopback.read(&mut probe).map(|_| ())
+        let events = sys::wait_for(&self.loopback, PROBE_TIMEOUT)?;
+        ensure!(events.contains(PollFlags::IN), "the probe did not arrive");
+        Ok(self.loopback.read(&mut [0; 16]).map(drop)?)
     }
 }

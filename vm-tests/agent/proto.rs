@@ -3,7 +3,7 @@
 //!
 //! A message is the number of its fields as a little-endian `u32`, then for each field its length
 //! as a little-endian `u32` and its bytes. The first field is the kind of message. Numbers are
-//! decimal text. Harness and agent both compile this file.
+//! decimal text.
 
 use std::io::{self, Read, Write};
 
@@ -14,10 +14,10 @@ const MAX_MESSAGE: usize = 256 << 20;
 ///
 /// # Errors
 /// The writer's errors. `InvalidInput` for a message that is too long for the format.
-pub fn write_message(to: &mut impl Write, fields: &[&[u8]]) -> io::Result<()> {
+pub fn write_message(to: &mut impl Write, fields: &[impl AsRef<[u8]>]) -> io::Result<()> {
     let length = |n: usize| u32::try_from(n).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput));
     let mut message = length(fields.len())?.to_le_bytes().to_vec();
-    for field in fields {
+    for field in fields.iter().map(AsRef::as_ref) {
         message.extend_from_slice(&length(field.len())?.to_le_bytes());
         message.extend_from_slice(field);
     }

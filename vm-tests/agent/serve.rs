@@ -4,7 +4,7 @@
 //! | request | answer |
 //! | --- | --- |
 //! | `hello` | `ok` module: `loaded`, `absent` or an error |
-//! | `run` milliseconds line | `exit` status stdout stderr, or `late` stdout stderr |
+//! | `run` milliseconds line | `ok` status stdout stderr; without status if it was killed |
 //! | `start` line | `ok` id |
 //! | `finish` id milliseconds | as `run` |
 //! | `read` path | `ok` bytes |
@@ -16,127 +16,111 @@
 //! The answer to a request that fails is `error` text.
 
 use std::collections::HashMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
+use std::str::{self, FromStr};
 use std::time::Duration;
 
-use crate::children::{Child, Children, Outcome};
+use anyhow::{Context, Result, bail};
+use fs_err as fs;
+use rustix::event::PollFlags;
+use rustix::fs::OFlags;
+use rustix::process::{WaitOptions, wait};
+use vm_agent::poll::poll;
+use vm_agent::proto::{read_message, write_message};
+
+use crate::child::Child;
 use crate::netdev::{self, Settler};
-use crate::poll::poll;
-use crate::setup::System;
-use crate::{context, proto, sys};
+use crate::sys;
 
 /// The name of the virtio-serial port on QEMU's command line.
 const PORT: &str = "agent";
-const O_NONBLOCK: i32 = 0o4000;
+/// For the host to connect to the port.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
+/// The fields after `ok`.
 type Answer = Vec<Vec<u8>>;
 
 struct Server<'a> {
-    system: &'a System,
-    children: Children,
+    module: &'a str,
     running: HashMap<u32, Child>,
     settler: Settler,
 }
 
-/// Serves until the host closes the connection.
-pub fn serve(system: &System) -> Result<(), String> {
+/// Serves until the host closes the connection. `module` is the state of the kernel module.
+pub fn serve(module: &str) -> Result<()> {
     let mut port = open_port()?;
-    let mut server = Server {
-        system,
-        children: context("reaper", Children::reap())?,
-        running: HashMap::new(),
-        settler: Settler::new(system.cpus)?,
-    };
+    let mut server = Server { module, running: HashMap::new(), settler: Settler::new()? };
     loop {
-        let request = match proto::read_message(&mut port) {
+        let request = match read_message(&mut port) {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
-            result => context("agent port", result)?,
+            result => result.context("agent port")?,
         };
-        let answer = server.answer(&request).unwrap_or_else(|error| vec![b"error".to_vec(), error.into_bytes()]);
-        let fields: Vec<&[u8]> = answer.iter().map(Vec::as_slice).collect();
-        context("agent port", proto::write_message(&mut port, &fields))?;
+        let answer = match server.answer(&request) {
+            Ok(fields) => [vec![b"ok".to_vec()], fields].concat(),
+            Err(error) => vec![b"error".to_vec(), format!("{error:#}").into_bytes()],
+        };
+        write_message(&mut port, &answer).context("agent port")?;
     }
 }
 
 impl Server<'_> {
-    fn answer(&mut self, request: &[Vec<u8>]) -> Result<Answer, String> {
+    fn answer(&mut self, request: &[Vec<u8>]) -> Result<Answer> {
         let words: Vec<&[u8]> = request.iter().map(Vec::as_slice).collect();
-        match words.as_slice() {
-            [b"hello"] => Ok(ok([self.system.module.as_bytes()])),
-            [b"run", timeout, line] => {
-                let child = context("/bin/sh", self.children.start(text(line)?))?;
-                self.finish(&child, millis(timeout)?)
-            }
+        Ok(match words.as_slice() {
+            [b"hello"] => vec![self.module.into()],
+            [b"run", timeout, line] => self.finish(Child::start(str::from_utf8(line)?)?, millis(timeout)?)?,
             [b"start", line] => {
-                let child = context("/bin/sh", self.children.start(text(line)?))?;
+                let child = Child::start(str::from_utf8(line)?)?;
                 let pid = child.pid();
                 self.running.insert(pid, child);
-                Ok(ok([pid.to_string().as_bytes()]))
+                vec![pid.to_string().into()]
             }
             [b"finish", pid, timeout] => {
-                let child = self.running.remove(&number(pid)?).ok_or("no such command was started")?;
-                self.finish(&child, millis(timeout)?)
+                let child = self.running.remove(&number(pid)?).context("no such command was started")?;
+                self.finish(child, millis(timeout)?)?
             }
-            [b"read", path] => {
-                let path = text(path)?;
-                Ok(ok([context(path, fs::read(path))?.as_slice()]))
-            }
-            [b"write", path, bytes] => {
-                let path = text(path)?;
-                context(path, fs::write(path, bytes))?;
-                Ok(ok([]))
-            }
+            [b"read", path] => vec![fs::read(str::from_utf8(path)?)?],
+            [b"write", path, bytes] => fs::write(str::from_utf8(path)?, bytes).map(|()| vec![])?,
             [b"received", netns, device, want, timeout] => {
-                let (want, timeout) = (number(want)?, millis(timeout)?);
-                let received = netdev::await_received(text(netns)?, text(device)?, want, timeout)?;
-                Ok(ok([received.packets.to_string().as_bytes(), received.length_errors.to_string().as_bytes()]))
+                let (netns, device) = (str::from_utf8(netns)?, str::from_utf8(device)?);
+                let counts = netdev::await_received(netns, device, number(want)?, millis(timeout)?)?;
+                counts.map(|count| count.to_string().into()).to_vec()
             }
-            [b"settle"] => self.settler.settle().map(|()| ok([])),
-            [b"log"] => Ok(ok([context("/dev/kmsg", kernel_log())?.as_slice()])),
-            _ => Err("unknown request: the initramfs may be older than the tests".into()),
-        }
-    }
-
-    fn finish(&self, child: &Child, timeout: Duration) -> Result<Answer, String> {
-        let Outcome { status, stdout, stderr } = context("command", self.children.finish(child, timeout))?;
-        Ok(match status {
-            Some(status) => vec![b"exit".to_vec(), status.to_string().into_bytes(), stdout, stderr],
-            None => vec![b"late".to_vec(), stdout, stderr],
+            [b"settle"] => self.settler.settle().map(|()| vec![])?,
+            [b"log"] => vec![kernel_log().context("/dev/kmsg")?],
+            _ => bail!("unknown request: the initramfs may be older than the tests"),
         })
     }
+
+    fn finish(&self, child: Child, timeout: Duration) -> Result<Answer> {
+        let answer = child.finish(timeout)?;
+        // Orphans become children of process 1. Nothing waits for them.
+        while self.running.is_empty() && matches!(wait(WaitOptions::NOHANG), Ok(Some(_))) {}
+        Ok(answer)
+    }
 }
 
-fn ok<'a>(fields: impl IntoIterator<Item = &'a [u8]>) -> Answer {
-    std::iter::once(&b"ok"[..]).chain(fields).map(<[u8]>::to_vec).collect()
+fn number<N: FromStr<Err: std::error::Error + Send + Sync + 'static>>(bytes: &[u8]) -> Result<N> {
+    Ok(str::from_utf8(bytes)?.parse()?)
 }
 
-fn text(bytes: &[u8]) -> Result<&str, String> {
-    std::str::from_utf8(bytes).map_err(|error| error.to_string())
-}
-
-fn number<N: std::str::FromStr<Err: std::fmt::Display>>(bytes: &[u8]) -> Result<N, String> {
-    context("number", text(bytes)?.parse())
-}
-
-fn millis(bytes: &[u8]) -> Result<Duration, String> {
+/// A number of milliseconds.
+pub fn millis(bytes: &[u8]) -> Result<Duration> {
     number(bytes).map(Duration::from_millis)
 }
 
 /// Opens the port when the host has connected. Before, a read returns end of file, as after the
 /// host has closed the connection. There is no event for either.
-fn open_port() -> Result<File, String> {
-    let (timeout, interval) = (Duration::from_secs(60), Duration::from_millis(1));
-    let path = poll(timeout, interval, || Ok::<_, String>(find_port()))?;
-    let path = path.ok_or_else(|| format!("no virtio-serial port named {PORT}"))?;
-    let port = context("agent port", OpenOptions::new().read(true).write(true).open(path))?;
-    let connected = poll(timeout, interval, || {
-        let events = context("agent port", sys::wait_for(&port, Duration::ZERO))?;
-        Ok::<_, String>((events & sys::POLLHUP == 0).then_some(()))
+fn open_port() -> Result<File> {
+    let path = poll(TIMEOUT, &format!("a virtio-serial port named {PORT}"), || Ok(find_port()))?;
+    let port = OpenOptions::new().read(true).write(true).open(path).context("agent port")?;
+    poll(TIMEOUT, "the host to connect to the agent port", || {
+        let events = sys::wait_for(&port, Duration::ZERO).context("agent port")?;
+        Ok((!events.contains(PollFlags::HUP)).then_some(()))
     })?;
-    connected.ok_or("the host does not connect to the agent port")?;
     Ok(port)
 }
 
@@ -151,7 +135,7 @@ fn find_port() -> Option<PathBuf> {
 /// The kernel log, one record per line: `<priority>[microseconds] text`.
 /// Format of the records: <https://www.kernel.org/doc/Documentation/ABI/testing/dev-kmsg>.
 fn kernel_log() -> io::Result<Vec<u8>> {
-    let mut log = OpenOptions::new().read(true).custom_flags(O_NONBLOCK).open("/dev/kmsg")?;
+    let mut log = OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open("/dev/kmsg")?;
     let mut text = Vec::new();
     let mut record = vec![0; 16 << 10];
     loop {

@@ -1,27 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Sets up the system: mounts, loopback interface, kernel module.
 
-use std::fs::{self, File};
-use std::io;
 use std::path::Path;
 use std::process::Command;
 
-use crate::{context, sys};
+use anyhow::{Context, Result, ensure};
+use fs_err as fs;
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, mount};
+use rustix::system::finit_module;
 
 /// The patched tools precede Debian's.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const MODULE: &str = "/lib/modules/xt_traffic.ko";
 
-/// The state of the system after setup.
-pub struct System {
-    /// The state of the kernel module: `loaded`, `absent`, or an error.
-    pub module: String,
-    /// The number of online CPUs.
-    pub cpus: usize,
-}
-
-/// Sets up the system.
-pub fn boot() -> Result<System, String> {
+/// Sets up the system. Returns the state of the kernel module: `loaded`, `absent`, or an error.
+pub fn boot() -> Result<String> {
     for (kind, target) in [
         ("proc", "/proc"),
         ("sysfs", "/sys"),
@@ -30,22 +24,20 @@ pub fn boot() -> Result<System, String> {
         ("tmpfs", "/run"),
         ("tmpfs", "/tmp"),
     ] {
-        mount(kind, target)?;
+        mount_pseudo(kind, target)?;
     }
     // Ports get no link-local IPv6 address, so they send nothing.
-    write_sysctl("/proc/sys/net/ipv6/conf/default/addr_gen_mode", "1")?;
-    let status = context("/bin/sh", shell("ifconfig lo up").status())?;
-    if !status.success() {
-        return Err("cannot bring the loopback interface up".into());
+    let sysctl = "/proc/sys/net/ipv6/conf/default/addr_gen_mode";
+    if Path::new(sysctl).exists() {
+        fs::write(sysctl, "1")?;
     }
-    let cpus = context("CPUs", std::thread::available_parallelism())?.get();
-    Ok(System { module: load_module(), cpus })
+    ensure!(shell("ifconfig lo up").status()?.success(), "cannot bring the loopback interface up");
+    Ok(load_module())
 }
 
 /// Whether the kernel command line requests a shell on the console.
-pub fn wants_shell() -> Result<bool, String> {
-    let line = context("/proc/cmdline", fs::read_to_string("/proc/cmdline"))?;
-    Ok(line.split_whitespace().any(|word| word == "agent.shell"))
+pub fn wants_shell() -> Result<bool> {
+    Ok(fs::read_to_string("/proc/cmdline")?.split_whitespace().any(|word| word == "agent.shell"))
 }
 
 /// `/bin/sh -c LINE` with the guest's environment.
@@ -55,30 +47,23 @@ pub fn shell(line: &str) -> Command {
     command
 }
 
-fn mount(kind: &str, target: &str) -> Result<(), String> {
+fn mount_pseudo(kind: &str, target: &str) -> Result<()> {
     // A kernel without debugfs has no /sys/kernel/debug.
     if kind == "debugfs" && !Path::new(target).is_dir() {
         return Ok(());
     }
-    context(target, fs::create_dir_all(target))?;
-    match sys::mount_pseudo(kind, target) {
+    fs::create_dir_all(target)?;
+    match mount(kind, target, kind, MountFlags::empty(), None) {
         // The kernel may have mounted it.
-        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => Ok(()),
-        result => context(&format!("mount {target}"), result),
+        Err(Errno::BUSY) => Ok(()),
+        result => result.with_context(|| format!("mount {target}")),
     }
 }
 
-/// Sets a sysctl if the kernel has it.
-fn write_sysctl(path: &str, value: &str) -> Result<(), String> {
-    if Path::new(path).exists() { context(path, fs::write(path, value)) } else { Ok(()) }
-}
-
 fn load_module() -> String {
-    match File::open(MODULE) {
-        Err(_) => "absent".into(),
-        Ok(module) => match sys::insert_module(&module, "") {
-            Ok(()) => "loaded".into(),
-            Err(error) => format!("cannot load {MODULE}: {error}"),
-        },
+    let Ok(module) = fs::File::open(MODULE) else { return "absent".into() };
+    match finit_module(module.file(), c"", 0) {
+        Ok(()) => "loaded".into(),
+        Err(error) => format!("cannot load {MODULE}: {error}"),
     }
 }

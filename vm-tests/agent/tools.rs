@@ -7,14 +7,17 @@ mod play;
 mod reader;
 mod rows;
 
+use anyhow::{Result, bail};
+
 /// Runs a tool.
-pub fn run(words: &[String]) -> Result<(), String> {
+pub fn run(words: &[String]) -> Result<()> {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["play", device, script] => play::play(device, script),
         ["read", path, pattern, stop, cpu] => reader::read(path, pattern, stop, cpu),
+        ["read-bytes", path] => kill::read_bytes(path),
         ["sum", path] => rows::sum(path),
         ["file", path, steps @ ..] => files::steps(path, steps),
-        _ => Err(format!("unknown tool: {}", words.join(" "))),
+        _ => bail!("unknown tool: {}", words.join(" ")),
     }
 }

@@ -48,8 +48,7 @@ pub fn in_guest_briefly(test: impl FnOnce(&mut Guest) -> Result<()>) {
 /// # Panics
 /// When the test or a check fails.
 pub fn in_virtual_time(test: impl FnOnce(&mut Guest) -> Result<()>) {
-    let config = Artifacts::from_environment().map(Config::with_virtual_clock);
-    let mut guest = unwrap(config.and_then(|config| Guest::boot(&config)));
+    let mut guest = boot_as(Config::with_virtual_clock);
     unwrap(test(&mut guest).and_then(|()| guest.finish()));
 }
 
@@ -58,8 +57,11 @@ pub fn in_virtual_time(test: impl FnOnce(&mut Guest) -> Result<()>) {
 /// # Panics
 /// When it does not boot.
 pub fn boot() -> Guest {
-    let config = Artifacts::from_environment().map(Config::new);
-    unwrap(config.and_then(|config| Guest::boot(&config)))
+    boot_as(Config::new)
+}
+
+fn boot_as(config: fn(Artifacts) -> Config) -> Guest {
+    unwrap(Artifacts::from_environment().and_then(|artifacts| Guest::boot(&config(artifacts))))
 }
 
 /// Panics with the whole chain of an error.
@@ -83,9 +85,10 @@ pub fn iptables(guest: &mut Guest, backend: Backend, rule: &str) -> Result<Strin
 /// # Errors
 /// When it fails.
 pub fn iptables_both(guest: &mut Guest, rule: &str) -> Result<()> {
-    BACKENDS
-        .into_iter()
-        .try_for_each(|backend| iptables(guest, backend, &rule.replace("{backend}", &backend.to_string())).map(drop))
+    for backend in BACKENDS {
+        iptables(guest, backend, &rule.replace("{backend}", &backend.to_string()))?;
+    }
+    Ok(())
 }
 
 /// The text of a file of a table.
@@ -227,16 +230,11 @@ pub fn text_after(frames: u64) -> String {
 /// When iptables-save fails.
 pub fn counters(guest: &mut Guest, program: &str, backend: Backend, chain: &str) -> Result<Vec<(u64, u64)>> {
     let saved = guest.must(&format!("/usr/local/sbin/{program}-{backend}-save -c -t filter"))?;
-    let rules = saved.lines().filter_map(|line| {
+    let counters = saved.lines().filter_map(|line| {
         let (counters, rule) = line.strip_prefix('[')?.split_once("] -A ")?;
-        (rule.split(' ').next() == Some(chain)).then_some(counters)
+        counters.split_once(':').filter(|_| rule.split(' ').next() == Some(chain))
     });
-    rules
-        .map(|counters| {
-            let (packets, bytes) = counters.split_once(':').context("counters")?;
-            Ok((packets.parse()?, bytes.parse()?))
-        })
-        .collect()
+    counters.map(|(packets, bytes)| Ok((packets.parse()?, bytes.parse()?))).collect()
 }
 
 /// Checks the packet and byte counters of a chain's rules in both back ends.

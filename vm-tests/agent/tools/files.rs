@@ -17,64 +17,73 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::{context, sys};
+use anyhow::{Context, Result, bail};
+use rustix::fs::sendfile;
+use rustix::pipe::{SpliceFlags, pipe, splice};
 
-pub fn steps(path: &str, steps: &[&str]) -> Result<(), String> {
+use super::reader::sequence;
+use crate::{child, sys};
+
+pub fn steps(path: &str, steps: &[&str]) -> Result<()> {
     let file = match File::open(path) {
         Ok(file) => file,
-        Err(error) => return report(path, Err(error)),
+        Err(error) => return report(path, Err(error.into())),
     };
     for step in steps {
-        let (word, argument) = step.split_once(':').unwrap_or((step, ""));
-        let done = match word {
-            "touch" | "await" => synchronize(word, Path::new(argument)),
-            "pread" => {
-                let (at, count) = argument.split_once(':').unwrap_or((argument, ""));
-                read_at(&file, context(step, at.parse())?, context(step, count.parse())?).map(|bytes| shown(&bytes))
-            }
-            "poll" => sys::wait_for(&file, Duration::from_secs(1)).map(|events| format!("{events:x}")),
-            "sendfile" => send_file(&file),
-            "splice" => splice(&file),
-            _ => with_number(&file, word, context(step, argument.parse())?)?,
-        };
-        report(step, done)?;
+        report(step, perform(&file, step))?;
     }
     Ok(())
 }
 
-/// The steps whose argument is one number.
-fn with_number(mut file: &File, word: &str, number: u32) -> Result<io::Result<String>, String> {
-    let count = number as usize;
-    Ok(match word {
-        "read" => read(file, count).map(|bytes| shown(&bytes)),
-        "all" => read_all(file, count),
-        "preads" => backwards(file, count),
-        "set" => file.seek(SeekFrom::Start(number.into())).map(|at| at.to_string()),
-        "cur" => file.seek(SeekFrom::Current(number.into())).map(|at| at.to_string()),
-        "end" => file.seek(SeekFrom::End(number.into())).map(|at| at.to_string()),
-        "bad" => sys::read_to_bad_address(file, count).map(|length| length.to_string()),
-        _ => return Err(format!("unknown step: {word}")),
-    })
+/// Performs a step and returns its output.
+fn perform(mut file: &File, step: &str) -> Result<String> {
+    let (word, argument) = step.split_once(':').unwrap_or((step, ""));
+    let number = || argument.parse::<u32>();
+    let bytes = match word {
+        "touch" | "await" => return synchronize(word, Path::new(argument)),
+        "poll" => return Ok(format!("{:x}", sys::wait_for(file, Duration::from_secs(1))?)),
+        "set" => return Ok(file.seek(SeekFrom::Start(number()?.into()))?.to_string()),
+        "cur" => return Ok(file.seek(SeekFrom::Current(number()?.into()))?.to_string()),
+        "end" => return Ok(file.seek(SeekFrom::End(number()?.into()))?.to_string()),
+        "bad" => return Ok(read_to_bad_address(file, argument.parse()?)?.to_string()),
+        "read" => {
+            let count = argument.parse()?;
+            sequence(file, || count, 1)?
+        }
+        "pread" => {
+            let (at, count) = argument.split_once(':').context("pread without a count")?;
+            read_at(file, at.parse()?, count.parse()?)?
+        }
+        "all" => {
+            let count = argument.parse()?;
+            sequence(file, || count, usize::MAX)?
+        }
+        "preads" => backwards(file, argument.parse()?)?,
+        "sendfile" => send_file(file)?,
+        "splice" => splice_all(file)?,
+        _ => bail!("unknown step"),
+    };
+    Ok(format!("{:?}", String::from_utf8_lossy(&bytes)))
 }
 
-fn report(what: &str, done: io::Result<String>) -> Result<(), String> {
-    match done.map_err(|error| error.raw_os_error().ok_or(error)) {
+/// Prints the output of a step, or the number of its error.
+fn report(what: &str, done: Result<String>) -> Result<()> {
+    match done {
         Ok(output) => println!("{output}"),
-        Err(Ok(number)) => println!("errno {number}"),
-        Err(Err(error)) => return Err(format!("{what}: {error}")),
+        Err(error) => match error.downcast_ref().and_then(io::Error::raw_os_error) {
+            Some(number) => println!("errno {number}"),
+            None => return Err(error.context(what.to_owned())),
+        },
     }
     Ok(())
 }
 
-fn shown(bytes: &[u8]) -> String {
-    format!("{:?}", String::from_utf8_lossy(bytes))
-}
-
-fn synchronize(word: &str, path: &Path) -> io::Result<String> {
+fn synchronize(word: &str, path: &Path) -> Result<String> {
     if word == "touch" {
         fs::write(path, "")?;
     }
@@ -84,22 +93,11 @@ fn synchronize(word: &str, path: &Path) -> io::Result<String> {
     Ok(String::new())
 }
 
-fn read(mut file: &File, count: usize) -> io::Result<Vec<u8>> {
-    let mut bytes = vec![0; count];
-    let length = file.read(&mut bytes)?;
-    bytes.truncate(length);
-    Ok(bytes)
-}
-
-fn read_all(file: &File, count: usize) -> io::Result<String> {
-    let mut all = Vec::new();
-    loop {
-        let piece = read(file, count)?;
-        if piece.is_empty() {
-            return Ok(shown(&all));
-        }
-        all.extend(piece);
-    }
+/// `read` to address 16, which is never mapped.
+fn read_to_bad_address(file: &File, count: usize) -> io::Result<usize> {
+    // SAFETY: the kernel checks the address before it writes; the first page is never mapped.
+    let length = unsafe { libc::read(file.as_raw_fd(), std::ptr::without_provenance_mut(16), count) };
+    usize::try_from(length).map_err(|_| io::Error::last_os_error())
 }
 
 fn read_at(file: &File, at: u64, count: usize) -> io::Result<Vec<u8>> {
@@ -115,37 +113,30 @@ fn read_at(file: &File, at: u64, count: usize) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn backwards(file: &File, count: usize) -> io::Result<String> {
-    let at = |number: usize| (number * count) as u64;
+fn backwards(file: &File, count: usize) -> io::Result<Vec<u8>> {
+    let piece = |number: usize| read_at(file, (number * count) as u64, count);
     let mut pieces = 0;
-    while !read_at(file, at(pieces), count)?.is_empty() {
+    while !piece(pieces)?.is_empty() {
         pieces += 1;
     }
-    let mut all = Vec::new();
-    for number in (0..pieces).rev() {
-        all.push(read_at(file, at(number), count)?);
-    }
+    let mut all = (0..pieces).rev().map(piece).collect::<io::Result<Vec<_>>>()?;
     all.reverse();
-    Ok(shown(&all.concat()))
+    Ok(all.concat())
 }
 
-fn send_file(file: &File) -> io::Result<String> {
-    let path = format!("/tmp/.sendfile-{}", std::process::id());
-    let copy = File::create(&path)?;
-    while sys::send_file(file, &copy, 1 << 16)? > 0 {}
-    fs::read(path).map(|bytes| shown(&bytes))
+fn send_file(file: &File) -> io::Result<Vec<u8>> {
+    let copy = tempfile::tempfile()?;
+    while sendfile(&copy, file, None, 1 << 16)? > 0 {}
+    child::read_all(&copy)
 }
 
-fn splice(file: &File) -> io::Result<String> {
-    let (mut reader, writer) = sys::pipe()?;
-    let mut all = Vec::new();
+fn splice_all(file: &File) -> io::Result<Vec<u8>> {
+    let (reader, writer) = pipe()?;
+    let (mut reader, mut all) = (File::from(reader), Vec::new());
     loop {
-        let length = sys::splice_to(file, &writer, 4096)?;
-        if length == 0 {
-            return Ok(shown(&all));
-        }
-        let before = all.len();
-        all.resize(before + length, 0);
-        reader.read_exact(&mut all[before..])?;
+        match splice(file, None, &writer, None, 4096, SpliceFlags::empty())? {
+            0 => return Ok(all),
+            length => reader.by_ref().take(length as u64).read_to_end(&mut all)?,
+        };
     }
 }

@@ -2,14 +2,16 @@
 //! A reader that is killed while it reads byte by byte. It reads into shared memory, which outlives
 //! it, so that the bytes that it got are known exactly.
 
-use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
-use std::time::Duration;
+use std::process::Command;
+use std::time::{Duration, Instant};
 
-use crate::poll::poll;
-use crate::{context, sys};
+use anyhow::Result;
+use rustix::mm::{MapFlags, ProtFlags, mmap};
+
+use crate::child::read_all;
 
 /// Longer than the tables of the tests.
 const ROOM: usize = 1 << 20;
@@ -22,32 +24,49 @@ const INTERVAL: Duration = Duration::from_micros(200);
 
 /// Starts a process that reads a file byte by byte, kills it after about `bytes` bytes, and returns
 /// what it has read.
-pub fn read_and_die(path: &str, bytes: usize) -> Result<String, String> {
-    let memory = PathBuf::from(format!("/tmp/.read-into-{}", std::process::id()));
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&memory);
-    let file = context("shared memory", file)?;
-    context("shared memory", file.set_len(ROOM as u64))?;
-    // Only the reader keeps the table open, so that its end closes the table.
-    let table = context(path, File::open(path))?;
-    let reader = context("fork", sys::start_reader(&table, &file, ROOM))?;
-    drop(table);
-    context("shared memory", await_byte(&file, bytes as u64))?;
+pub fn read_and_die(path: &str, bytes: usize) -> Result<String> {
+    let memory = tempfile::tempfile()?;
+    memory.set_len(ROOM as u64)?;
+    let mut reader = Command::new("/proc/self/exe");
+    let mut reader = reader.args(["read-bytes", path]).stdout(memory.try_clone()?).spawn()?;
+    await_byte(&memory, 0, START_TIMEOUT)?;
+    await_byte(&memory, bytes as u64, READ_TIMEOUT)?;
+    reader.kill()?;
     // This waits until the reader's files are closed.
-    context("reader", sys::kill_child(reader))?;
-    let mut text = context("shared memory", fs::read(&memory))?;
+    reader.wait()?;
+    let mut text = read_all(&memory)?;
     // Tables have no NUL, so the first NUL ends what was read.
     text.truncate(text.iter().position(|&byte| byte == 0).unwrap_or(ROOM));
-    context(path, String::from_utf8(text))
+    Ok(String::from_utf8(text)?)
 }
 
-/// Waits until the byte at an offset is written, or a time after the first byte is written.
-fn await_byte(file: &File, offset: u64) -> io::Result<()> {
-    for (offset, timeout) in [(0, START_TIMEOUT), (offset, READ_TIMEOUT)] {
-        poll(timeout, INTERVAL, || {
-            let mut byte = [0];
-            file.read_exact_at(&mut byte, offset)?;
-            Ok::<_, io::Error>((byte[0] != 0).then_some(()))
-        })?;
+/// Waits until the byte at an offset is written or the time is over.
+fn await_byte(file: &File, offset: u64, timeout: Duration) -> io::Result<()> {
+    let deadline = Instant::now() + timeout;
+    let mut byte = [0];
+    while byte == [0] && Instant::now() < deadline {
+        std::thread::sleep(INTERVAL);
+        file.read_exact_at(&mut byte, offset)?;
     }
     Ok(())
+}
+
+/// `read-bytes PATH`: reads a file byte by byte into a shared mapping of standard output, which is
+/// a file of [`ROOM`] bytes. Then waits to be killed.
+pub fn read_bytes(path: &str) -> Result<()> {
+    let mut table = File::open(path)?;
+    let (protection, null) = (ProtFlags::READ | ProtFlags::WRITE, std::ptr::null_mut());
+    // SAFETY: a new mapping at an address that the kernel chooses does not overlap memory in use.
+    let memory = unsafe { mmap(null, ROOM, protection, MapFlags::SHARED, io::stdout(), 0)? };
+    // SAFETY: the mapping has ROOM bytes and stays as long as this process. Nothing else in this
+    // process refers to it.
+    let memory = unsafe { std::slice::from_raw_parts_mut(memory.cast::<u8>(), ROOM) };
+    for byte in memory.chunks_mut(1) {
+        if table.read(byte)? == 0 {
+            break;
+        }
+    }
+    loop {
+        std::thread::park();
+    }
 }

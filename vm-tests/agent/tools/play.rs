@@ -12,54 +12,47 @@
 //!
 //! Standard output is a message whose fields are the content of the files.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufReader, Write};
-use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use fs_err as fs;
+use rustix::io::Errno;
+use rustix::net::SocketType;
+use vm_agent::proto::{read_message, write_message};
 
 use crate::netdev::Settler;
-use crate::{context, proto, sys};
+use crate::serve::millis;
+use crate::sys;
 
-/// No buffer space: the device's queue is full for a moment.
-const ENOBUFS: i32 = 105;
-
-pub fn play(device: &str, script: &str) -> Result<(), String> {
-    let index = context(device, fs::read_to_string(format!("/sys/class/net/{device}/ifindex")))?;
-    let mut socket = context(device, sys::frame_socket(context(device, index.trim().parse())?))?;
-    let cpus = context("CPUs", std::thread::available_parallelism())?.get();
-    let mut settler = Settler::new(cpus)?;
-    let mut script = BufReader::new(context(script, File::open(script))?);
+pub fn play(device: &str, script: &str) -> Result<()> {
+    let mut socket = sys::packet_socket(SocketType::RAW, device, 0).with_context(|| device.to_owned())?;
+    let mut settler = Settler::new()?;
+    let mut script = BufReader::new(fs::File::open(script)?);
     let mut shown = Vec::new();
     loop {
-        let step = match proto::read_message(&mut script) {
+        let step = match read_message(&mut script) {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => break,
-            step => context("script", step)?,
+            step => step.context("script")?,
         };
         match step.split_first() {
             Some((word, frames)) if word == b"send" => {
-                frames.iter().try_for_each(|frame| context(device, send(&mut socket, frame)))?;
+                frames.iter().try_for_each(|frame| send(&mut socket, frame)).with_context(|| device.to_owned())?;
                 settler.settle()?;
             }
-            Some((word, [millis])) if word == b"sleep" => std::thread::sleep(duration(millis)?),
-            Some((word, [path])) if word == b"show" => {
-                let path = context("path", std::str::from_utf8(path))?;
-                shown.push(context(path, fs::read(path))?);
-            }
-            _ => return Err("the script has an unknown step".into()),
+            Some((word, [time])) if word == b"sleep" => std::thread::sleep(millis(time)?),
+            Some((word, [path])) if word == b"show" => shown.push(fs::read(std::str::from_utf8(path)?)?),
+            _ => bail!("the script has an unknown step"),
         }
     }
-    let shown: Vec<&[u8]> = shown.iter().map(Vec::as_slice).collect();
-    context("standard output", proto::write_message(&mut io::stdout(), &shown))
-}
-
-fn duration(millis: &[u8]) -> Result<Duration, String> {
-    let millis = context("pause", std::str::from_utf8(millis))?;
-    context("pause", millis.parse()).map(Duration::from_millis)
+    write_message(&mut io::stdout(), &shown).context("standard output")
 }
 
 fn send(socket: &mut File, frame: &[u8]) -> io::Result<()> {
     loop {
         match socket.write(frame) {
-            Err(error) if error.raw_os_error() == Some(ENOBUFS) => std::thread::yield_now(),
+            // The device's queue is full for a moment.
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::NOBUFS) => std::thread::yield_now(),
             result => return result.map(drop),
         }
     }

@@ -21,7 +21,7 @@ pub(crate) fn folder_from_environment(variable: &str) -> Result<PathBuf> {
 /// A guest's kernel and root file system.
 #[derive(Clone, Debug)]
 pub struct Artifacts {
-    kernel: PathBuf,
+    pub(crate) kernel: PathBuf,
     /// In the order in which the kernel unpacks them: later files replace earlier ones.
     initramfs: [PathBuf; 2],
 }
@@ -44,11 +44,6 @@ impl Artifacts {
     /// When the variable is not set or a file does not exist.
     pub fn from_environment() -> Result<Self> {
         Self::from_dir(&folder_from_environment(FOLDER_VARIABLE)?)
-    }
-
-    /// The kernel's bzImage.
-    pub fn kernel(&self) -> &Path {
-        &self.kernel
     }
 
     /// Concatenates the parts of the initramfs to one file, as QEMU takes only one.

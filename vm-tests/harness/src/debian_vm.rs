@@ -22,7 +22,7 @@ pub use self::transcript::{Entry, Transcript};
 
 use self::terminal::Terminal;
 use crate::command::{COMMAND_TIMEOUT, Output};
-use crate::qemu::{Channel, MACHINE, Port, QEMU, Qemu, Sender, Setup, escape, mac_of_port};
+use crate::qemu::{MACHINE, Port, QEMU, Qemu, Sender, Setup, TERMINAL, escape, mac_of_port};
 use crate::{accel, kernel_log, poll};
 
 /// Enough for apt, and to build an initramfs.
@@ -55,10 +55,10 @@ impl DebianVm {
     /// When QEMU does not start.
     pub fn power_on(image: &Image) -> Result<Self> {
         let mut setup = Setup::new(&hardware()?)?;
-        setup.command.args(disk(image.disk(), "snapshot=on")).args(disk(image.packages(), "readonly=on"));
+        setup.command.args(disk(&image.disk, "snapshot=on")).args(disk(&image.packages, "readonly=on"));
         setup.add_network_device(0, "hubport,id=net0,hubid=0", "");
         setup.add_port(MIRROR, "")?;
-        let (qemu, stream) = setup.start(Channel::Terminal)?;
+        let (qemu, stream) = setup.start(TERMINAL)?;
         let (terminal, transcript) = (Terminal::new(stream)?, Transcript::default());
         Ok(Self { terminal, qemu, transcript, before_boot: 0 })
     }

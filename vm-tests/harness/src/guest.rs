@@ -10,7 +10,7 @@ mod saved_state;
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use traffic_model::frames::Mac;
 
 pub use self::boot::shell;
@@ -23,7 +23,7 @@ use self::boot::Start;
 use self::saved_state::SavedState;
 use crate::command::{COMMAND_TIMEOUT, Output};
 use crate::kernel_log;
-use crate::qemu::{Channel, Port, Qemu};
+use crate::qemu::{AGENT, Port, Qemu};
 
 /// From power on to the agent's first answer, for a debug kernel without KVM on a busy host.
 const BOOT_TIMEOUT: Duration = Duration::from_secs(180);
@@ -38,15 +38,14 @@ pub struct Running(u32);
 pub struct Guest {
     agent: Agent,
     qemu: Qemu,
-    has_module: bool,
     clock: Clock,
     /// When the guest last did something that may have allocated memory.
     last_change: Instant,
-    passed: bool,
 }
 
 impl Guest {
-    /// Starts a guest. Returns when its agent answers and the kernel module is loaded.
+    /// Starts a guest. Returns when its agent answers and the kernel module is loaded, if there is
+    /// one.
     ///
     /// # Errors
     /// When the guest does not boot or cannot load the module: with the end of the console.
@@ -57,29 +56,20 @@ impl Guest {
     }
 
     fn start_qemu(config: &Config, start: Start) -> Result<Self> {
-        let (mut qemu, channel) =
-            boot::setup(config, &start)?.start(Channel::Agent).context("the guest does not boot")?;
+        let (mut qemu, channel) = boot::setup(config, start)?.start(AGENT).context("the guest does not boot")?;
         let connect = |qemu: &mut Qemu| {
             if let Start::Resume(_) = start {
                 boot::resume(&mut qemu.qmp)?;
             }
             let mut agent = Agent::new(channel)?;
-            let has_module = match agent.hello(BOOT_TIMEOUT)?.as_str() {
-                "loaded" => true,
-                "absent" => false,
-                error => bail!("{error}"),
-            };
-            Ok((agent, has_module))
+            let module = agent.hello(BOOT_TIMEOUT)?;
+            ensure!(["loaded", "absent"].contains(&module.as_str()), "{module}");
+            Ok(agent)
         };
-        let (agent, has_module) = connect(&mut qemu)
+        let agent = connect(&mut qemu)
             .map_err(|error: anyhow::Error| error.context(qemu.process.post_mortem()))
             .context("the guest does not boot")?;
-        Ok(Self { agent, qemu, has_module, clock: config.clock, last_change: Instant::now(), passed: false })
-    }
-
-    /// Whether the guest's initramfs holds the kernel module. Then the module is loaded.
-    pub fn has_module(&self) -> bool {
-        self.has_module
+        Ok(Self { agent, qemu, clock: config.clock, last_change: Instant::now() })
     }
 
     /// Runs a shell command line.
@@ -243,7 +233,7 @@ impl Guest {
         Ok(())
     }
 
-    /// The frames that the guest has sent out of port `n`.
+    /// The frames that the guest has sent out of port `n` since the last call.
     pub fn sent_by_guest(&self, n: usize) -> Vec<Vec<u8>> {
         self.qemu.ports[n].received()
     }
@@ -263,9 +253,7 @@ impl Guest {
     /// With the kernel's reports.
     pub fn finish(mut self) -> Result<()> {
         self.check_leaks()?;
-        self.check_log()?;
-        self.passed = true;
-        Ok(())
+        self.check_log()
     }
 
     /// Checks the kernel log and the console for reports of bugs.
@@ -292,7 +280,7 @@ impl Guest {
 impl Drop for Guest {
     fn drop(&mut self) {
         // The console may show why a test failed.
-        if std::thread::panicking() && !self.passed {
+        if std::thread::panicking() {
             eprintln!("{}", self.qemu.process.post_mortem());
         }
     }

@@ -9,7 +9,6 @@ const ALARMS: &[&str] = &[
     "WARNING:",
     "BUG:",
     "BUG ",
-    "kernel BUG at",
     "Oops",
     "Kernel panic",
     "Call Trace:",
@@ -80,14 +79,12 @@ pub fn check(log: &str) -> Result<()> {
 fn alarms(log: &str) -> Vec<String> {
     let lines: Vec<&str> = log.lines().collect();
     let mut alarms = Vec::new();
-    let mut reported_until = 0;
-    for (number, line) in lines.iter().enumerate() {
-        if number < reported_until || !is_alarm(line) {
-            continue;
-        }
+    let mut from = 0;
+    while let Some(at) = lines[from..].iter().position(|line| is_alarm(line)) {
+        let first = from + at;
         // The lines after the first one hold the details of a report.
-        reported_until = (number + 40).min(lines.len());
-        alarms.push(lines[number.saturating_sub(2)..reported_until].join("\n"));
+        from = (first + 40).min(lines.len());
+        alarms.push(lines[first.saturating_sub(2)..from].join("\n"));
     }
     alarms
 }

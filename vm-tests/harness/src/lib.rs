@@ -16,27 +16,22 @@ pub mod command;
 pub mod debian_vm;
 pub mod guest;
 pub mod kernel_log;
-mod poll;
 mod qemu;
 pub mod replay;
 mod terminal_text;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
-pub use poll::poll;
+pub use vm_agent::poll::poll;
 
 /// The project's cache folder: `$XDG_CACHE_HOME/xt-traffic` or `~/.cache/xt-traffic`.
 ///
 /// # Errors
 /// When neither HOME nor an absolute XDG_CACHE_HOME is set.
 pub fn cache_folder() -> Result<PathBuf> {
-    let base = match std::env::var_os("XDG_CACHE_HOME").filter(|path| Path::new(path).is_absolute()) {
-        Some(cache) => PathBuf::from(cache),
-        None => {
-            PathBuf::from(std::env::var_os("HOME").context("neither HOME nor XDG_CACHE_HOME is set")?).join(".cache")
-        }
-    };
-    Ok(base.join("xt-traffic"))
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
+    Ok(cache.or_else(home).context("neither HOME nor XDG_CACHE_HOME is set")?.join("xt-traffic"))
 }

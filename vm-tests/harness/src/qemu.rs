@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The QEMU process of a virtual machine: its arguments, its sockets, its end.
 //!
-//! The harness talks to the system inside over one socket ([`Channel`]), to QEMU over another
-//! ([`Qmp`]), and sends frames over one socket per port ([`Port`]).
+//! The harness talks to the system inside over one socket ([`AGENT`] or [`TERMINAL`]), to QEMU over
+//! another ([`Qmp`]), and sends frames over one socket per port ([`Port`]).
 
-mod listener;
 mod port;
 mod qmp;
 
@@ -13,17 +12,15 @@ use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use fs_err as fs;
 use tempfile::TempDir;
 
 pub use self::port::{MAX_FRAME, Sender, check_length, mac_of_port};
 
-use self::listener::Listener;
 pub(crate) use self::port::Port;
 pub(crate) use self::qmp::Qmp;
-use crate::command::COMMAND_TIMEOUT;
-use crate::poll::poll;
+use crate::poll;
 use crate::terminal_text::plain;
 
 /// The program, and the arguments for a machine without default devices.
@@ -37,15 +34,15 @@ pub(crate) const MACHINE: &str = "q35";
 /// 10.
 const MAX_FOLDER: usize = 90;
 
-/// How the harness talks to the system in the virtual machine.
-#[derive(Clone, Copy)]
-pub(crate) enum Channel {
-    /// A virtio-serial port, for the guest's agent.
-    Agent,
-    /// The second serial line, with a login shell. The first one is the console: kernel messages
-    /// would mix with the output of commands.
-    Terminal,
-}
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The end of the harness's channel in the virtual machine: a virtio-serial port, for the guest's
+/// agent.
+pub(crate) const AGENT: &[&str] =
+    &["-device", "virtio-serial-pci", "-device", "virtserialport,chardev=channel,name=agent"];
+/// The second serial line, with a login shell. The first one is the console: kernel messages would
+/// mix with the output of commands.
+pub(crate) const TERMINAL: &[&str] = &["-serial", "chardev:channel"];
 
 /// A QEMU that has not started yet: its command line and the folder with its files.
 pub(crate) struct Setup {
@@ -88,33 +85,25 @@ impl Setup {
         self.command.args(["-netdev", netdev, "-device", &device]);
     }
 
-    /// Starts QEMU and connects to it. Returns the stream of the channel.
-    pub(crate) fn start(mut self, channel: Channel) -> Result<(Qemu, UnixStream)> {
-        let (channel_listener, qmp_listener) =
-            (Listener::bind(self.folder(), "channel")?, Listener::bind(self.folder(), "qmp")?);
+    /// Starts QEMU with the arguments for the channel, and connects to it. Returns the stream of
+    /// the channel.
+    pub(crate) fn start(mut self, channel: &[&str]) -> Result<(Qemu, UnixStream)> {
         let path = |name: &str| escape(&self.folder.path().join(name));
         let chardevs = [
             format!("file,id=console,path={}", path("console")),
-            format!("socket,id=channel,path={}", path("channel")),
-            format!("socket,id=qmp,path={}", path("qmp")),
+            format!("socket,id=channel,server=on,wait=off,path={}", path("channel")),
+            format!("socket,id=qmp,server=on,wait=off,path={}", path("qmp")),
         ];
         for chardev in &chardevs {
             self.command.args(["-chardev", chardev]);
         }
         self.command.args(["-serial", "chardev:console", "-mon", "chardev=qmp,mode=control"]);
-        self.command.args(match channel {
-            Channel::Agent => {
-                ["-device", "virtio-serial-pci", "-device", "virtserialport,chardev=channel,name=agent"].as_slice()
-            }
-            Channel::Terminal => &["-serial", "chardev:channel"],
-        });
+        self.command.args(channel);
         let ports = std::mem::take(&mut self.ports);
         let mut process = self.spawn()?;
         let mut connect = || -> Result<_> {
-            let channel = channel_listener.accept(&mut process.child)?;
-            let qmp = qmp_listener.accept(&mut process.child)?;
-            qmp.set_read_timeout(Some(COMMAND_TIMEOUT))?;
-            let qmp = Qmp::new(qmp)?;
+            let channel = process.connect("channel")?;
+            let qmp = Qmp::new(process.connect("qmp")?)?;
             // QEMU answers commands after it has bound its ends of the ports.
             ports.iter().try_for_each(Port::connect)?;
             Ok((channel, qmp))
@@ -159,6 +148,17 @@ pub(crate) struct Process {
 }
 
 impl Process {
+    /// Connects to a socket in the folder, on which QEMU listens when it has started.
+    fn connect(&mut self, name: &str) -> Result<UnixStream> {
+        poll(START_TIMEOUT, "QEMU to start", || match UnixStream::connect(self.folder.path().join(name)) {
+            Ok(stream) => Ok(Some(stream)),
+            Err(_) => match self.child.try_wait()? {
+                Some(status) => bail!("QEMU did not start ({status})"),
+                None => Ok(None),
+            },
+        })
+    }
+
     /// Waits until the process ends.
     pub(crate) fn wait(&mut self, timeout: Duration) -> Result<ExitStatus> {
         poll(timeout, "QEMU to end", || Ok(self.child.try_wait()?))

@@ -6,9 +6,10 @@ use std::fmt;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::artifacts::Artifacts;
+use crate::command::Output;
 use crate::guest::{Config, Guest, check_length, mac_of_port};
 use traffic_model::capture::Capture;
 use traffic_model::frames::Mac;
@@ -171,22 +172,17 @@ pub fn print(tables: &[Table], mut to: impl Write) -> Result<()> {
 }
 
 fn add_rule(guest: &mut Guest, backend: Backend, rule: &str) -> Result<()> {
-    let output = guest.run(&backend.command(rule))?;
-    let printed = format!("{}{}", output.stderr, output.stdout);
-    if output.status != 0 {
-        bail!("{printed}the rule was refused (exit status {}): {rule}", output.status);
-    }
-    eprint!("{printed}");
+    let Output { status, stdout, stderr } = guest.run(&backend.command(rule))?;
+    ensure!(status == 0, "{stderr}{stdout}the rule was refused (exit status {status}): {rule}");
+    eprint!("{stderr}{stdout}");
     Ok(())
 }
 
 /// Reads the module's tables. Files with a leading dot are not tables.
 fn read_tables(guest: &mut Guest) -> Result<Vec<Table>> {
-    let mut tables = Vec::new();
     let names = guest.must(&format!("ls {TABLES}")).context("the guest has no kernel module")?;
-    for name in names.lines() {
-        tables.push(Table { name: name.to_owned(), text: guest.read(&format!("{TABLES}/{name}"))? });
-    }
+    let read = |name: &str| Ok(Table { name: name.to_owned(), text: guest.read(&format!("{TABLES}/{name}"))? });
+    let mut tables = names.lines().map(read).collect::<Result<Vec<_>>>()?;
     tables.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(tables)
 }
@@ -196,12 +192,10 @@ fn read_tables(guest: &mut Guest) -> Result<Vec<Table>> {
 fn unused_mac<'a>(frames: impl Iterator<Item = &'a [u8]>) -> Mac {
     let used: HashSet<Mac> = frames.filter_map(|frame| frame.first_chunk().copied()).collect();
     let mut mac = mac_of_port(0);
-    // There are 2^32 candidates; a capture has fewer frames.
-    for n in 0_u32.. {
-        mac[2..].copy_from_slice(&(u32::from_be_bytes([0x74, 0x74, 0x72, 0]).wrapping_add(n)).to_be_bytes());
-        if !used.contains(&mac) {
-            break;
-        }
+    // There are 2^32 such addresses; a capture has fewer frames.
+    while used.contains(&mac) {
+        let end: &mut [u8; 4] = mac.last_chunk_mut().expect("it has six bytes");
+        *end = u32::from_be_bytes(*end).wrapping_add(1).to_be_bytes();
     }
     mac
 }

@@ -1,39 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The output of terminals as plain text.
 
+use console::strip_ansi_codes;
+
 /// Removes control sequences. A carriage return restarts the line, as on a screen.
 pub(crate) fn plain(bytes: &[u8]) -> String {
-    let text = without_escapes(&String::from_utf8_lossy(bytes));
+    let text = String::from_utf8_lossy(bytes);
+    let text = strip_ansi_codes(&text).replace(|char: char| char.is_control() && !"\t\n\r".contains(char), "");
     text.split_inclusive('\n').map(after_carriage_returns).collect()
 }
 
 /// The last text of a line that was overwritten.
 fn after_carriage_returns(line: &str) -> String {
-    let (line, end) = line.strip_suffix('\n').map_or((line, ""), |line| (line, "\n"));
-    let line = line.trim_end_matches('\r');
-    let last = line.rsplit('\r').next().unwrap_or(line);
-    format!("{last}{end}")
-}
-
-fn without_escapes(text: &str) -> String {
-    let mut plain = String::new();
-    let mut chars = text.chars();
-    while let Some(char) = chars.next() {
-        match char {
-            '\x1b' => skip_sequence(&mut chars),
-            '\t' | '\n' | '\r' => plain.push(char),
-            char if char.is_control() => {}
-            char => plain.push(char),
-        }
-    }
-    plain
-}
-
-/// Skips the rest of an escape sequence: `[`, parameters and a letter, or one character (ECMA-48).
-fn skip_sequence(chars: &mut std::str::Chars) {
-    if chars.next() == Some('[') {
-        chars.find(|char| ('@'..='~').contains(char));
-    }
+    let text = line.trim_end_matches(['\r', '\n']);
+    let last = text.rsplit('\r').next().unwrap_or(text);
+    last.to_owned() + if line.ends_with('\n') { "\n" } else { "" }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! Formats: <https://datatracker.ietf.org/doc/draft-ietf-opsawg-pcap/> and
 //! <https://datatracker.ietf.org/doc/draft-ietf-opsawg-pcapng/>.
 
-use std::io::{BufReader, ErrorKind, Read};
+use std::io::{ErrorKind, Read};
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -26,12 +26,8 @@ pub struct Capture {
     incomplete: Option<&'static str>,
 }
 
-/// An interface of the current pcapng section.
-struct Interface {
-    link_type: Linktype,
-    /// 0: no limit.
-    snaplen: u32,
-}
+/// An interface of the current pcapng section: its link type, and its snap length (0: no limit).
+type Interface = (Linktype, u32);
 
 impl Capture {
     /// Reads a whole file. Skips an incomplete last record. Prints warnings to standard error.
@@ -114,7 +110,7 @@ impl Capture {
             PcapBlockOwned::Legacy(record) => self.add_frame(record.data, record.origlen),
             PcapBlockOwned::NG(Block::SectionHeader(_)) => interfaces.clear(),
             PcapBlockOwned::NG(Block::InterfaceDescription(interface)) => {
-                interfaces.push(Interface { link_type: interface.linktype, snaplen: interface.snaplen });
+                interfaces.push((interface.linktype, interface.snaplen));
             }
             PcapBlockOwned::NG(Block::EnhancedPacket(packet)) => {
                 find_interface(interfaces, packet.if_id)?;
@@ -124,7 +120,7 @@ impl Capture {
                 // It does not hold the captured length: the snap length limits it, and the rest is
                 // padding.
                 let data = packet.packet_data();
-                let length = match find_interface(interfaces, 0)?.snaplen {
+                let length = match find_interface(interfaces, 0)? {
                     0 => data.len(),
                     snaplen => data.len().min(snaplen as usize),
                 };
@@ -142,12 +138,13 @@ impl Capture {
     }
 }
 
-/// The interface of a frame. Interfaces without frames may have any link type.
-fn find_interface(interfaces: &[Interface], number: u32) -> Result<&Interface> {
+/// The snap length of a frame's interface. Interfaces without frames may have any link type.
+fn find_interface(interfaces: &[Interface], number: u32) -> Result<u32> {
     let interface = interfaces.get(number as usize);
-    let interface = interface.with_context(|| format!("a frame names interface {number}, which is not described"))?;
-    require_ethernet(&format!("interface {number}"), interface.link_type)?;
-    Ok(interface)
+    let &(link_type, snaplen) =
+        interface.with_context(|| format!("a frame names interface {number}, which is not described"))?;
+    require_ethernet(&format!("interface {number}"), link_type)?;
+    Ok(snaplen)
 }
 
 fn require_ethernet(owner: &str, link_type: Linktype) -> Result<()> {
@@ -158,18 +155,14 @@ fn require_ethernet(owner: &str, link_type: Linktype) -> Result<()> {
 }
 
 /// The file's bytes, uncompressed, and whether the compressed stream is incomplete.
-fn read_bytes(from: impl Read) -> Result<(Vec<u8>, bool)> {
-    let mut from = BufReader::new(from);
-    let mut start = Vec::new();
-    from.by_ref().take(2).read_to_end(&mut start)?;
-    let gzipped = start == [0x1f, 0x8b];
-    let mut whole = BufReader::new(start.as_slice().chain(from));
-    let mut bytes = Vec::new();
-    if !gzipped {
-        whole.read_to_end(&mut bytes)?;
-        return Ok((bytes, false));
+fn read_bytes(mut from: impl Read) -> Result<(Vec<u8>, bool)> {
+    let mut file = Vec::new();
+    from.read_to_end(&mut file)?;
+    if !file.starts_with(&[0x1f, 0x8b]) {
+        return Ok((file, false));
     }
-    match MultiGzDecoder::new(whole).read_to_end(&mut bytes) {
+    let mut bytes = Vec::new();
+    match MultiGzDecoder::new(file.as_slice()).read_to_end(&mut bytes) {
         Ok(_) => Ok((bytes, false)),
         // `bytes` holds what was uncompressed before the error.
         Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok((bytes, true)),

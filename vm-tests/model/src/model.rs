@@ -16,13 +16,13 @@ mod tests;
 pub use rule::{File, Internal, Rule};
 
 use std::collections::BTreeMap;
-use std::fmt::{Display, Write as _};
+use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use self::flows::{Class, Flows};
+use self::flows::Flows;
 use self::packet::Packet;
 use crate::frames::Mac;
 
@@ -36,12 +36,15 @@ pub struct Expected {
     /// The indexes of the frames that started a connection; empty when the rule does not count
     /// connections.
     pub started: Vec<usize>,
-    /// By address: the bytes out and in for TCP, UDP and OTHER.
-    traffic: BTreeMap<IpAddr, [[u64; 2]; 3]>,
-    /// By address: the connections out and in for each [`Class`].
-    ipconn: BTreeMap<IpAddr, [[u64; 2]; 4]>,
-    /// By destination port: the connections out and in for each [`Class`].
-    portconn: BTreeMap<u16, [[u64; 2]; 4]>,
+    /// The rows of each [`File`]: "out" and "in" for each pair of columns after TOTAL.
+    rows: [BTreeMap<Key, [[u64; 2]; 4]>; 3],
+}
+
+/// The first cell of a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Key {
+    Address(IpAddr),
+    Port(u16),
 }
 
 impl Expected {
@@ -70,27 +73,25 @@ impl Expected {
             return;
         };
         let started = if rule.counts_connections() { flows.start(packet, time) } else { None };
+        let addresses = [packet.source, packet.destination].map(Key::Address);
         if let Some((class, port)) = started {
             self.started.push(number);
-            self.count_connection(rule, inside, packet, class, port);
+            self.add(rule, File::Ipconn, addresses, inside, class as usize, 1);
+            self.add(rule, File::Portconn, [Key::Port(port); 2], inside, class as usize, 1);
         }
-        if rule.has(File::Traffic) {
-            add_to_addresses(&mut self.traffic, inside, packet, byte_column(packet.protocol), packet.bytes);
-        }
+        self.add(rule, File::Traffic, addresses, inside, byte_column(packet.protocol), packet.bytes);
         if rule.has(File::Traffic) || started.is_some() {
             self.packets += 1;
             self.bytes += packet.bytes;
         }
     }
 
-    fn count_connection(&mut self, rule: &Rule, inside: [bool; 2], packet: &Packet, class: Class, port: u16) {
-        if rule.has(File::Ipconn) {
-            add_to_addresses(&mut self.ipconn, inside, packet, class as usize, 1);
-        }
-        if rule.has(File::Portconn) {
-            let pair = &mut self.portconn.entry(port).or_default()[class as usize];
-            for (cell, inside) in pair.iter_mut().zip(inside) {
-                *cell += u64::from(inside);
+    /// Adds to "out" of the source's row and to "in" of the destination's, for those inside the
+    /// network, if the rule has the file.
+    fn add(&mut self, rule: &Rule, file: File, keys: [Key; 2], inside: [bool; 2], column: usize, amount: u64) {
+        for way in [0, 1] {
+            if rule.has(file) && inside[way] {
+                self.rows[file as usize].entry(keys[way]).or_default()[column][way] += amount;
             }
         }
     }
@@ -102,11 +103,20 @@ impl Expected {
 
     /// The text of one of the files.
     pub fn text_of(&self, file: File) -> String {
-        match file {
-            File::Traffic => table(file, &self.traffic),
-            File::Ipconn => table(file, &self.ipconn),
-            File::Portconn => table(file, &self.portconn),
+        let mut text = file.header().to_owned();
+        for (key, columns) in &self.rows[file as usize] {
+            let columns = if file == File::Traffic { &columns[..3] } else { columns };
+            let total = [0, 1].map(|way| columns.iter().map(|pair| pair[way]).sum::<u64>());
+            text += &match key {
+                Key::Address(address) => address.to_string(),
+                Key::Port(port) => port.to_string(),
+            };
+            for [out, into] in [&[total], columns].concat() {
+                write!(text, "\t{out}\t{into}").expect("writing to a String cannot fail");
+            }
+            text.push('\n');
         }
+        text
     }
 }
 
@@ -142,32 +152,4 @@ fn byte_column(protocol: u8) -> usize {
         packet::UDP => 1,
         _ => 2,
     }
-}
-
-/// Adds to "out" of the source and to "in" of the destination, for those inside the network.
-fn add_to_addresses<const COLUMNS: usize>(
-    rows: &mut BTreeMap<IpAddr, [[u64; 2]; COLUMNS]>,
-    inside: [bool; 2],
-    packet: &Packet,
-    column: usize,
-    amount: u64,
-) {
-    for (way, address) in [packet.source, packet.destination].into_iter().enumerate() {
-        if inside[way] {
-            rows.entry(address).or_insert([[0; 2]; COLUMNS])[column][way] += amount;
-        }
-    }
-}
-
-fn table<K: Display, const COLUMNS: usize>(file: File, rows: &BTreeMap<K, [[u64; 2]; COLUMNS]>) -> String {
-    let mut text = file.header().to_owned();
-    for (key, columns) in rows {
-        let total = |way: usize| columns.iter().map(|pair| pair[way]).sum::<u64>();
-        write!(text, "{key}").expect("writing to a String cannot fail");
-        for [out, into] in std::iter::once([total(0), total(1)]).chain(columns.iter().copied()) {
-            write!(text, "\t{out}\t{into}").expect("writing to a String cannot fail");
-        }
-        text.push('\n');
-    }
-    text
 }

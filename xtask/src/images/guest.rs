@@ -3,6 +3,7 @@
 //! initramfs.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result};
 use fs_err::{self as fs, os::unix::fs::symlink};
@@ -13,7 +14,7 @@ use crate::builds::kernel::{self, Choice, Kernel};
 use crate::builds::libxt;
 use crate::builds::module::{self, MODULE};
 use crate::builds::root::BuildRoot;
-use crate::builds::rustc::{self, Crate, Product};
+use crate::builds::rustc::Product;
 use crate::host;
 use crate::images::guest_root;
 use crate::images::initramfs::Archive;
@@ -30,15 +31,15 @@ const EXTENSIONS: &str = "usr/local/lib/xtables";
 /// Builds everything that a guest boots. Returns the folder for the VM harness.
 pub fn build(ws: &Workspace, choice: &Choice) -> Result<PathBuf> {
     // Making the build root leaves a processor idle, and so does building the kernel at times.
-    let (base, root) = both(
+    let ((base, agent), root) = both(
         || {
             Tree::kernel(ws, &choice.series)?;
             Tree::iptables(ws)?;
-            guest_root::prepare(ws)
+            Ok((guest_root::prepare(ws)?, agent(ws)?))
         },
         || BuildRoot::prepare(ws),
     )?;
-    let ((kernel, module), (iptables, libxt, agent)) = both(
+    let ((kernel, module), (iptables, libxt)) = both(
         || {
             let kernel = kernel::build(ws, &root, choice)?;
             let module = module::build(ws, &root, &kernel)?;
@@ -47,7 +48,7 @@ pub fn build(ws: &Workspace, choice: &Choice) -> Result<PathBuf> {
         || {
             let iptables = iptables::build(ws, &root)?;
             let libxt = libxt::build(ws, &root, &iptables)?;
-            Ok((iptables, libxt, agent(ws, &root)?))
+            Ok((iptables, libxt))
         },
     )?;
     let folder = ws.target("guest").join(choice.to_string());
@@ -62,16 +63,19 @@ pub fn artifacts(ws: &Workspace, choice: &Choice) -> Result<Artifacts> {
     Artifacts::from_dir(&build(ws, choice)?)
 }
 
-/// The guest's init. It is linked statically: it starts before the file systems are mounted.
-fn agent(ws: &Workspace, root: &BuildRoot) -> Result<Product> {
-    let agent = Crate {
-        name: "agent",
-        source: "vm-tests/agent/main.rs",
-        output: "init",
-        arguments: &["-Ctarget-feature=+crt-static", "-Ccodegen-units=1"],
-        libraries: None,
-    };
-    rustc::build(ws, root, &agent)
+/// The guest's init. It is linked statically: it starts before the file systems are mounted. The
+/// program itself is what its stamp covers, as cargo decides whether to build it again.
+fn agent(ws: &Workspace) -> Result<Product> {
+    let folder = ws.target("build").join("agent");
+    let mut step = ws.step("agent", "building init")?;
+    let mut cargo = Command::new("cargo");
+    cargo.current_dir(ws.repo()).args(["rustc", "--locked", "--release", "--package=vm-agent", "--bin=vm-agent"]);
+    cargo.arg("--target-dir").arg(&folder).args(["--", "-Ctarget-feature=+crt-static", "-Cpanic=abort"]);
+    step.run(cargo)?;
+    step.finish();
+    let file = folder.join("release/vm-agent");
+    let stamp = Recipe::new("agent").file(&file)?.stamp();
+    Ok(Product { file, stamp })
 }
 
 /// The part of the initramfs that is built here.

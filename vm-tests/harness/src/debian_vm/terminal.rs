@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! A serial terminal: logs in, types commands, and separates their output.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -68,16 +68,8 @@ impl Terminal {
     pub(super) fn discard_output(&mut self) -> Result<()> {
         self.pending.clear();
         self.stream.set_nonblocking(true)?;
-        let drained = loop {
-            match self.stream.read(&mut [0; 4096]) {
-                Ok(1..) => {}
-                Ok(0) => break Err(std::io::Error::from(ErrorKind::UnexpectedEof)),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break Ok(()),
-                Err(error) => break Err(error),
-            }
-        };
-        self.stream.set_nonblocking(false)?;
-        drained.context("the terminal")
+        while matches!(self.stream.read(&mut [0; 4096]), Ok(1..)) {}
+        self.stream.set_nonblocking(false).context("the terminal")
     }
 
     fn write(&mut self, text: &str) -> Result<()> {
@@ -109,17 +101,16 @@ impl Terminal {
         let mut buffer = [0; 1 << 14];
         self.stream.set_read_timeout(Some(timeout.max(Duration::from_millis(1))))?;
         match self.stream.read(&mut buffer) {
-            Ok(length @ 1..) => self.pending.extend_from_slice(&buffer[..length]),
-            Ok(0) => {
-                return Err(std::io::Error::from(ErrorKind::UnexpectedEof)).context("QEMU has closed the terminal");
+            Ok(0) => Err(io::Error::from(ErrorKind::UnexpectedEof)).context("QEMU has closed the terminal"),
+            Ok(length) => {
+                self.pending.extend_from_slice(&buffer[..length]);
+                Ok(())
             }
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                return Err(std::io::Error::from(ErrorKind::TimedOut)).context("timeout");
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                Err(io::Error::from(ErrorKind::TimedOut)).context("timeout")
             }
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error.into()),
+            Err(error) => Err(error.into()),
         }
-        Ok(())
     }
 
     /// The last lines of the unprocessed output.
@@ -175,7 +166,7 @@ mod tests {
         let (mut terminal, mut shell) = terminal();
         let error = terminal.run("echo question?; sleep 5", Duration::from_millis(700)).unwrap_err();
         assert!(format!("{error:#}").contains("question?"), "{error:#}");
-        assert!(error.is::<std::io::Error>());
+        assert!(error.is::<io::Error>());
         shell.kill().unwrap();
         shell.wait().unwrap();
     }

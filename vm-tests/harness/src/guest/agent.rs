@@ -4,14 +4,10 @@
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use vm_agent::proto::{read_message, write_message};
 
 use crate::command::Output;
-
-#[path = "../../../agent/proto.rs"]
-mod proto;
-
-pub(super) use proto::{read_message, write_message};
 
 /// How much longer than the agent's own timeout the host waits, as the guest can be slow.
 const SLACK: Duration = Duration::from_secs(60);
@@ -34,7 +30,7 @@ impl Agent {
     }
 
     pub(super) fn run(&mut self, line: &str, timeout: Duration) -> Result<Output> {
-        let answer = self.exchange(&[b"run", &millis(timeout), line.as_bytes()], timeout)?;
+        let answer = self.ask(&[b"run", &millis(timeout), line.as_bytes()], timeout)?;
         output(answer).with_context(|| format!("in the guest: {line}"))
     }
 
@@ -46,7 +42,7 @@ impl Agent {
 
     pub(super) fn finish(&mut self, pid: u32, timeout: Duration) -> Result<Output> {
         let pid = pid.to_string();
-        output(self.exchange(&[b"finish", pid.as_bytes(), &millis(timeout)], timeout)?)
+        output(self.ask(&[b"finish", pid.as_bytes(), &millis(timeout)], timeout)?)
     }
 
     pub(super) fn read(&mut self, path: &str) -> Result<Vec<u8>> {
@@ -81,35 +77,23 @@ impl Agent {
 
     /// Sends a request whose answer is `ok` and `N` fields.
     fn ask<const N: usize>(&mut self, request: &[&[u8]], timeout: Duration) -> Result<[Vec<u8>; N]> {
-        let mut answer = self.exchange(request, timeout)?;
-        if answer.first().is_some_and(|word| word == b"ok") {
-            answer.remove(0);
-        }
-        answer.try_into().map_err(|answer| anyhow!("unexpected answer from the agent: {answer:?}"))
-    }
-
-    fn exchange(&mut self, request: &[&[u8]], timeout: Duration) -> Result<Vec<Vec<u8>>> {
         self.stream.set_read_timeout(Some(timeout + SLACK))?;
         write_message(&mut self.stream, request).context("cannot send a request to the agent")?;
         let answer = read_message(&mut self.stream).context("no answer from the agent")?;
         match answer.as_slice() {
             [word, error] if word == b"error" => bail!("in the guest: {}", String::from_utf8_lossy(error)),
-            _ => Ok(answer),
+            _ => {
+                let fields: Vec<_> = answer.into_iter().skip(1).collect();
+                fields.try_into().map_err(|fields| anyhow!("unexpected answer from the agent: {fields:?}"))
+            }
         }
     }
 }
 
-fn output(answer: Vec<Vec<u8>>) -> Result<Output> {
-    match <[Vec<u8>; 4]>::try_from(answer) {
-        Ok([word, status, stdout, stderr]) if word == b"exit" => {
-            Ok(Output { status: text(status).parse()?, stdout: text(stdout), stderr: text(stderr) })
-        }
-        Ok(other) => bail!("unexpected answer from the agent: {other:?}"),
-        Err(answer) => {
-            let output = answer.into_iter().skip(1).map(text).collect::<String>();
-            bail!("the command did not end in time and was killed; its output: {output}")
-        }
-    }
+fn output(answer: [Vec<u8>; 3]) -> Result<Output> {
+    let [status, stdout, stderr] = answer.map(text);
+    ensure!(!status.is_empty(), "the command did not end in time and was killed; its output: {stdout}{stderr}");
+    Ok(Output { status: status.parse()?, stdout, stderr })
 }
 
 fn text(bytes: Vec<u8>) -> String {

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! QEMU's arguments for a guest. Boots guests, saves their state, resumes from it.
 
-use std::path::Path;
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::LazyLock;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
@@ -12,7 +11,7 @@ use super::Guest;
 use super::config::Config;
 use super::saved_state::SavedState;
 use crate::command::COMMAND_TIMEOUT;
-use crate::poll::poll;
+use crate::poll;
 use crate::qemu::{MACHINE, QEMU, Qmp, Setup, escape};
 
 /// Increase it when guests start in another way, so that older saved states are not used.
@@ -40,20 +39,22 @@ pub(super) enum Start<'a> {
 }
 
 /// Prepares QEMU for a guest.
-pub(super) fn setup(config: &Config, start: &Start) -> Result<Setup> {
+pub(super) fn setup(config: &Config, start: Start) -> Result<Setup> {
     let mut setup = hardware(config)?;
-    let state = match start {
+    // With `share=on` the guest writes to the file, with `share=off` its changes are private.
+    let (state, share) = match start {
         Start::Boot(state) => {
             boot_kernel(&mut setup, config, COMMAND_LINE)?;
-            memory_file(&mut setup.command, config, &state.memory(), "on");
-            state
+            (state, "on")
         }
         Start::Resume(state) => {
             setup.command.args(["-incoming", "defer"]);
-            memory_file(&mut setup.command, config, &state.memory(), "off");
-            state
+            (state, "off")
         }
     };
+    let (size, path) = (config.memory_mib, escape(&state.memory()));
+    let memory = format!("memory-backend-file,id=memory,size={size}M,mem-path={path},share={share}");
+    setup.command.args(["-machine", &format!("{MACHINE},memory-backend=memory"), "-object", &memory]);
     setup.command.env(STATE_VARIABLE, state.devices());
     // The large MTU makes the driver offer buffers for frames of 64 KiB.
     (0..config.ports).try_for_each(|n| setup.add_port(n, ",host_mtu=65535"))?;
@@ -82,18 +83,10 @@ fn hardware(config: &Config) -> Result<Setup> {
     Ok(setup)
 }
 
-/// With `share=on` the guest writes to the file, with `share=off` its changes are private.
-fn memory_file(command: &mut Command, config: &Config, path: &Path, share: &str) {
-    let (size, path) = (config.memory_mib, escape(path));
-    command
-        .args(["-machine", &format!("{MACHINE},memory-backend=memory"), "-object"])
-        .arg(format!("memory-backend-file,id=memory,size={size}M,mem-path={path},share={share}"));
-}
-
 fn boot_kernel(setup: &mut Setup, config: &Config, line: &str) -> Result<()> {
     let initramfs = setup.folder().join("initramfs");
     config.artifacts.write_initramfs(&initramfs)?;
-    let command = setup.command.arg("-kernel").arg(config.artifacts.kernel());
+    let command = setup.command.arg("-kernel").arg(&config.artifacts.kernel);
     command.arg("-initrd").arg(initramfs).args(["-append", line]);
     Ok(())
 }
@@ -133,18 +126,15 @@ pub(super) fn identity(config: &Config) -> Result<String> {
     Ok(format!(
         "format {FORMAT}\n{}{}{}\n{}\n{MACHINE} {COMMAND_LINE}\n{cpus} CPUs, {ports} ports, {memory_mib} MiB\n",
         artifacts.identity()?,
-        qemu_version()?,
+        *QEMU_VERSION,
         clock.arguments()?.join(" "),
         clock.cpu()?,
     ))
 }
 
-fn qemu_version() -> Result<&'static str> {
-    static VERSION: OnceLock<String> = OnceLock::new();
-    if let Some(version) = VERSION.get() {
-        return Ok(version);
-    }
-    let output = Command::new(QEMU[0]).arg("--version").output().with_context(|| format!("cannot run {}", QEMU[0]))?;
-    ensure!(output.status.success(), "{} --version fails", QEMU[0]);
-    Ok(VERSION.get_or_init(|| String::from_utf8_lossy(&output.stdout).into_owned()))
-}
+/// The output of `qemu-system-x86_64 --version`. It is empty if QEMU cannot run; then no guest
+/// starts.
+static QEMU_VERSION: LazyLock<String> = LazyLock::new(|| {
+    let output = Command::new(QEMU[0]).arg("--version").output();
+    output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default()
+});

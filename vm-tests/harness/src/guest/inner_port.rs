@@ -6,8 +6,9 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use vm_agent::proto::{read_message, write_message};
 
-use super::{Guest, agent};
+use super::Guest;
 use crate::command::COMMAND_TIMEOUT;
 
 /// The end that sends the frames.
@@ -68,14 +69,15 @@ impl Guest {
         let mut script = Vec::new();
         let mut asleep = Duration::ZERO;
         for step in steps {
-            match step {
-                Step::Send(frames) => message(&mut script, b"send", frames)?,
+            let message = match step {
+                Step::Send(frames) => [vec![b"send".to_vec()], frames.clone()].concat(),
                 Step::Sleep(time) => {
                     asleep += *time;
-                    message(&mut script, b"sleep", &[time.as_millis().to_string()])?;
+                    vec![b"sleep".to_vec(), time.as_millis().to_string().into()]
                 }
-                Step::Show(path) => message(&mut script, b"show", &[path])?,
-            }
+                Step::Show(path) => vec![b"show".to_vec(), path.clone().into()],
+            };
+            write_message(&mut script, &message)?;
         }
         self.write(SCRIPT, &script)?;
         let line = format!("/init play {FEED} {SCRIPT} >{SCRIPT}.shown");
@@ -83,7 +85,7 @@ impl Guest {
         ensure!(output.status == 0, "{line}: {}", output.stderr);
         self.check_backlogs()?;
         let shown = self.read(&format!("{SCRIPT}.shown"))?;
-        let shown = agent::read_message(&mut shown.as_slice()).context("the output of the script")?;
+        let shown = read_message(&mut shown.as_slice()).context("the output of the script")?;
         shown.into_iter().map(|text| String::from_utf8(text).context("a file is not UTF-8")).collect()
     }
 
@@ -95,9 +97,4 @@ impl Guest {
         let line = format!("sleep {:.3}", time.as_secs_f64());
         self.run_for(&line, COMMAND_TIMEOUT + time)?.success(&line).map(drop)
     }
-}
-
-fn message(script: &mut Vec<u8>, word: &[u8], fields: &[impl AsRef<[u8]>]) -> Result<()> {
-    let fields: Vec<&[u8]> = std::iter::once(word).chain(fields.iter().map(AsRef::as_ref)).collect();
-    Ok(agent::write_message(script, &fields)?)
 }

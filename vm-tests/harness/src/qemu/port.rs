@@ -11,9 +11,9 @@ use std::io::ErrorKind;
 use std::net::Shutdown;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -24,7 +24,7 @@ use traffic_model::frames::Mac;
 pub const MAX_FRAME: usize = 4096 + 65_536;
 
 /// The shortest frame that the virtio-net driver accepts. It counts shorter ones as length errors.
-const MIN_FRAME: u64 = 14;
+const MIN_FRAME: usize = 14;
 
 /// A virtual machine that accepts no frame for this time hangs.
 const SEND_TIMEOUT: Duration = Duration::from_secs(60);
@@ -41,13 +41,8 @@ pub fn mac_of_port(n: usize) -> Mac {
 #[derive(Clone, Debug)]
 pub struct Sender {
     socket: Arc<UnixDatagram>,
-    counts: Arc<Counts>,
-}
-
-#[derive(Debug, Default)]
-struct Counts {
-    frames: AtomicU64,
-    too_short: AtomicU64,
+    /// The numbers that [`Sender::sent`] returns.
+    counts: Arc<[AtomicU64; 2]>,
 }
 
 impl Sender {
@@ -65,10 +60,8 @@ impl Sender {
             }
             Err(error) => return Err(error).context("cannot send a frame"),
         }
-        self.counts.frames.fetch_add(1, Ordering::SeqCst);
-        if (frame.len() as u64) < MIN_FRAME {
-            self.counts.too_short.fetch_add(1, Ordering::SeqCst);
-        }
+        self.counts[0].fetch_add(1, Ordering::SeqCst);
+        self.counts[1].fetch_add((frame.len() < MIN_FRAME).into(), Ordering::SeqCst);
         Ok(())
     }
 
@@ -86,7 +79,7 @@ impl Sender {
     /// How many frames have been sent to this port, and how many of them are too short for its
     /// driver.
     pub(crate) fn sent(&self) -> [u64; 2] {
-        [self.counts.frames.load(Ordering::SeqCst), self.counts.too_short.load(Ordering::SeqCst)]
+        self.counts.each_ref().map(|count| count.load(Ordering::SeqCst))
     }
 }
 
@@ -110,8 +103,7 @@ pub(crate) struct Port {
     pub(crate) netns: String,
     /// QEMU's socket.
     peer: PathBuf,
-    received: Arc<Mutex<Vec<Vec<u8>>>>,
-    receiver: Option<JoinHandle<()>>,
+    received: Receiver<Vec<u8>>,
 }
 
 impl Port {
@@ -121,39 +113,36 @@ impl Port {
         socket.set_write_timeout(Some(SEND_TIMEOUT))?;
         rustix::net::sockopt::set_socket_send_buffer_size(&socket, SEND_BUFFER)?;
         let sender = Sender { socket: Arc::new(socket), counts: Arc::default() };
-        let received = Arc::default();
-        let receiver = Some(receive(Arc::clone(&sender.socket), Arc::clone(&received))?);
-        Ok(Self { sender, device, netns: String::new(), peer, received, receiver })
+        let received = receive(Arc::clone(&sender.socket));
+        Ok(Self { sender, device, netns: String::new(), peer, received })
     }
 
     pub(super) fn connect(&self) -> Result<()> {
         self.sender.socket.connect(&self.peer).with_context(|| self.peer.display().to_string())
     }
 
-    /// The frames that the virtual machine has sent out of this port.
+    /// The frames that the virtual machine has sent out of this port since the last call.
     pub(crate) fn received(&self) -> Vec<Vec<u8>> {
-        self.received.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.received.try_iter().collect()
     }
 }
 
 impl Drop for Port {
     fn drop(&mut self) {
         // Ends the receiver's blocking read.
-        let down = self.sender.socket.shutdown(Shutdown::Both);
-        if let (Ok(()), Some(receiver)) = (down, self.receiver.take()) {
-            drop(receiver.join());
-        }
+        drop(self.sender.socket.shutdown(Shutdown::Both));
     }
 }
 
 /// Receives frames in a thread, so that the virtual machine's transmit queue never fills up.
-fn receive(socket: Arc<UnixDatagram>, received: Arc<Mutex<Vec<Vec<u8>>>>) -> Result<JoinHandle<()>> {
-    let thread = std::thread::Builder::new().name("port".into());
-    let thread = thread.spawn(move || {
+fn receive(socket: Arc<UnixDatagram>) -> Receiver<Vec<u8>> {
+    let (to, received) = channel();
+    std::thread::spawn(move || {
         let mut buffer = vec![0; MAX_FRAME];
         while let Ok(length @ 1..) = socket.recv(&mut buffer) {
-            received.lock().unwrap_or_else(PoisonError::into_inner).push(buffer[..length].to_vec());
+            // An error means that the port was dropped.
+            drop(to.send(buffer[..length].to_vec()));
         }
     });
-    thread.context("cannot start a thread")
+    received
 }

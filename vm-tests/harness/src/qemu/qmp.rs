@@ -3,12 +3,13 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
-use crate::poll::poll;
+use crate::command::COMMAND_TIMEOUT;
+use crate::poll;
 
 /// A connection to a running QEMU.
 pub(crate) struct Qmp {
@@ -16,8 +17,9 @@ pub(crate) struct Qmp {
 }
 
 impl Qmp {
-    /// Reads the greeting and leaves negotiation mode. The caller sets the timeouts of the stream.
+    /// Reads the greeting and leaves negotiation mode.
     pub(super) fn new(stream: UnixStream) -> Result<Self> {
+        stream.set_read_timeout(Some(COMMAND_TIMEOUT))?;
         let mut qmp = Self { stream: BufReader::new(stream) };
         qmp.read().context("QEMU's greeting")?;
         qmp.command("qmp_capabilities", &json!({}))?;
@@ -39,17 +41,11 @@ impl Qmp {
         }
     }
 
-    /// Waits for an event.
+    /// Waits for an event. Each other event restarts the timeout.
     pub(crate) fn wait_for(&mut self, event: &str, timeout: Duration) -> Result<()> {
-        let default = self.stream.get_ref().read_timeout()?;
-        let deadline = Instant::now() + timeout;
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-            self.stream.get_ref().set_read_timeout(Some(left))?;
-            if self.read().with_context(|| format!("waiting for QEMU's event {event}"))?["event"] == event {
-                return Ok(self.stream.get_ref().set_read_timeout(default)?);
-            }
-        }
+        self.stream.get_ref().set_read_timeout(Some(timeout))?;
+        while self.read().with_context(|| format!("waiting for QEMU's event {event}"))?["event"] != event {}
+        Ok(self.stream.get_ref().set_read_timeout(Some(COMMAND_TIMEOUT))?)
     }
 
     /// Waits until network port `n` accepts all frames. The driver tells the device about

@@ -8,35 +8,26 @@ use flate2::write::GzEncoder;
 
 use super::*;
 
-#[derive(Clone, Copy)]
-struct Order {
-    big: bool,
-}
+/// A byte order: whether it is big-endian.
+type Order = bool;
 
-impl Order {
-    fn u32(self, n: u32) -> [u8; 4] {
-        if self.big { n.to_be_bytes() } else { n.to_le_bytes() }
-    }
-    fn u16(self, n: u16) -> [u8; 2] {
-        if self.big { n.to_be_bytes() } else { n.to_le_bytes() }
-    }
-}
-
-const ORDERS: [Order; 2] = [Order { big: false }, Order { big: true }];
+const ORDERS: [Order; 2] = [false, true];
 const MICROS: u32 = 0xa1b2_c3d4;
 const NANOS: u32 = 0xa1b2_3c4d;
 
+fn u32s(big: Order, numbers: &[u32]) -> Vec<u8> {
+    numbers.iter().flat_map(|n| if big { n.to_be_bytes() } else { n.to_le_bytes() }).collect()
+}
+
+fn u16s(big: Order, numbers: &[u16]) -> Vec<u8> {
+    numbers.iter().flat_map(|n| if big { n.to_be_bytes() } else { n.to_le_bytes() }).collect()
+}
+
 fn pcap(order: Order, magic: u32, snaplen: u32, link: u32, frames: &[&[u8]]) -> Vec<u8> {
-    let mut file = order.u32(magic).to_vec();
-    file.extend([order.u16(2), order.u16(4)].concat());
-    for word in [0, 0, snaplen, link] {
-        file.extend(order.u32(word));
-    }
+    let mut file = [u32s(order, &[magic]), u16s(order, &[2, 4]), u32s(order, &[0, 0, snaplen, link])].concat();
     for frame in frames {
         let length = frame.len() as u32;
-        for word in [1, 2, length, length] {
-            file.extend(order.u32(word));
-        }
+        file.extend(u32s(order, &[1, 2, length, length]));
         file.extend(*frame);
     }
     file
@@ -45,24 +36,20 @@ fn pcap(order: Order, magic: u32, snaplen: u32, link: u32, frames: &[&[u8]]) -> 
 fn block(order: Order, kind: u32, body: &[u8]) -> Vec<u8> {
     let mut body = body.to_vec();
     body.resize(body.len().next_multiple_of(4), 0);
-    let length = order.u32(body.len() as u32 + 12);
-    [&order.u32(kind), &length, body.as_slice(), &length].concat()
+    let length = body.len() as u32 + 12;
+    [u32s(order, &[kind, length]), body, u32s(order, &[length])].concat()
 }
 
 fn section(order: Order) -> Vec<u8> {
-    let body = [&order.u32(0x1a2b_3c4d)[..], &order.u16(1), &order.u16(0), &[0xff; 8]].concat();
-    block(order, SECTION, &body)
+    block(order, 0x0a0d_0d0a, &[u32s(order, &[0x1a2b_3c4d]), u16s(order, &[1, 0]), vec![0xff; 8]].concat())
 }
 
-const SECTION: u32 = 0x0a0d_0d0a;
-
 fn interface(order: Order, link: u16, snaplen: u32) -> Vec<u8> {
-    block(order, 1, &[&order.u16(link)[..], &order.u16(0), &order.u32(snaplen)].concat())
+    block(order, 1, &[u16s(order, &[link, 0]), u32s(order, &[snaplen])].concat())
 }
 
 fn enhanced(order: Order, interface: u32, frame: &[u8], original: u32, options: &[u8]) -> Vec<u8> {
-    let mut body: Vec<u8> =
-        [interface, 0, 0, frame.len() as u32, original].into_iter().flat_map(|word| order.u32(word)).collect();
+    let mut body = u32s(order, &[interface, 0, 0, frame.len() as u32, original]);
     body.extend(frame);
     body.resize(body.len().next_multiple_of(4), 0);
     body.extend(options);
@@ -70,7 +57,7 @@ fn enhanced(order: Order, interface: u32, frame: &[u8], original: u32, options: 
 }
 
 fn simple(order: Order, frame: &[u8], original: u32) -> Vec<u8> {
-    block(order, 3, &[&order.u32(original)[..], frame].concat())
+    block(order, 3, &[&u32s(order, &[original]), frame].concat())
 }
 
 fn frames_of(file: &[u8]) -> Vec<Vec<u8>> {

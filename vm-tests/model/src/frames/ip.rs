@@ -3,6 +3,8 @@
 
 use std::net::IpAddr;
 
+use etherparse::checksum::Sum16BitWords;
+
 use super::{ACK, Extension, ICMP, ICMPV6, IPV4, IPV6, TCP, UDP};
 
 /// A builder of packets between two addresses of one family.
@@ -108,11 +110,8 @@ impl Ip {
         let head = [ports.0, ports.1, length, 0].map(u16::to_be_bytes).concat();
         let mut datagram = [&head[..], data].concat();
         // RFC 768: zero means that there is no checksum.
-        let sum = match self.transport_checksum(UDP, &datagram) {
-            0 => 0xffff,
-            sum => sum,
-        };
-        datagram[6..8].copy_from_slice(&sum.to_be_bytes());
+        let sum = self.sum(UDP, &datagram).to_ones_complement_with_no_zero();
+        datagram[6..8].copy_from_slice(&sum.to_ne_bytes());
         datagram
     }
 
@@ -122,8 +121,8 @@ impl Ip {
         segment.extend(sequence.to_be_bytes());
         segment.extend([0, 0, 0, 1, 5 << 4, flags, 0xff, 0xff, 0, 0, 0, 0]);
         segment.extend(data);
-        let sum = self.transport_checksum(TCP, &segment);
-        segment[16..18].copy_from_slice(&sum.to_be_bytes());
+        let sum = self.sum(TCP, &segment).ones_complement();
+        segment[16..18].copy_from_slice(&sum.to_ne_bytes());
         segment
     }
 
@@ -132,8 +131,8 @@ impl Ip {
     pub fn message(&self, kind: u8, rest: [u8; 4], data: &[u8]) -> Vec<u8> {
         let mut message = [&[kind, 0, 0, 0][..], &rest, data].concat();
         // RFC 792 has no pseudo-header, RFC 4443 has.
-        let sum = if self.is_ipv6() { self.transport_checksum(ICMPV6, &message) } else { checksum(0, &message) };
-        message[2..4].copy_from_slice(&sum.to_be_bytes());
+        let sum = if self.is_ipv6() { self.sum(ICMPV6, &message) } else { Sum16BitWords::new().add_slice(&message) };
+        message[2..4].copy_from_slice(&sum.ones_complement().to_ne_bytes());
         message
     }
 
@@ -194,10 +193,12 @@ impl Ip {
         [bytes(self.source), bytes(self.destination)].concat()
     }
 
-    /// The checksum with a pseudo-header: addresses, protocol and length (RFC 768, RFC 9293). IPv6
-    /// has the same numbers in wider fields (RFC 8200, section 8.1).
-    fn transport_checksum(&self, protocol: u8, segment: &[u8]) -> u16 {
-        checksum(sum_of(0, &self.addresses()) + u32::from(protocol) + segment.len() as u32, segment)
+    /// The sum with a pseudo-header: addresses, protocol and length (RFC 768, RFC 9293). IPv6 has
+    /// the same numbers in wider fields (RFC 8200, section 8.1).
+    fn sum(&self, protocol: u8, segment: &[u8]) -> Sum16BitWords {
+        let length = (segment.len() as u32).to_be_bytes();
+        let addresses = Sum16BitWords::new().add_slice(&self.addresses());
+        addresses.add_2bytes([0, protocol]).add_4bytes(length).add_slice(segment)
     }
 }
 
@@ -209,23 +210,6 @@ pub fn fix_checksum(packet: &mut [u8]) {
         return;
     };
     header[10..12].fill(0);
-    let sum = checksum(0, header);
-    header[10..12].copy_from_slice(&sum.to_be_bytes());
-}
-
-/// The Internet checksum (RFC 1071). `start` is the sum of the bytes before.
-pub(super) fn checksum(start: u32, bytes: &[u8]) -> u16 {
-    let mut sum = sum_of(start, bytes);
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    !(sum as u16)
-}
-
-fn sum_of(start: u32, bytes: &[u8]) -> u32 {
-    bytes.chunks(2).fold(start, |sum, pair| {
-        let word = u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]);
-        let sum = sum + u32::from(word);
-        (sum & 0xffff) + (sum >> 16)
-    })
+    let sum = Sum16BitWords::new().add_slice(header).ones_complement();
+    header[10..12].copy_from_slice(&sum.to_ne_bytes());
 }

@@ -2,7 +2,7 @@
 //! Decides which packets start a connection.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use etherparse::IpNumber;
@@ -34,16 +34,9 @@ pub(super) enum Class {
     Other,
 }
 
-/// The key of a flow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Flow {
-    /// A SYN: source, destination and sequence number.
-    Tcp(SocketAddr, SocketAddr, u32),
-    /// Two endpoints, the smaller first.
-    Udp(SocketAddr, SocketAddr),
-    /// Two addresses, the smaller first, and the protocol.
-    Other(IpAddr, IpAddr, u8),
-}
+/// The protocol, the source, the destination, and the sequence number of a SYN. For protocols other
+/// than TCP the smaller endpoint is the first one, and for those without ports, ports are 0.
+type Flow = (u8, SocketAddr, SocketAddr, u32);
 
 /// When each flow was last seen.
 #[derive(Debug, Default)]
@@ -57,8 +50,8 @@ impl Flows {
             UDP => self.udp(packet, time).map(|port| (Class::Udp, port)),
             protocol if protocol == icmp_of(packet) => is_request(packet).then_some((Class::Icmp, 0)),
             protocol => {
-                let (first, second) = sorted(packet.source, packet.destination);
-                let idle = self.idle_time(Flow::Other(first, second, protocol), time);
+                let [source, destination] = [packet.source, packet.destination].map(|ip| SocketAddr::new(ip, 0));
+                let idle = self.idle_time(two_way(protocol, source, destination), time);
                 idle.is_none_or(|idle| idle >= OTHER_TIMEOUT).then_some((Class::Other, 0))
             }
         }
@@ -72,15 +65,14 @@ impl Flows {
         }
         let (source, destination) = endpoints(packet, header);
         let sequence = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
-        let idle = self.idle_time(Flow::Tcp(source, destination, sequence), time);
+        let idle = self.idle_time((TCP, source, destination, sequence), time);
         idle.is_none_or(|idle| idle > SYN_RETRANSMISSION).then_some(destination.port())
     }
 
     fn udp(&mut self, packet: &Packet, time: Duration) -> Option<u16> {
         let header: &[u8; 8] = transport(packet)?;
         let (source, destination) = endpoints(packet, header);
-        let (first, second) = sorted(source, destination);
-        let idle = self.idle_time(Flow::Udp(first, second), time);
+        let idle = self.idle_time(two_way(UDP, source, destination), time);
         idle.is_none_or(|idle| idle >= UDP_TIMEOUT).then_some(destination.port())
     }
 
@@ -112,6 +104,6 @@ fn endpoints(packet: &Packet, header: &[u8]) -> (SocketAddr, SocketAddr) {
     (SocketAddr::new(packet.source, port(0)), SocketAddr::new(packet.destination, port(2)))
 }
 
-fn sorted<T: Ord>(one: T, other: T) -> (T, T) {
-    if one <= other { (one, other) } else { (other, one) }
+fn two_way(protocol: u8, one: SocketAddr, other: SocketAddr) -> Flow {
+    (protocol, one.min(other), one.max(other), 0)
 }

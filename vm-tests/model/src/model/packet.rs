@@ -75,14 +75,15 @@ impl<'a> Packet<'a> {
         } else {
             rest.get(..length)?
         };
-        let end = end_of_extensions(header.next_header(), payload);
+        let bytes = (header.slice().len() + payload.len()) as u64;
+        let (protocol, later_fragment, payload) = after_extensions(header.next_header(), payload);
         Some(Self {
             source: header.source_addr().into(),
             destination: header.destination_addr().into(),
-            protocol: end.protocol.0,
-            later_fragment: end.later_fragment,
-            payload: end.payload,
-            bytes: (header.slice().len() + payload.len()) as u64,
+            protocol: protocol.0,
+            later_fragment,
+            payload,
+            bytes,
         })
     }
 }
@@ -118,56 +119,39 @@ fn checksum_is_valid(header: &Ipv4HeaderSlice) -> bool {
     Sum16BitWords::new().add_slice(header.slice()).ones_complement() == 0
 }
 
-/// The end of a chain of extension headers.
-struct End<'a> {
-    protocol: IpNumber,
-    later_fragment: bool,
-    payload: &'a [u8],
-}
-
 /// Parses extension headers in any order. (`etherparse` stops at headers in an order that RFC 8200
-/// does not recommend.) The chain ends at an incomplete header or after [`MAX_EXTENSIONS`].
-fn end_of_extensions(mut protocol: IpNumber, mut payload: &[u8]) -> End<'_> {
+/// does not recommend.) The chain ends at an incomplete header or after [`MAX_EXTENSIONS`]. Returns
+/// the protocol after it, whether the packet is a later fragment, and the payload.
+fn after_extensions(mut protocol: IpNumber, mut payload: &[u8]) -> (IpNumber, bool, &[u8]) {
     for _ in 0..MAX_EXTENSIONS {
-        let Some(header) = Extension::parse(protocol, payload) else {
-            break;
-        };
-        protocol = header.next;
-        payload = &payload[header.length..];
-        if header.later_fragment {
-            return End { protocol, later_fragment: true, payload };
+        let Some((next, length, later_fragment)) = extension(protocol, payload) else { break };
+        (protocol, payload) = (next, &payload[length..]);
+        if later_fragment {
+            return (protocol, true, payload);
         }
     }
-    End { protocol, later_fragment: false, payload }
+    (protocol, false, payload)
 }
 
-struct Extension {
-    next: IpNumber,
-    length: usize,
-    later_fragment: bool,
-}
-
-impl Extension {
-    /// The extension header at the start of a slice; `None` when `kind` is not an extension header
-    /// or the header is incomplete.
-    fn parse(kind: IpNumber, slice: &[u8]) -> Option<Self> {
-        match kind {
-            IpNumber::IPV6_HEADER_HOP_BY_HOP | IpNumber::IPV6_ROUTE_HEADER | IpNumber::IPV6_DESTINATION_OPTIONS => {
-                let header = Ipv6RawExtHeaderSlice::from_slice(slice).ok()?;
-                Some(Self { next: header.next_header(), length: header.slice().len(), later_fragment: false })
-            }
-            IpNumber::IPV6_FRAGMENTATION_HEADER => {
-                let header = Ipv6FragmentHeaderSlice::from_slice(slice).ok()?;
-                let later_fragment = header.fragment_offset().value() != 0;
-                Some(Self { next: header.next_header(), length: header.slice().len(), later_fragment })
-            }
-            IpNumber::AUTHENTICATION_HEADER => {
-                // `etherparse` refuses a header of eight bytes, which the kernel accepts.
-                let &[next, words] = slice.first_chunk()?;
-                let length = (usize::from(words) + 2) * 4;
-                (length <= slice.len()).then_some(Self { next: IpNumber(next), length, later_fragment: false })
-            }
-            _ => None,
+/// The extension header at the start of a slice: the number of the next header, its length, and
+/// whether the packet is a later fragment. `None` when `kind` is not an extension header or the
+/// header is incomplete.
+fn extension(kind: IpNumber, slice: &[u8]) -> Option<(IpNumber, usize, bool)> {
+    match kind {
+        IpNumber::IPV6_HEADER_HOP_BY_HOP | IpNumber::IPV6_ROUTE_HEADER | IpNumber::IPV6_DESTINATION_OPTIONS => {
+            let header = Ipv6RawExtHeaderSlice::from_slice(slice).ok()?;
+            Some((header.next_header(), header.slice().len(), false))
         }
+        IpNumber::IPV6_FRAGMENTATION_HEADER => {
+            let header = Ipv6FragmentHeaderSlice::from_slice(slice).ok()?;
+            Some((header.next_header(), header.slice().len(), header.fragment_offset().value() != 0))
+        }
+        IpNumber::AUTHENTICATION_HEADER => {
+            // `etherparse` refuses a header of eight bytes, which the kernel accepts.
+            let &[next, words] = slice.first_chunk()?;
+            let length = (usize::from(words) + 2) * 4;
+            (length <= slice.len()).then_some((IpNumber(next), length, false))
+        }
+        _ => None,
     }
 }

@@ -98,7 +98,7 @@ impl Rule {
         }
         let ipv6 = words[0] == "ip6tables";
         let from = usize::from(ipv6 || words[0] == "iptables");
-        let rule = Parts::parse(&words[from..]).and_then(|parts| parts.rule(ipv6));
+        let rule = Self::parse_options(&words[from..], ipv6);
         rule.map(Some).with_context(|| format!("the model does not support the rule: {command}"))
     }
 
@@ -129,68 +129,43 @@ impl Rule {
     }
 
     fn inside(&self, address: IpAddr) -> bool {
-        let difference = match (self.base, address) {
-            (IpAddr::V4(base), IpAddr::V4(address)) => u128::from(base.to_bits() ^ address.to_bits()),
-            (IpAddr::V6(base), IpAddr::V6(address)) => base.to_bits() ^ address.to_bits(),
-            _ => return false,
-        };
-        difference.checked_shr(bits(address) - self.length).unwrap_or(0) == 0
+        let difference = number(self.base) ^ number(address);
+        self.base.is_ipv6() == address.is_ipv6()
+            && difference.checked_shr(bits(address) - self.length).unwrap_or(0) == 0
     }
-}
 
-/// The options of a rule.
-struct Parts<'a> {
-    files: Vec<File>,
-    net: Option<(&'a str, u32)>,
-    base: Option<&'a str>,
-    mask: Option<&'a str>,
-    name: Option<&'a str>,
-    internal: Internal,
-}
-
-impl<'a> Parts<'a> {
-    fn parse(words: &[&'a str]) -> Result<Self> {
-        let mut parts =
-            Self { files: vec![], net: None, base: None, mask: None, name: None, internal: Internal::Count };
-        let mut words = words.iter().copied();
-        let mut inverted = false;
+    /// Parses the arguments of an `iptables` command into the name of the table and the rule.
+    fn parse_options(words: &[&str], ipv6: bool) -> Result<(String, Self)> {
+        let mut rule = Self { files: [false; 3], ..Self::ALL_IPV4 };
+        let (mut name, mut base, mut length, mut inverted) = (None, None, None, false);
+        let mut words = words.iter();
         while let Some(word) = words.next() {
             let mut value = || words.next().with_context(|| format!("{word} has no value"));
-            match word {
+            match *word {
                 "!" => inverted = true,
-                "-A" | "-I" => ensure!(value()? == "PROMISC", "the chain is not PROMISC"),
-                "-m" => ensure!(value()? == "traffic", "it has a match other than traffic"),
-                "--traffic" => parts.files.push(File::Traffic),
-                "--ipconn" => parts.files.push(File::Ipconn),
-                "--portconn" => parts.files.push(File::Portconn),
+                "-A" | "-I" => ensure!(*value()? == "PROMISC", "the chain is not PROMISC"),
+                "-m" => ensure!(*value()? == "traffic", "it has a match other than traffic"),
+                "--traffic" => rule.files[File::Traffic as usize] = true,
+                "--ipconn" => rule.files[File::Ipconn as usize] = true,
+                "--portconn" => rule.files[File::Portconn as usize] = true,
                 "--net" => {
-                    let (base, length) = value()?.split_once('/').context("--net without a length")?;
-                    parts.net = Some((base, length.parse()?));
+                    let (net, bits) = value()?.split_once('/').context("--net without a length")?;
+                    (base, length) = (Some(net.parse()?), Some(bits.parse()?));
                 }
-                "--netbase" => parts.base = Some(value()?),
-                "--netmask" => parts.mask = Some(value()?),
-                "--name" => parts.name = Some(value()?),
-                "--nointernal" => parts.internal = if inverted { Internal::Only } else { Internal::Skip },
+                "--netbase" => base = Some(value()?.parse()?),
+                // iptables accepts only masks without holes.
+                "--netmask" => length = Some(number(value()?.parse()?).count_ones()),
+                "--name" => name = Some(value()?.to_string()),
+                "--nointernal" => rule.internal = if inverted { Internal::Only } else { Internal::Skip },
                 // These do not change the text that the first reader of a table gets.
                 "--clearonread" => {}
                 "--hashsize" => drop(value()?),
                 word => bail!("unknown option {word}"),
             }
         }
-        Ok(parts)
-    }
-
-    fn rule(self, ipv6: bool) -> Result<(String, Rule)> {
-        let name = self.name.context("it has no name")?.to_owned();
-        let (base, length) = match (self.net, self.base, self.mask) {
-            (Some(net), None, None) => net,
-            (None, Some(base), Some(mask)) => (base, mask_length(mask.parse()?)),
-            _ => bail!("it has no network"),
-        };
-        let base: IpAddr = base.parse()?;
-        ensure!(base.is_ipv6() == ipv6 && length <= bits(base), "the network is not one of this family");
-        let files = File::ALL.map(|file| self.files.contains(&file));
-        Ok((name, Rule { base, length, internal: self.internal, files }))
+        (rule.base, rule.length) = base.zip(length).context("it has no network")?;
+        ensure!(rule.base.is_ipv6() == ipv6 && rule.length <= bits(rule.base), "the network is not one of this family");
+        Ok((name.context("it has no name")?, rule))
     }
 }
 
@@ -199,10 +174,10 @@ fn bits(address: IpAddr) -> u32 {
     if address.is_ipv6() { 128 } else { 32 }
 }
 
-/// The length of a mask. iptables accepts only masks without holes.
-fn mask_length(mask: IpAddr) -> u32 {
-    match mask {
-        IpAddr::V4(mask) => mask.to_bits().count_ones(),
-        IpAddr::V6(mask) => mask.to_bits().count_ones(),
+/// An address as a number.
+fn number(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => address.to_bits().into(),
+        IpAddr::V6(address) => address.to_bits(),
     }
 }

@@ -11,8 +11,7 @@ impl Generator {
     }
 
     fn broken4(&mut self, mut packet: Vec<u8>) -> Vec<u8> {
-        let total = u16::from_be_bytes([packet[2], packet[3]]);
-        let (mut total, mut repair) = (total, true);
+        let (mut total, mut repair) = (u16::from_be_bytes([packet[2], packet[3]]), true);
         match self.random.u8(..8) {
             // Version.
             0 => packet[0] = packet[0] & 0x0f | self.pick(&[0, 0x30, 0x50, 0x60, 0xf0]),
