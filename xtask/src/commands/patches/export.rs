@@ -27,7 +27,7 @@ pub fn run(ws: &Workspace, tree: &Tree, folder: &Path) -> Result<()> {
     }
     let tip = tip_of(&edited, BRANCH)?;
     let commits = linear_history(&edited, tree.base(), tip)?;
-    copy_objects(&edited, tree.repo(), tree.base(), tip)?;
+    copy_objects(&edited, tree.repo())?;
 
     let root = BuildRoot::prepare(ws)?;
     let out = ws.temporary()?;
@@ -68,31 +68,10 @@ fn linear_history(repo: &Repository, base: Oid, tip: Oid) -> Result<Vec<Oid>> {
     Ok(commits)
 }
 
-/// Copies the objects of `base..tip` into another repository.
-fn copy_objects(from: &Repository, to: &Repository, base: Oid, tip: Oid) -> Result<()> {
-    if tip == base {
-        return Ok(());
-    }
-    let mut walk = from.revwalk()?;
-    walk.push(tip)?;
-    walk.hide(base)?;
-    let mut builder = from.packbuilder()?;
-    builder.insert_walk(&mut walk)?;
-    let odb = to.odb()?;
-    let mut writer = odb.packwriter()?;
-    let mut failure = None;
-    builder.foreach(|bytes| match std::io::Write::write_all(&mut writer, bytes) {
-        Ok(()) => true,
-        Err(error) => {
-            failure = Some(error);
-            false
-        }
-    })?;
-    if let Some(error) = failure {
-        return Err(error).context("cannot copy the commits");
-    }
-    writer.commit()?;
-    Ok(())
+/// Copies the objects of the branch into another repository.
+fn copy_objects(from: &Repository, to: &Repository) -> Result<()> {
+    let path = from.path().to_str().context("the path of the edited tree is not UTF-8")?;
+    to.remote_anonymous(path)?.fetch(&[BRANCH], None, None).context("cannot copy the commits")
 }
 
 /// The command that writes `base..tip` of the bare repository `git` to the folder `out`.
@@ -133,17 +112,14 @@ fn verify(repo: &Repository, folder: &Path, base: Oid, commits: &[Oid]) -> Resul
 }
 
 fn difference(made: &Commit<'_>, wanted: &Commit<'_>) -> Option<&'static str> {
-    let person = |commit: &Commit<'_>| commit.author().to_string();
+    let author = |commit: &Commit<'_>| (commit.author().to_string(), commit.author().when());
     let text = |commit: &Commit<'_>| commit.message().unwrap_or_default().trim_end().to_owned();
-    if made.tree_id() != wanted.tree_id() {
-        Some("content")
-    } else if person(made) != person(wanted) || made.author().when() != wanted.author().when() {
-        Some("author or date")
-    } else if text(made) != text(wanted) {
-        Some("message")
-    } else {
-        None
-    }
+    let parts = [
+        ("content", made.tree_id() == wanted.tree_id()),
+        ("author or date", author(made) == author(wanted)),
+        ("message", text(made) == text(wanted)),
+    ];
+    parts.iter().find(|(_, equal)| !equal).map(|(part, _)| *part)
 }
 
 /// Replaces the patch files in `to` by those in `from`; files that do not change are not written.
@@ -174,7 +150,7 @@ fn replace(from: &Path, to: &Path) -> Result<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use git2::{Signature, Time};
+    use crate::sources::patches::tests::commit_file as commit;
     use std::path::PathBuf;
 
     /// A repository with a base and the branch series on it, a repository that has only the base,
@@ -184,17 +160,6 @@ mod tests {
         edited: Repository,
         pinned: Repository,
         base: Oid,
-    }
-
-    fn commit(repo: &Repository, parent: Option<Oid>, message: &str, text: &str) -> Oid {
-        let mut index = git2::Index::new().unwrap();
-        let blob = repo.blob(text.as_bytes()).unwrap();
-        index.add(&crate::sources::tree::index_entry(b"net/a.c", blob, 0o100_644)).unwrap();
-        let tree = repo.find_tree(index.write_tree_to(repo).unwrap()).unwrap();
-        let who = Signature::new("Åsa Test", "asa@example.org", &Time::new(1_800_000_000, 60)).unwrap();
-        let parents: Vec<_> = parent.iter().map(|oid| repo.find_commit(*oid).unwrap()).collect();
-        let parents: Vec<_> = parents.iter().collect();
-        repo.commit(None, &who, &who, message, &tree, &parents).unwrap()
     }
 
     const TEXT: &str = "int a;\n\nint f(void)\n{\n\treturn 1;\n}\n";
@@ -213,7 +178,8 @@ mod tests {
         fn export(&self, tip: Oid) -> Result<PathBuf> {
             let out = self.folder.path().join(tip.to_string());
             let commits = linear_history(&self.edited, self.base, tip)?;
-            copy_objects(&self.edited, &self.pinned, self.base, tip)?;
+            self.edited.reference(BRANCH, tip, true, "test")?;
+            copy_objects(&self.edited, &self.pinned)?;
             let host = |words: &[&str]| {
                 let mut command = Command::new(words[0]);
                 command.args(&words[1..]).env("GIT_CONFIG_GLOBAL", "/dev/null");
@@ -245,7 +211,8 @@ mod tests {
         }
         let folder = fixture.folder.path().join("patches");
         assert_eq!(replace(&out, &folder).unwrap().len(), 2);
-        copy_objects(&fixture.pinned, &fixture.edited, fixture.base, tip).unwrap();
+        fixture.pinned.reference(BRANCH, tip, true, "test").unwrap();
+        copy_objects(&fixture.pinned, &fixture.edited).unwrap();
         let again = fixture.export(tip).unwrap();
         assert_eq!(replace(&again, &folder).unwrap(), [""; 0]);
     }
