@@ -103,11 +103,11 @@ pub fn make(ws: &Workspace, changes: &[Change], consent: &Consent) -> Result<()>
     }
     for change in changes {
         match change {
-            Change::Install(packages) => install(ws, packages)?,
+            Change::Install(packages) => install(packages)?,
             Change::AddIds { user, first } => {
                 let usermod = find("usermod").context("the program usermod is missing")?;
                 let range = format!("{first}-{}", first + RANGE - 1);
-                privileged(ws, &usermod, &["--add-subuids", &range, "--add-subgids", &range, user])?;
+                privileged(&usermod, &["--add-subuids", &range, "--add-subgids", &range, user])?;
             }
         }
     }
@@ -152,42 +152,32 @@ fn find(program: &str) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
-fn install(ws: &Workspace, packages: &[&str]) -> Result<()> {
+fn install(packages: &[&str]) -> Result<()> {
     let apt = find("apt-get").with_context(|| format!("no apt-get; install these packages: {}", packages.join(" ")))?;
-    let mut install = vec!["install", "--yes", "--no-install-recommends", "--option=DPkg::Lock::Timeout=120"];
+    let mut install =
+        vec!["install", "--yes", "--no-install-recommends", "--quiet", "--option=DPkg::Lock::Timeout=120"];
     install.extend(packages);
     // The usual cause of a failure is that the package lists are old or missing.
-    if privileged(ws, &apt, &install).is_err() {
+    if privileged(&apt, &install).is_err() {
         process::check()?;
-        privileged(ws, &apt, &["update"])?;
-        privileged(ws, &apt, &install)?;
+        privileged(&apt, &["update"])?;
+        privileged(&apt, &install)?;
     }
     Ok(())
 }
 
-/// Runs a command as root and prints it before. Its output goes to a log file.
-fn privileged(ws: &Workspace, program: &Path, arguments: &[&str]) -> Result<()> {
+/// Prints a command and runs it as root.
+fn privileged(program: &Path, arguments: &[&str]) -> Result<()> {
     let shown = format!("{} {}", program.display(), arguments.join(" "));
-    let mut command = if geteuid().is_root() {
-        Command::new(program)
-    } else {
-        let sudo = find("sudo").with_context(|| format!("sudo is missing; as root, run: {shown}"))?;
-        eprintln!("running with sudo: {shown}");
-        // sudo may ask for the password, so it must run before the spinner starts.
-        let mut validate = Command::new(&sudo);
-        validate.arg("--validate");
-        ensure!(process::run_foreground(validate)?.success(), "sudo failed; as root, run: {shown}");
-        let mut command = Command::new(sudo);
+    let mut command = Command::new(program);
+    if !geteuid().is_root() {
+        command = Command::new(find("sudo").with_context(|| format!("sudo is missing; as root, run: {shown}"))?);
         command.arg("--").arg(program);
-        command
-    };
-    let mut step = ws.step("setup", format!("running {shown}"))?;
-    command.args(arguments).stdin(Stdio::null()).stdout(step.log()?).stderr(step.log()?);
-    // sudo must stay in the terminal's process group.
-    let status = process::run_foreground(command)?;
-    step.require_logged(status, &program.display().to_string())?;
-    step.finish();
-    Ok(())
+    }
+    eprintln!("running as root: {shown}");
+    // sudo must stay in the terminal's process group, to ask for the password.
+    command.args(arguments).stdin(Stdio::null());
+    process::run_foreground(command)
 }
 
 /// The subordinate ids that the user lacks. `getsubids` asks the same sources as mmdebstrap, which
@@ -202,7 +192,7 @@ fn missing_ids() -> Result<Option<Change>> {
             command.args(*option).arg(&user).stdin(Stdio::null()).stderr(Stdio::null());
             command.output().is_ok_and(|output| output.status.success() && !output.stdout.is_empty())
         }),
-        None => texts.iter().all(|text| ranges(text).any(|range| range.owner == user || range.owner == uid)),
+        None => texts.iter().all(|text| ranges(text).any(|(owner, _)| owner == user || owner == uid)),
     };
     if has_ids {
         return Ok(None);
@@ -216,25 +206,18 @@ fn missing_ids() -> Result<Option<Change>> {
     Ok(Some(Change::AddIds { user, first: first_free(&texts) }))
 }
 
-/// A line of subuid(5) or subgid(5).
-struct Range<'a> {
-    owner: &'a str,
-    /// The id after the last one.
-    end: u64,
-}
-
-fn ranges(text: &str) -> impl Iterator<Item = Range<'_>> {
+/// The owner of each range in a subuid(5) or subgid(5), and the id after its last one.
+fn ranges(text: &str) -> impl Iterator<Item = (&str, u64)> {
     text.lines().filter_map(|line| {
-        let mut fields = line.split(':');
-        let owner = fields.next()?;
-        let (first, count): (u64, u64) = (fields.next()?.parse().ok()?, fields.next()?.trim().parse().ok()?);
-        Some(Range { owner, end: first + count })
+        let (owner, range) = line.split_once(':')?;
+        let (first, count) = range.split_once(':')?;
+        Some((owner, first.parse::<u64>().ok()? + count.trim().parse::<u64>().ok()?))
     })
 }
 
 /// The first id above all ranges of the files.
 fn first_free(texts: &[String]) -> u64 {
-    texts.iter().flat_map(|text| ranges(text)).map(|range| range.end).max().unwrap_or(FIRST).max(FIRST)
+    texts.iter().flat_map(|text| ranges(text)).map(|(_, end)| end).max().unwrap_or(FIRST).max(FIRST)
 }
 
 /// Fails if this host does not allow the namespaces of the build root. An existing build root shows

@@ -70,7 +70,7 @@ fn linear_history(repo: &Repository, base: Oid, tip: Oid) -> Result<Vec<Oid>> {
 
 /// Copies the objects of the branch into another repository.
 fn copy_objects(from: &Repository, to: &Repository) -> Result<()> {
-    let path = from.path().to_str().context("the path of the edited tree is not UTF-8")?;
+    let path = from.commondir().to_str().context("the path of the edited tree is not UTF-8")?;
     to.remote_anonymous(path)?.fetch(&[BRANCH], None, None).context("cannot copy the commits")
 }
 
