@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
 use fs_err as fs;
 use git2::{Oid, Repository, ResetType};
 
@@ -42,25 +42,19 @@ fn create(ws: &Workspace, tree: &Tree, folder: &Path, tip: Oid) -> Result<()> {
 }
 
 fn update(folder: &Path, tip: Oid) -> Result<()> {
-    let repo =
-        Repository::open(folder).with_context(|| format!("{} is not a tree of `patches apply`", folder.display()))?;
+    let shown = folder.display();
+    let repo = Repository::open(folder).with_context(|| format!("{shown} is not a tree of `patches apply`"))?;
     let current = tip_of(&repo, BRANCH)?;
     let on_branch = repo.head().is_ok_and(|head| head.name() == Some(BRANCH));
-    let shown = folder.display();
-    if !on_branch {
-        bail!("{shown}: the branch series is not checked out (a rebase in progress?)");
-    }
-    if has_uncommitted(&repo)? {
-        bail!("{shown} has changes that are not committed");
-    }
+    ensure!(on_branch, "{shown}: the branch series is not checked out (a rebase in progress?)");
+    ensure!(!has_uncommitted(&repo)?, "{shown} has changes that are not committed");
     if current == tip {
         return Ok(());
     }
-    if current != tip_of(&repo, EXPORTED)? {
-        bail!("{shown} has commits that are not exported: run `patches export`, or remove it");
-    }
-    let commit = repo.find_commit(tip)?;
-    repo.reset(commit.as_object(), ResetType::Hard, None).with_context(|| format!("cannot update {shown}"))?;
+    let exported = current == tip_of(&repo, EXPORTED)?;
+    ensure!(exported, "{shown} has commits that are not exported: run `patches export`, or remove it");
+    let commit = repo.find_object(tip, None)?;
+    repo.reset(&commit, ResetType::Hard, None).with_context(|| format!("cannot update {shown}"))?;
     repo.reference(EXPORTED, tip, true, "patches apply")?;
     Ok(())
 }
