@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use fs_err as fs;
 use rustix::process::{geteuid, getuid};
+use xshell::{Shell, cmd};
 
 use crate::process;
 use crate::sources::mirrors::KEYRING;
@@ -183,14 +184,14 @@ fn privileged(program: &Path, arguments: &[&str]) -> Result<()> {
 /// The subordinate ids that the user lacks. `getsubids` asks the same sources as mmdebstrap, which
 /// may be others than the files (`subid:` in nsswitch.conf(5)).
 fn missing_ids() -> Result<Option<Change>> {
+    let sh = Shell::new()?;
     let uid = getuid().as_raw().to_string();
     let user = env::var("USER").unwrap_or_else(|_| uid.clone());
     let texts = SUBORDINATE_IDS.map(|file| fs::read_to_string(file).unwrap_or_default());
     let has_ids = match find("getsubids") {
-        Some(getsubids) => [&[][..], &["-g"]].iter().all(|option| {
-            let mut command = Command::new(&getsubids);
-            command.args(*option).arg(&user).stdin(Stdio::null()).stderr(Stdio::null());
-            command.output().is_ok_and(|output| output.status.success() && !output.stdout.is_empty())
+        Some(getsubids) => [None, Some("-g")].into_iter().all(|option| {
+            let ids = cmd!(sh, "{getsubids} {option...} {user}").quiet().ignore_stderr().read();
+            ids.is_ok_and(|ids| !ids.is_empty())
         }),
         None => texts.iter().all(|text| ranges(text).any(|(owner, _)| owner == user || owner == uid)),
     };
@@ -226,15 +227,14 @@ fn check_sandbox(ws: &Workspace) -> Result<()> {
     if ws.cache().join("root").exists() {
         return Ok(());
     }
-    let mut probe = Command::new("bwrap");
-    probe.args(["--ro-bind", "/", "/", "--unshare-pid", "--unshare-net", "--proc", "/proc"]);
-    probe.args(["--dev", "/dev", "--", "true"]);
-    let mut output = Vec::new();
-    let status = process::run_lines(probe, |line| output.push(line.to_owned()))?;
+    let sh = Shell::new()?;
+    let probe = cmd!(sh, "bwrap --ro-bind / / --unshare-pid --unshare-net --proc /proc --dev /dev -- true");
+    let output = probe.quiet().ignore_status().output()?;
+    let message = String::from_utf8_lossy(&output.stderr);
     ensure!(
-        status.success(),
+        output.status.success(),
         "bubblewrap cannot make a sandbox (are user namespaces disabled?): {}",
-        output.join("; ")
+        message.trim()
     );
     Ok(())
 }

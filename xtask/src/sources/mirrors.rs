@@ -36,25 +36,18 @@ pub fn configured() -> Result<Vec<String>> {
 /// The mirrors in a list of repository addresses, each once. `read` reads the files that
 /// `mirror+file:` addresses name (apt-transport-mirror(1)).
 fn from_targets(output: &str, read: impl Fn(&str) -> Option<String>) -> Vec<String> {
+    let expand = |address: &str| match address.strip_prefix("mirror+file:") {
+        Some(list) => read(list.trim_end_matches('/').trim_start_matches("//")).unwrap_or_default(),
+        None => address.to_owned(),
+    };
     let mut mirrors = Vec::new();
-    let mut add = |address: &str| {
-        let address = with_slash(address);
+    let texts: Vec<_> = output.lines().map(|line| expand(line.trim())).collect();
+    for line in texts.iter().flat_map(|text| text.lines()) {
+        // Metadata, such as a priority, may follow the address.
+        let address = with_slash(line.split_whitespace().next().unwrap_or_default());
         let fetchable = address.starts_with("http://") || address.starts_with("https://");
         if fetchable && !mirrors.contains(&address) {
             mirrors.push(address);
-        }
-    };
-    for address in output.lines().map(str::trim) {
-        let Some(list) = address.strip_prefix("mirror+file:") else {
-            add(address);
-            continue;
-        };
-        let list = list.trim_end_matches('/').trim_start_matches("//");
-        for line in read(list).unwrap_or_default().lines() {
-            // Metadata, such as a priority, may follow the address.
-            if let Some(word) = line.split_whitespace().next().filter(|w| !w.starts_with('#')) {
-                add(word);
-            }
         }
     }
     mirrors

@@ -97,12 +97,10 @@ impl Patch {
 }
 
 /// The subject without `[PATCH ...]`.
-fn without_prefix(subject: &str) -> &str {
+fn without_prefix<'a>(subject: &'a str) -> &'a str {
     let mut rest = subject.trim();
-    while let Some((tag, after)) = rest.strip_prefix('[').and_then(|r| r.split_once(']')) {
-        if !tag.contains("PATCH") {
-            break;
-        }
+    let tag = |text: &'a str| text.strip_prefix('[')?.split_once(']').filter(|(tag, _)| tag.contains("PATCH"));
+    while let Some((_, after)) = tag(rest) {
         rest = after.trim_start();
     }
     rest

@@ -5,12 +5,13 @@
 //! Before the files replace the old ones, they are applied to the base. That must give the content,
 //! authors and messages of the branch.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 use fs_err as fs;
-use git2::{Commit, Oid, Repository, Sort};
+use git2::{Commit, Oid, Repository};
 
 use super::{BRANCH, EXPORTED, has_uncommitted, tip_of};
 use crate::builds::root::BuildRoot;
@@ -52,19 +53,15 @@ pub fn run(ws: &Workspace, tree: &Tree, folder: &Path) -> Result<()> {
 
 /// The commits from `base` to `tip`, oldest first. Fails if there is a merge among them.
 fn linear_history(repo: &Repository, base: Oid, tip: Oid) -> Result<Vec<Oid>> {
-    let mut walk = repo.revwalk()?;
-    walk.push(tip)?;
-    walk.hide(base)?;
-    walk.set_sorting(Sort::TOPOLOGICAL | Sort::REVERSE)?;
-    let commits = walk.collect::<Result<Vec<_>, _>>()?;
-    let mut parent = base;
-    for oid in &commits {
-        let commit = repo.find_commit(*oid)?;
-        let straight = commit.parent_count() == 1 && commit.parent_id(0)? == parent;
-        ensure!(straight, "the branch series is not a linear history on base (at {oid})");
-        parent = *oid;
+    let mut commits = Vec::new();
+    let mut oid = tip;
+    while oid != base {
+        let commit = repo.find_commit(oid)?;
+        ensure!(commit.parent_count() == 1, "the branch series is not a linear history on base (at {oid})");
+        commits.push(oid);
+        oid = commit.parent_id(0)?;
     }
-    ensure!(parent == tip, "the branch series is not on top of base");
+    commits.reverse();
     Ok(commits)
 }
 
@@ -80,19 +77,8 @@ fn format_patch(command: impl Fn(&[&str]) -> Command, git: &str, out: &str, base
     // Attributes select the hunk headers (gitattributes(5)). A bare repository has no attribute
     // files.
     let attributes = format!("--attr-source={tip}");
-    command(&[
-        "git",
-        &dir,
-        &attributes,
-        "format-patch",
-        "--quiet",
-        "--zero-commit",
-        "--no-signature",
-        "--abbrev=12",
-        "--output-directory",
-        out,
-        &range,
-    ])
+    let words = ["git", &dir, &attributes, "format-patch", "--quiet", "--zero-commit", "--no-signature", "--abbrev=12"];
+    command(&[&words[..], &["--output-directory", out, &range]].concat())
 }
 
 /// Fails unless the files in `folder` give the commits that they were made from.
@@ -125,24 +111,19 @@ fn difference(made: &Commit<'_>, wanted: &Commit<'_>) -> Option<&'static str> {
 /// Replaces the patch files in `to` by those in `from`; files that do not change are not written.
 /// Returns a line for each change.
 fn replace(from: &Path, to: &Path) -> Result<Vec<String>> {
+    let read = |file: &PathBuf| Ok((file_name(file), fs::read(file)?));
+    let new = patches::files(from)?.iter().map(read).collect::<Result<BTreeMap<_, _>>>()?;
     let mut changes = Vec::new();
-    let mut names = Vec::new();
-    for file in patches::files(from)? {
-        let name = file_name(&file);
-        let new = fs::read(&file)?;
-        let target = to.join(&name);
-        if fs::read(&target).ok().as_ref() != Some(&new) {
-            write_atomically(&target, &new)?;
+    for (name, content) in &new {
+        let target = to.join(name);
+        if fs::read(&target).ok().as_ref() != Some(content) {
+            write_atomically(&target, content)?;
             changes.push(format!("    written  {name}"));
         }
-        names.push(name);
     }
-    for file in patches::files(to)? {
-        let name = file_name(&file);
-        if !names.contains(&name) {
-            remove_if_exists(&file)?;
-            changes.push(format!("    removed  {name}"));
-        }
+    for file in patches::files(to)?.iter().filter(|file| !new.contains_key(&file_name(file))) {
+        remove_if_exists(file)?;
+        changes.push(format!("    removed  {}", file_name(file)));
     }
     Ok(changes)
 }
@@ -151,7 +132,6 @@ fn replace(from: &Path, to: &Path) -> Result<Vec<String>> {
 mod tests {
     use super::*;
     use crate::sources::patches::tests::commit_file as commit;
-    use std::path::PathBuf;
 
     /// A repository with a base and the branch series on it, a repository that has only the base,
     /// and a folder for patches.
