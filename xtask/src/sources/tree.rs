@@ -238,3 +238,44 @@ fn import(ws: &Workspace, source: &Download, folder: &Path) -> Result<()> {
     step.finish();
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_update_changes_only_the_files_that_differ() {
+        let temporary = tempfile::tempdir().unwrap();
+        let repo = Repository::init_bare(temporary.path().join("git")).unwrap();
+        let who = Signature::new("t", "t@example.org", &Time::new(1, 0)).unwrap();
+        let commit = |files: &[(&str, &str, i32)]| {
+            let mut index = repo.treebuilder(None).unwrap();
+            for (name, text, mode) in files {
+                let mut folder = repo.treebuilder(None).unwrap();
+                folder.insert("x", repo.blob(text.as_bytes()).unwrap(), *mode).unwrap();
+                index.insert(name, folder.write().unwrap(), 0o040_000).unwrap();
+            }
+            let tree = repo.find_tree(index.write().unwrap()).unwrap();
+            repo.commit(None, &who, &who, "", &tree, &[]).unwrap()
+        };
+        let base = commit(&[("same", "1", 0o100_644), ("changed", "1", 0o100_755), ("removed", "1", 0o100_644)]);
+        let new = commit(&[("same", "1", 0o100_644), ("changed", "2", 0o100_755), ("link", "../same/x", 0o120_000)]);
+        let repo = Repository::open_bare(repo.path()).unwrap();
+        let tree = Tree { folder: PathBuf::new(), name: "t".into(), repo, base, patches: PathBuf::new() };
+
+        let folder = temporary.path().join("checkout");
+        tree.write(&folder, base).unwrap();
+        fs::write(folder.join("object"), "made by a build").unwrap();
+        let time = |name: &str| fs::metadata(folder.join(name)).unwrap().modified().unwrap();
+        let before = time("same/x");
+        for (from, to, content, removed) in [(base, new, "2", "removed/x"), (new, base, "1", "link/x")] {
+            tree.update(&folder, from, to).unwrap();
+            assert_eq!(fs::read_to_string(folder.join("changed/x")).unwrap(), content);
+            assert!(!folder.join(removed).exists());
+            assert!(folder.join("same/x").exists() && folder.join("object").exists());
+            assert_eq!(time("same/x"), before);
+            let link = fs::read_link(folder.join("link/x")).ok();
+            assert_eq!(link.is_some(), to == new);
+        }
+    }
+}
