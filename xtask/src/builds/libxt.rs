@@ -25,6 +25,7 @@ pub fn build(ws: &Workspace, root: &BuildRoot, iptables: &Iptables) -> Result<Pr
     let libraries = iptables.installed.join("usr/local/lib");
     let library = Crate {
         name: "libxt",
+        inputs: &["libxt/src", "module/abi.rs"],
         source: "libxt/src/lib.rs",
         output: LIBRARY,
         arguments: &["--crate-type=cdylib", "--crate-name=xt_traffic", "-Lnative=/build"],

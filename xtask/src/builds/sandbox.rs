@@ -2,6 +2,7 @@
 //! Commands in the build root. They have no network and see only the folders that are bind-mounted.
 //! The paths are the same on every host, so object files do not depend on the host.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -21,7 +22,7 @@ impl Sandbox {
         Self { root: root.to_owned(), binds: Vec::new() }
     }
 
-    /// Bind-mounts `from` read-only at `/to`, one of [`MOUNT_POINTS`].
+    /// Bind-mounts `from` read-only at `/to`, one of [`MOUNT_POINTS`] or a path below `repo`.
     pub fn bind_ro(mut self, from: &Path, to: &str) -> Self {
         self.binds.push((false, from.to_owned(), to.to_owned()));
         self
@@ -37,15 +38,16 @@ impl Sandbox {
     ///
     /// It runs without `--die-with-parent`, which would send SIGKILL: an interrupted `make` must
     /// have the time to remove incomplete files.
-    pub fn command(&self, folder: &str, words: &[&str]) -> Command {
+    pub fn command(&self, folder: &str, words: &[impl AsRef<OsStr>]) -> Command {
         let mut command = Command::new("bwrap");
         command
             .args(["--unshare-pid", "--unshare-net", "--unshare-ipc"])
             .arg("--ro-bind")
             .arg(&self.root)
-            .args(["/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp"]);
+            .args(["/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp", "--tmpfs", "/repo"]);
         for (writable, from, to) in &self.binds {
-            debug_assert!(MOUNT_POINTS.contains(&to.as_str()), "{to} is not a mount point");
+            let mountable = MOUNT_POINTS.contains(&to.as_str()) || to.starts_with("repo/");
+            debug_assert!(mountable, "{to} is not a mount point");
             command.arg(if *writable { "--bind" } else { "--ro-bind" }).arg(from).arg(format!("/{to}"));
         }
         command.args(["--clearenv", "--setenv", "PATH", "/usr/sbin:/usr/bin"]);

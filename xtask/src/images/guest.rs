@@ -60,6 +60,7 @@ pub fn artifacts(ws: &Workspace, choice: &Choice) -> Result<Artifacts> {
 fn agent(ws: &Workspace, root: &BuildRoot) -> Result<Product> {
     let agent = Crate {
         name: "agent",
+        inputs: &["vm-tests/agent"],
         source: "vm-tests/agent/main.rs",
         output: "init",
         arguments: &["-Ctarget-feature=+crt-static", "-Ccodegen-units=1"],

@@ -31,23 +31,19 @@ pub fn pinned(ws: &Workspace, source: &Download) -> Result<PathBuf> {
         errors.push(error);
     }
     let mut step = ws.step("fetch", format!("downloading {}", source.file))?;
-    let mirrors = mirrors::configured();
-    if let Err(error) = &mirrors {
+    let mirrors = mirrors::configured().unwrap_or_else(|error| {
         errors.push(format!("{error:#}"));
-    }
-    for mirror in mirrors.unwrap_or_default() {
-        for path in &source.paths {
-            match fetch(ws, &mut step, &format!("{mirror}{path}"), source, &file) {
-                Ok(()) => {
-                    step.finish();
-                    return Ok(file);
-                }
-                Err(error) => {
-                    process::check()?;
-                    errors.push(format!("{error:#}"));
-                }
+        Vec::new()
+    });
+    for address in mirrors.iter().flat_map(|mirror| source.paths.iter().map(move |path| format!("{mirror}{path}"))) {
+        match fetch(ws, &mut step, &address, source, &file) {
+            Ok(()) => {
+                step.finish();
+                return Ok(file);
             }
+            Err(error) => errors.push(format!("{error:#}")),
         }
+        process::check()?;
     }
     bail!("cannot download {}:\n    {}", source.file, errors.join("\n    "))
 }

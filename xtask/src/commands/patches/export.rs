@@ -7,7 +7,6 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 use fs_err as fs;
@@ -34,9 +33,8 @@ pub fn run(ws: &Workspace, tree: &Tree, folder: &Path) -> Result<()> {
     let out = ws.temporary()?;
     let sandbox = root.sandbox().bind_ro(tree.repo().path(), "src").bind_rw(out.path(), "out");
     let mut step = ws.step("export", "writing the patches")?;
-    let command = |words: &[&str]| sandbox.command("out", words);
     if !commits.is_empty() {
-        step.run(format_patch(command, "/src", "/out", tree.base(), tip))?;
+        step.run(sandbox.command("out", &format_patch("/src", "/out", tree.base(), tip)))?;
     }
     step.finish();
     verify(tree.repo(), out.path(), tree.base(), &commits)?;
@@ -72,13 +70,13 @@ fn copy_objects(from: &Repository, to: &Repository) -> Result<()> {
 }
 
 /// The command that writes `base..tip` of the bare repository `git` to the folder `out`.
-fn format_patch(command: impl Fn(&[&str]) -> Command, git: &str, out: &str, base: Oid, tip: Oid) -> Command {
-    let (dir, range) = (format!("--git-dir={git}"), format!("{base}..{tip}"));
+fn format_patch(git: &str, out: &str, base: Oid, tip: Oid) -> Vec<String> {
     // Attributes select the hunk headers (gitattributes(5)). A bare repository has no attribute
     // files.
-    let attributes = format!("--attr-source={tip}");
-    let words = ["git", &dir, &attributes, "format-patch", "--quiet", "--zero-commit", "--no-signature", "--abbrev=12"];
-    command(&[&words[..], &["--output-directory", out, &range]].concat())
+    let git = ["git".to_owned(), format!("--git-dir={git}"), format!("--attr-source={tip}")];
+    let format =
+        ["format-patch", "--quiet", "--zero-commit", "--no-signature", "--abbrev=12", "--output-directory", out];
+    git.into_iter().chain(format.map(str::to_owned)).chain([format!("{base}..{tip}")]).collect()
 }
 
 /// Fails unless the files in `folder` give the commits that they were made from.
@@ -132,6 +130,7 @@ fn replace(from: &Path, to: &Path) -> Result<Vec<String>> {
 mod tests {
     use super::*;
     use crate::sources::patches::tests::commit_file as commit;
+    use std::process::Command;
 
     /// A repository with a base and the branch series on it, a repository that has only the base,
     /// and a folder for patches.
@@ -160,13 +159,10 @@ mod tests {
             let commits = linear_history(&self.edited, self.base, tip)?;
             self.edited.reference(BRANCH, tip, true, "test")?;
             copy_objects(&self.edited, &self.pinned)?;
-            let host = |words: &[&str]| {
-                let mut command = Command::new(words[0]);
-                command.args(&words[1..]).env("GIT_CONFIG_GLOBAL", "/dev/null");
-                command
-            };
             let git = self.pinned.path().to_str().unwrap();
-            let mut command = format_patch(host, git, out.to_str().unwrap(), self.base, tip);
+            let words = format_patch(git, out.to_str().unwrap(), self.base, tip);
+            let mut command = Command::new(&words[0]);
+            command.args(&words[1..]).env("GIT_CONFIG_GLOBAL", "/dev/null");
             assert!(command.status().unwrap().success());
             verify(&self.pinned, &out, self.base, &commits)?;
             Ok(out)
