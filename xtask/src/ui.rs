@@ -75,9 +75,6 @@ impl Step {
     pub fn line(&mut self, line: &str) {
         // If the disk is full, the command itself fails with the better error.
         let _ = writeln!(self.log, "{line}");
-        if line.trim().is_empty() {
-            return;
-        }
         self.bar.set_message(line.trim().to_owned());
         self.output.push(line.to_owned());
         if self.bar.is_hidden() && self.last_report.elapsed() > HEARTBEAT {

@@ -2,7 +2,7 @@
 //! Commands in the build root. They have no network and see only the folders that are bind-mounted.
 //! The paths are the same on every host, so object files do not depend on the host.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -13,7 +13,7 @@ pub const MOUNT_POINTS: [&str; 4] = ["src", "build", "repo", "out"];
 #[derive(Clone)]
 pub struct Sandbox {
     root: PathBuf,
-    binds: Vec<(bool, PathBuf, String)>,
+    binds: Vec<OsString>,
 }
 
 impl Sandbox {
@@ -23,14 +23,18 @@ impl Sandbox {
     }
 
     /// Bind-mounts `from` read-only at `/to`, one of [`MOUNT_POINTS`] or a path below `repo`.
-    pub fn bind_ro(mut self, from: &Path, to: &str) -> Self {
-        self.binds.push((false, from.to_owned(), to.to_owned()));
-        self
+    pub fn bind_ro(self, from: &Path, to: &str) -> Self {
+        self.bind("--ro-bind", from, to)
     }
 
     /// Bind-mounts `from` read-write at `/to`, one of [`MOUNT_POINTS`].
-    pub fn bind_rw(mut self, from: &Path, to: &str) -> Self {
-        self.binds.push((true, from.to_owned(), to.to_owned()));
+    pub fn bind_rw(self, from: &Path, to: &str) -> Self {
+        self.bind("--bind", from, to)
+    }
+
+    fn bind(mut self, option: &str, from: &Path, to: &str) -> Self {
+        debug_assert!(MOUNT_POINTS.contains(&to) || to.starts_with("repo/"), "{to} is not a mount point");
+        self.binds.extend([option.into(), from.into(), format!("/{to}").into()]);
         self
     }
 
@@ -45,15 +49,9 @@ impl Sandbox {
             .arg("--ro-bind")
             .arg(&self.root)
             .args(["/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp", "--tmpfs", "/repo"]);
-        for (writable, from, to) in &self.binds {
-            let mountable = MOUNT_POINTS.contains(&to.as_str()) || to.starts_with("repo/");
-            debug_assert!(mountable, "{to} is not a mount point");
-            command.arg(if *writable { "--bind" } else { "--ro-bind" }).arg(from).arg(format!("/{to}"));
-        }
-        command.args(["--clearenv", "--setenv", "PATH", "/usr/sbin:/usr/bin"]);
+        command.args(&self.binds).args(["--clearenv", "--setenv", "PATH", "/usr/sbin:/usr/bin"]);
         command.args(["--setenv", "HOME", "/tmp", "--setenv", "LC_ALL", "C.UTF-8"]);
-        command.args(["--chdir", &format!("/{folder}"), "--"]);
-        command.args(words);
+        command.args(["--chdir", &format!("/{folder}"), "--"]).args(words);
         command
     }
 }

@@ -67,15 +67,13 @@ fn aligned(table: &str) -> String {
 fn summary(table: &str) -> String {
     let rows = table.lines().skip(1).filter_map(|line| {
         let mut cells = line.split('\t');
-        let address = cells.next()?;
-        let (out, into): (u64, u64) = (cells.next()?.parse().ok()?, cells.next()?.parse().ok()?);
-        Some((address, out, into))
+        Some((cells.next()?, cells.next()?.parse::<u64>().ok()?))
     });
     let rows: Vec<_> = rows.collect();
-    let sent: u64 = rows.iter().map(|(_, out, _)| out).sum();
+    let sent: u64 = rows.iter().map(|(_, out)| out).sum();
     let count = rows.len();
-    match rows.iter().max_by_key(|(_, out, _)| *out) {
-        Some((address, out, _)) => format!(
+    match rows.iter().max_by_key(|(_, out)| out) {
+        Some((address, out)) => format!(
             "None of these packets was addressed to the guest, and it counted all of them: {count} addresses \
              sent {sent} bytes, {address} most of them ({out} bytes)."
         ),
