@@ -2,10 +2,10 @@
 //! The host: what the commands need of it, and the changes that `setup` makes. All other commands
 //! only check the host.
 
+use std::env;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::{env, fmt};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
@@ -47,8 +47,7 @@ pub struct Consent {
 pub fn require(ws: &Workspace) -> Result<Lock> {
     let changes = needed_changes(ws)?;
     if !changes.is_empty() {
-        let list: Vec<_> = changes.iter().map(|change| format!("\n    {change}")).collect();
-        bail!("this host is not set up yet; `cargo xtask setup` would{}", list.concat());
+        bail!("this host is not set up yet; `cargo xtask setup` would{}", describe(&changes));
     }
     let lock = ws.lock()?;
     check_sandbox(ws)?;
@@ -62,33 +61,49 @@ pub fn ensure_ready(ws: &Workspace, consent: &Consent) -> Result<()> {
 }
 
 /// A change of the host.
-#[derive(Debug, PartialEq)]
-pub enum Change {
-    /// Debian packages to install.
-    Install(Vec<&'static str>),
-    /// A range of subordinate user and group ids, for mmdebstrap as an ordinary user:
-    /// <https://manpages.debian.org/trixie/mmdebstrap/mmdebstrap.1.en.html#unshare>
-    AddIds { user: String, first: u64 },
+pub struct Change {
+    description: String,
+    /// The command that makes it, as root.
+    command: Vec<String>,
 }
 
-impl fmt::Display for Change {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Install(packages) => write!(f, "install the packages {}", packages.join(" ")),
-            Self::AddIds { user, first } => {
-                let last = first + RANGE - 1;
-                write!(f, "add the subordinate ids {first}-{last} for {user} to {}", SUBORDINATE_IDS.join(" and "))
-            }
-        }
+impl Change {
+    fn install(packages: &[&str]) -> Self {
+        let apt = ["apt-get", "install", "--yes", "--no-install-recommends", "--quiet"];
+        let command = [&apt[..], &["--option=DPkg::Lock::Timeout=120"], packages].concat();
+        let description = format!("install the packages {}", packages.join(" "));
+        Self { description, command: command.into_iter().map(String::from).collect() }
     }
+
+    /// A range of subordinate user and group ids, for mmdebstrap as an ordinary user:
+    /// <https://manpages.debian.org/trixie/mmdebstrap/mmdebstrap.1.en.html#unshare>
+    fn add_ids(user: &str, first: u64) -> Self {
+        let range = format!("{first}-{}", first + RANGE - 1);
+        let description = format!("add the subordinate ids {range} for {user} to {}", SUBORDINATE_IDS.join(" and "));
+        let command = ["usermod", "--add-subuids", &range, "--add-subgids", &range, user];
+        Self { description, command: command.map(String::from).to_vec() }
+    }
+
+    fn make(&self) -> Result<()> {
+        let result = privileged(&self.command);
+        if result.is_ok() || self.command[0] != "apt-get" {
+            return result;
+        }
+        // The usual cause of a failure is that the package lists are old or missing.
+        process::check()?;
+        privileged(&["apt-get", "update"])?;
+        privileged(&self.command)
+    }
+}
+
+/// The changes, one a line.
+fn describe(changes: &[Change]) -> String {
+    changes.iter().map(|change| format!("\n    {}", change.description)).collect()
 }
 
 /// Prints the changes without making them.
 pub fn print_changes(changes: &[Change]) {
-    eprintln!("this host needs these changes:");
-    for change in changes {
-        eprintln!("    {change}");
-    }
+    eprintln!("this host needs these changes:{}", describe(changes));
 }
 
 /// Makes the changes, after a question if a person is at the terminal.
@@ -103,17 +118,10 @@ pub fn make(ws: &Workspace, changes: &[Change], consent: &Consent) -> Result<()>
         ensure!(matches!(answer.trim().to_lowercase().as_str(), "" | "y" | "yes"), "nothing was changed");
     }
     for change in changes {
-        match change {
-            Change::Install(packages) => install(packages)?,
-            Change::AddIds { user, first } => {
-                let usermod = find("usermod").context("the program usermod is missing")?;
-                let range = format!("{first}-{}", first + RANGE - 1);
-                privileged(&usermod, &["--add-subuids", &range, "--add-subgids", &range, user])?;
-            }
-        }
+        change.make().with_context(|| format!("cannot {}", change.description))?;
     }
     let left = needed_changes(ws)?;
-    ensure!(left.is_empty(), "the commands succeeded, but this is still needed: {left:?}");
+    ensure!(left.is_empty(), "the commands succeeded, but this is still needed:{}", describe(&left));
     Ok(())
 }
 
@@ -122,7 +130,7 @@ pub fn needed_changes(ws: &Workspace) -> Result<Vec<Change>> {
     let mut changes = Vec::new();
     let packages = missing_packages(ws);
     if !packages.is_empty() {
-        changes.push(Change::Install(packages));
+        changes.push(Change::install(&packages));
     }
     if !geteuid().is_root() {
         changes.extend(missing_ids()?);
@@ -153,31 +161,19 @@ fn find(program: &str) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
-fn install(packages: &[&str]) -> Result<()> {
-    let apt = find("apt-get").with_context(|| format!("no apt-get; install these packages: {}", packages.join(" ")))?;
-    let mut install =
-        vec!["install", "--yes", "--no-install-recommends", "--quiet", "--option=DPkg::Lock::Timeout=120"];
-    install.extend(packages);
-    // The usual cause of a failure is that the package lists are old or missing.
-    if privileged(&apt, &install).is_err() {
-        process::check()?;
-        privileged(&apt, &["update"])?;
-        privileged(&apt, &install)?;
-    }
-    Ok(())
-}
-
 /// Prints a command and runs it as root.
-fn privileged(program: &Path, arguments: &[&str]) -> Result<()> {
-    let shown = format!("{} {}", program.display(), arguments.join(" "));
-    let mut command = Command::new(program);
+fn privileged(words: &[impl AsRef<str>]) -> Result<()> {
+    let words: Vec<_> = words.iter().map(AsRef::as_ref).collect();
+    let shown = words.join(" ");
+    let program = find(words[0]).with_context(|| format!("{} is missing", words[0]))?;
+    let mut command = Command::new(&program);
     if !geteuid().is_root() {
         command = Command::new(find("sudo").with_context(|| format!("sudo is missing; as root, run: {shown}"))?);
         command.arg("--").arg(program);
     }
     eprintln!("running as root: {shown}");
     // sudo must stay in the terminal's process group, to ask for the password.
-    command.args(arguments).stdin(Stdio::null());
+    command.args(&words[1..]).stdin(Stdio::null());
     process::run_foreground(command)
 }
 
@@ -204,7 +200,7 @@ fn missing_ids() -> Result<Option<Change>> {
             "{user} has no subordinate ids, and nsswitch.conf has another source for them than the files: ask its administrator"
         );
     }
-    Ok(Some(Change::AddIds { user, first: first_free(&texts) }))
+    Ok(Some(Change::add_ids(&user, first_free(&texts))))
 }
 
 /// The owner of each range in a subuid(5) or subgid(5), and the id after its last one.
@@ -254,8 +250,9 @@ mod tests {
 
     #[test]
     fn a_change_is_described() {
-        let change = Change::AddIds { user: "ann".into(), first: 165_536 };
-        assert_eq!(change.to_string(), "add the subordinate ids 165536-231071 for ann to /etc/subuid and /etc/subgid");
-        assert_eq!(Change::Install(vec!["curl", "tar"]).to_string(), "install the packages curl tar");
+        let change = Change::add_ids("ann", 165_536);
+        let text = "add the subordinate ids 165536-231071 for ann to /etc/subuid and /etc/subgid";
+        assert_eq!(change.description, text);
+        assert_eq!(Change::install(&["curl", "tar"]).description, "install the packages curl tar");
     }
 }

@@ -19,7 +19,7 @@ use crate::images::guest_root;
 use crate::images::initramfs::Archive;
 use crate::process::both;
 use crate::sources::tree::Tree;
-use crate::stamp::{Recipe, remove_if_exists};
+use crate::stamp::{Recipe, remove_if_exists, write_atomically};
 use crate::workspace::Workspace;
 
 /// The folder in which Debian's iptables looks for extensions.
@@ -93,9 +93,7 @@ fn assemble(folder: &Path, base: &Path, kernel: &Kernel, overlay: &Overlay) -> R
     remove_if_exists(&stamp_file)?;
     fs::create_dir_all(folder)?;
     // Rename new files into place: a guest that is starting may have the old ones open.
-    let new = folder.join(".bzImage");
-    fs::copy(kernel.image(), &new)?;
-    fs::rename(&new, folder.join("bzImage"))?;
+    write_atomically(&folder.join("bzImage"), &fs::read(kernel.image())?)?;
     let new = folder.join(".base.cpio");
     remove_if_exists(&new)?;
     symlink(base, &new)?;
@@ -106,7 +104,7 @@ fn assemble(folder: &Path, base: &Path, kernel: &Kernel, overlay: &Overlay) -> R
 
 impl Overlay {
     fn archive(&self) -> Result<Archive> {
-        let mut archive = Archive::new();
+        let mut archive = Archive::default();
         archive.file("init", 0o755, fs::read(&self.agent.file)?);
         // Not below /lib, which is a link: the kernel would replace it by a folder.
         archive.file(Path::new("usr/lib/modules").join(MODULE), 0o644, fs::read(&self.module.file)?);

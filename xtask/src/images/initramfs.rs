@@ -32,11 +32,6 @@ enum Node {
 }
 
 impl Archive {
-    /// An empty archive.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
     /// Adds a folder and its parents.
     pub fn folder(&mut self, path: impl AsRef<Path>) {
         for folder in path.as_ref().ancestors() {
@@ -147,7 +142,7 @@ mod tests {
 
     #[test]
     fn folders_come_before_their_content() {
-        let mut archive = Archive::new();
+        let mut archive = Archive::default();
         archive.file("usr/bin/tool", 0o755, b"12345".to_vec());
         archive.link("bin", "usr/bin");
         archive.file("usr-other", 0o600, Vec::new());
@@ -171,13 +166,13 @@ mod tests {
         fs::create_dir_all(host.path().join("usr/share/doc")).unwrap();
         fs::write(host.path().join("usr/share/doc/x"), "x").unwrap();
         fs::write(host.path().join("usr/y"), "y").unwrap();
-        let mut archive = Archive::new();
+        let mut archive = Archive::default();
         let skip = |path: &Path| path == Path::new("usr/share/doc");
         archive.copy(host.path(), Path::new(""), &skip).unwrap();
         assert!(archive.has("usr/y") && archive.has("usr/share") && !archive.has("usr/share/doc"));
         let first = bytes(&archive);
         fs::write(host.path().join("usr/y"), "y").unwrap();
-        let mut again = Archive::new();
+        let mut again = Archive::default();
         again.copy(host.path(), Path::new(""), &skip).unwrap();
         assert_eq!(bytes(&again), first);
     }
