@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Progress output: one line per step, with a spinner or a bar on a terminal and plain lines
-//! elsewhere. A log file contains the whole output of each step.
+//! elsewhere. A log file contains the output of each step, without empty lines.
 
 use std::io::Write;
 use std::path::Path;

@@ -2,6 +2,7 @@
 //! Debian mirrors, from apt's own configuration. The repository names none.
 
 use std::env;
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use fs_err as fs;
@@ -84,15 +85,9 @@ pub fn serving(suite: &str) -> Result<String> {
 
 /// apt's proxy settings, as `Name "value";` lines for another apt; empty when there are none.
 pub fn proxy_options() -> Vec<String> {
-    let Ok(sh) = Shell::new() else {
-        return Vec::new();
-    };
-    let dump = cmd!(sh, "apt-config dump Acquire").quiet().ignore_stderr().read();
-    dump.unwrap_or_default()
-        .lines()
-        .filter(|line| line.to_lowercase().contains("::proxy \""))
-        .map(str::to_owned)
-        .collect()
+    let dump = Command::new("apt-config").args(["dump", "Acquire"]).output().map(|output| output.stdout);
+    let dump = String::from_utf8_lossy(&dump.unwrap_or_default()).into_owned();
+    dump.lines().filter(|line| line.to_lowercase().contains("::proxy \"")).map(str::to_owned).collect()
 }
 
 #[cfg(test)]
