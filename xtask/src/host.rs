@@ -2,15 +2,16 @@
 //! The host: what the commands need of it, and the changes that `setup` makes. All other commands
 //! only check the host.
 
+use std::env;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::{env, fmt};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use fs_err as fs;
 use rustix::process::{geteuid, getuid};
+use xshell::{Shell, cmd};
 
 use crate::process;
 use crate::sources::mirrors::KEYRING;
@@ -46,8 +47,7 @@ pub struct Consent {
 pub fn require(ws: &Workspace) -> Result<Lock> {
     let changes = needed_changes(ws)?;
     if !changes.is_empty() {
-        let list: Vec<_> = changes.iter().map(|change| format!("\n    {change}")).collect();
-        bail!("this host is not set up yet; `cargo xtask setup` would{}", list.concat());
+        bail!("this host is not set up yet; `cargo xtask setup` would{}", describe(&changes));
     }
     let lock = ws.lock()?;
     check_sandbox(ws)?;
@@ -61,33 +61,49 @@ pub fn ensure_ready(ws: &Workspace, consent: &Consent) -> Result<()> {
 }
 
 /// A change of the host.
-#[derive(Debug, PartialEq)]
-pub enum Change {
-    /// Debian packages to install.
-    Install(Vec<&'static str>),
-    /// A range of subordinate user and group ids, for mmdebstrap as an ordinary user:
-    /// <https://manpages.debian.org/trixie/mmdebstrap/mmdebstrap.1.en.html#unshare>
-    AddIds { user: String, first: u64 },
+pub struct Change {
+    description: String,
+    /// The command that makes it, as root.
+    command: Vec<String>,
 }
 
-impl fmt::Display for Change {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Install(packages) => write!(f, "install the packages {}", packages.join(" ")),
-            Self::AddIds { user, first } => {
-                let last = first + RANGE - 1;
-                write!(f, "add the subordinate ids {first}-{last} for {user} to {}", SUBORDINATE_IDS.join(" and "))
-            }
-        }
+impl Change {
+    fn install(packages: &[&str]) -> Self {
+        let apt = ["apt-get", "install", "--yes", "--no-install-recommends", "--quiet"];
+        let command = [&apt[..], &["--option=DPkg::Lock::Timeout=120"], packages].concat();
+        let description = format!("install the packages {}", packages.join(" "));
+        Self { description, command: command.into_iter().map(String::from).collect() }
     }
+
+    /// A range of subordinate user and group ids, for mmdebstrap as an ordinary user:
+    /// <https://manpages.debian.org/trixie/mmdebstrap/mmdebstrap.1.en.html#unshare>
+    fn add_ids(user: &str, first: u64) -> Self {
+        let range = format!("{first}-{}", first + RANGE - 1);
+        let description = format!("add the subordinate ids {range} for {user} to {}", SUBORDINATE_IDS.join(" and "));
+        let command = ["usermod", "--add-subuids", &range, "--add-subgids", &range, user];
+        Self { description, command: command.map(String::from).to_vec() }
+    }
+
+    fn make(&self) -> Result<()> {
+        let result = privileged(&self.command);
+        if result.is_ok() || self.command[0] != "apt-get" {
+            return result;
+        }
+        // The usual cause of a failure is that the package lists are old or missing.
+        process::check()?;
+        privileged(&["apt-get", "update"])?;
+        privileged(&self.command)
+    }
+}
+
+/// The changes, one a line.
+fn describe(changes: &[Change]) -> String {
+    changes.iter().map(|change| format!("\n    {}", change.description)).collect()
 }
 
 /// Prints the changes without making them.
 pub fn print_changes(changes: &[Change]) {
-    eprintln!("this host needs these changes:");
-    for change in changes {
-        eprintln!("    {change}");
-    }
+    eprintln!("this host needs these changes:{}", describe(changes));
 }
 
 /// Makes the changes, after a question if a person is at the terminal.
@@ -102,17 +118,10 @@ pub fn make(ws: &Workspace, changes: &[Change], consent: &Consent) -> Result<()>
         ensure!(matches!(answer.trim().to_lowercase().as_str(), "" | "y" | "yes"), "nothing was changed");
     }
     for change in changes {
-        match change {
-            Change::Install(packages) => install(ws, packages)?,
-            Change::AddIds { user, first } => {
-                let usermod = find("usermod").context("the program usermod is missing")?;
-                let range = format!("{first}-{}", first + RANGE - 1);
-                privileged(ws, &usermod, &["--add-subuids", &range, "--add-subgids", &range, user])?;
-            }
-        }
+        change.make().with_context(|| format!("cannot {}", change.description))?;
     }
     let left = needed_changes(ws)?;
-    ensure!(left.is_empty(), "the commands succeeded, but this is still needed: {left:?}");
+    ensure!(left.is_empty(), "the commands succeeded, but this is still needed:{}", describe(&left));
     Ok(())
 }
 
@@ -121,7 +130,7 @@ pub fn needed_changes(ws: &Workspace) -> Result<Vec<Change>> {
     let mut changes = Vec::new();
     let packages = missing_packages(ws);
     if !packages.is_empty() {
-        changes.push(Change::Install(packages));
+        changes.push(Change::install(&packages));
     }
     if !geteuid().is_root() {
         changes.extend(missing_ids()?);
@@ -152,57 +161,35 @@ fn find(program: &str) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
-fn install(ws: &Workspace, packages: &[&str]) -> Result<()> {
-    let apt = find("apt-get").with_context(|| format!("no apt-get; install these packages: {}", packages.join(" ")))?;
-    let mut install = vec!["install", "--yes", "--no-install-recommends", "--option=DPkg::Lock::Timeout=120"];
-    install.extend(packages);
-    // The usual cause of a failure is that the package lists are old or missing.
-    if privileged(ws, &apt, &install).is_err() {
-        process::check()?;
-        privileged(ws, &apt, &["update"])?;
-        privileged(ws, &apt, &install)?;
-    }
-    Ok(())
-}
-
-/// Runs a command as root and prints it before. Its output goes to a log file.
-fn privileged(ws: &Workspace, program: &Path, arguments: &[&str]) -> Result<()> {
-    let shown = format!("{} {}", program.display(), arguments.join(" "));
-    let mut command = if geteuid().is_root() {
-        Command::new(program)
-    } else {
-        let sudo = find("sudo").with_context(|| format!("sudo is missing; as root, run: {shown}"))?;
-        eprintln!("running with sudo: {shown}");
-        // sudo may ask for the password, so it must run before the spinner starts.
-        let mut validate = Command::new(&sudo);
-        validate.arg("--validate");
-        ensure!(process::run_foreground(validate)?.success(), "sudo failed; as root, run: {shown}");
-        let mut command = Command::new(sudo);
+/// Prints a command and runs it as root.
+fn privileged(words: &[impl AsRef<str>]) -> Result<()> {
+    let words: Vec<_> = words.iter().map(AsRef::as_ref).collect();
+    let shown = words.join(" ");
+    let program = find(words[0]).with_context(|| format!("{} is missing", words[0]))?;
+    let mut command = Command::new(&program);
+    if !geteuid().is_root() {
+        command = Command::new(find("sudo").with_context(|| format!("sudo is missing; as root, run: {shown}"))?);
         command.arg("--").arg(program);
-        command
-    };
-    let mut step = ws.step("setup", format!("running {shown}"))?;
-    command.args(arguments).stdin(Stdio::null()).stdout(step.log()?).stderr(step.log()?);
-    // sudo must stay in the terminal's process group.
-    let status = process::run_foreground(command)?;
-    step.require_logged(status, &program.display().to_string())?;
-    step.finish();
-    Ok(())
+    }
+    eprintln!("running as root: {shown}");
+    // sudo must stay in the terminal's process group, to ask for the password.
+    command.args(&words[1..]).stdin(Stdio::null());
+    process::run_foreground(command)
 }
 
 /// The subordinate ids that the user lacks. `getsubids` asks the same sources as mmdebstrap, which
 /// may be others than the files (`subid:` in nsswitch.conf(5)).
 fn missing_ids() -> Result<Option<Change>> {
+    let sh = Shell::new()?;
     let uid = getuid().as_raw().to_string();
     let user = env::var("USER").unwrap_or_else(|_| uid.clone());
     let texts = SUBORDINATE_IDS.map(|file| fs::read_to_string(file).unwrap_or_default());
     let has_ids = match find("getsubids") {
-        Some(getsubids) => [&[][..], &["-g"]].iter().all(|option| {
-            let mut command = Command::new(&getsubids);
-            command.args(*option).arg(&user).stdin(Stdio::null()).stderr(Stdio::null());
-            command.output().is_ok_and(|output| output.status.success() && !output.stdout.is_empty())
+        Some(getsubids) => [None, Some("-g")].into_iter().all(|option| {
+            let ids = cmd!(sh, "{getsubids} {option...} {user}").quiet().ignore_stderr().read();
+            ids.is_ok_and(|ids| !ids.is_empty())
         }),
-        None => texts.iter().all(|text| ranges(text).any(|range| range.owner == user || range.owner == uid)),
+        None => texts.iter().all(|text| ranges(text).any(|(owner, _)| owner == user || owner == uid)),
     };
     if has_ids {
         return Ok(None);
@@ -213,28 +200,21 @@ fn missing_ids() -> Result<Option<Change>> {
             "{user} has no subordinate ids, and nsswitch.conf has another source for them than the files: ask its administrator"
         );
     }
-    Ok(Some(Change::AddIds { user, first: first_free(&texts) }))
+    Ok(Some(Change::add_ids(&user, first_free(&texts))))
 }
 
-/// A line of subuid(5) or subgid(5).
-struct Range<'a> {
-    owner: &'a str,
-    /// The id after the last one.
-    end: u64,
-}
-
-fn ranges(text: &str) -> impl Iterator<Item = Range<'_>> {
+/// The owner of each range in a subuid(5) or subgid(5), and the id after its last one.
+fn ranges(text: &str) -> impl Iterator<Item = (&str, u64)> {
     text.lines().filter_map(|line| {
-        let mut fields = line.split(':');
-        let owner = fields.next()?;
-        let (first, count): (u64, u64) = (fields.next()?.parse().ok()?, fields.next()?.trim().parse().ok()?);
-        Some(Range { owner, end: first + count })
+        let (owner, range) = line.split_once(':')?;
+        let (first, count) = range.split_once(':')?;
+        Some((owner, first.parse::<u64>().ok()? + count.trim().parse::<u64>().ok()?))
     })
 }
 
 /// The first id above all ranges of the files.
 fn first_free(texts: &[String]) -> u64 {
-    texts.iter().flat_map(|text| ranges(text)).map(|range| range.end).max().unwrap_or(FIRST).max(FIRST)
+    texts.iter().flat_map(|text| ranges(text)).map(|(_, end)| end).max().unwrap_or(FIRST).max(FIRST)
 }
 
 /// Fails if this host does not allow the namespaces of the build root. An existing build root shows
@@ -243,15 +223,14 @@ fn check_sandbox(ws: &Workspace) -> Result<()> {
     if ws.cache().join("root").exists() {
         return Ok(());
     }
-    let mut probe = Command::new("bwrap");
-    probe.args(["--ro-bind", "/", "/", "--unshare-pid", "--unshare-net", "--proc", "/proc"]);
-    probe.args(["--dev", "/dev", "--", "true"]);
-    let mut output = Vec::new();
-    let status = process::run_lines(probe, |line| output.push(line.to_owned()))?;
+    let sh = Shell::new()?;
+    let probe = cmd!(sh, "bwrap --ro-bind / / --unshare-pid --unshare-net --proc /proc --dev /dev -- true");
+    let output = probe.quiet().ignore_status().output()?;
+    let message = String::from_utf8_lossy(&output.stderr);
     ensure!(
-        status.success(),
+        output.status.success(),
         "bubblewrap cannot make a sandbox (are user namespaces disabled?): {}",
-        output.join("; ")
+        message.trim()
     );
     Ok(())
 }
@@ -271,8 +250,9 @@ mod tests {
 
     #[test]
     fn a_change_is_described() {
-        let change = Change::AddIds { user: "ann".into(), first: 165_536 };
-        assert_eq!(change.to_string(), "add the subordinate ids 165536-231071 for ann to /etc/subuid and /etc/subgid");
-        assert_eq!(Change::Install(vec!["curl", "tar"]).to_string(), "install the packages curl tar");
+        let change = Change::add_ids("ann", 165_536);
+        let text = "add the subordinate ids 165536-231071 for ann to /etc/subuid and /etc/subgid";
+        assert_eq!(change.description, text);
+        assert_eq!(Change::install(&["curl", "tar"]).description, "install the packages curl tar");
     }
 }

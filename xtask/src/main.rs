@@ -2,7 +2,7 @@
 //! All build and run steps of xt_traffic: `cargo xtask --help`.
 //!
 //! Sources ([`sources`]) become products ([`builds`]), products become what boots ([`images`]) or
-//! what is installed ([`packages`]); [`commands`] has one file for each subcommand.
+//! what is installed ([`packages`]); [`commands`] has the subcommands.
 
 mod bench;
 mod builds;
@@ -63,7 +63,7 @@ enum Command {
     /// Build the patched iptables
     BuildIptables,
     /// Build the iptables extension
-    BuildLibxt(commands::build_libxt::Options),
+    BuildLibxt(commands::build::LibxtOptions),
     /// Apply, export or check the patches
     #[command(subcommand)]
     Patches(commands::patches::Action),
@@ -100,11 +100,11 @@ fn run(command: &Command) -> Result<()> {
         Command::Shell(options) => commands::shell::run(ws, options),
         Command::Bench(options) => commands::bench::run(ws, options),
         Command::Deb(options) => commands::deb::run(ws, options),
-        Command::Build(options) => commands::build::run(ws, options),
-        Command::BuildKernel(options) => commands::build_kernel::run(ws, options),
-        Command::BuildModule(options) => commands::build_module::run(ws, options),
-        Command::BuildIptables => commands::build_iptables::run(ws),
-        Command::BuildLibxt(options) => commands::build_libxt::run(ws, options),
+        Command::Build(options) => commands::build::guest(ws, options),
+        Command::BuildKernel(options) => commands::build::kernel(ws, options),
+        Command::BuildModule(options) => commands::build::module(ws, options),
+        Command::BuildIptables => commands::build::iptables(ws),
+        Command::BuildLibxt(options) => commands::build::libxt(ws, options),
         Command::Patches(action) => commands::patches::run(ws, action),
         Command::Ci(options) => commands::ci::run(ws, options),
         Command::Cache(action) => commands::cache::run(ws, *action),

@@ -4,17 +4,17 @@
 //! errors as usual and remove their temporary folders.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufReader, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::panic::resume_unwind;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::thread::{self, ThreadId};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -33,8 +33,6 @@ static LIVE: Mutex<Vec<Leader>> = Mutex::new(Vec::new());
 struct Leader {
     pid: Pid,
     group: bool,
-    /// The thread that started it.
-    thread: ThreadId,
 }
 
 impl Leader {
@@ -71,9 +69,7 @@ pub fn interrupted() -> bool {
 
 /// Fails after a signal. Long work in this process calls it regularly.
 pub fn check() -> Result<()> {
-    if interrupted() {
-        bail!("interrupted");
-    }
+    ensure!(!interrupted(), "interrupted");
     Ok(())
 }
 
@@ -82,41 +78,28 @@ fn live() -> MutexGuard<'static, Vec<Leader>> {
 }
 
 fn signal_all(signal: Signal) {
-    signal_children(signal, |_| true);
+    live().iter().for_each(|child| child.signal(signal));
 }
 
-fn signal_children(signal: Signal, wanted: impl Fn(&Leader) -> bool) {
-    live().iter().filter(|child| wanted(child)).for_each(|child| child.signal(signal));
-}
-
-/// Runs two closures in parallel. If one fails, the children of the other are terminated, and the
-/// first error is returned.
+/// Runs two closures in parallel. If one fails, all children are terminated, and the first error is
+/// returned.
 pub fn both<A: Send, B>(
     first: impl FnOnce() -> Result<A> + Send,
     second: impl FnOnce() -> Result<B>,
 ) -> Result<(A, B)> {
-    let failed = AtomicBool::new(false);
-    let is_first_error = |is_error: bool| is_error && !failed.swap(true, Ordering::SeqCst);
-    let here = thread::current().id();
-    thread::scope(|scope| {
-        let first = scope.spawn(|| {
-            let result = first();
-            if is_first_error(result.is_err()) {
-                signal_children(Signal::TERM, |child| child.thread == here);
-            }
-            result
-        });
-        let second = second();
-        let second_failed_first = is_first_error(second.is_err());
-        if second_failed_first {
-            signal_children(Signal::TERM, |child| child.thread == first.thread().id());
+    let first_error = OnceLock::new();
+    let fail = |error| {
+        if first_error.set(error).is_ok() {
+            signal_all(Signal::TERM);
         }
-        let first = first.join().unwrap_or_else(|panic| resume_unwind(panic));
-        match (first, second) {
-            (_, Err(error)) if second_failed_first => Err(error),
-            (first, second) => Ok((first?, second?)),
-        }
-    })
+    };
+    let (first, second) = thread::scope(|scope| {
+        let first = scope.spawn(|| first().map_err(fail).ok());
+        let second = second().map_err(fail).ok();
+        (first.join().unwrap_or_else(|panic| resume_unwind(panic)), second)
+    });
+    let error = || first_error.into_inner().expect("a closure that fails sets the error");
+    first.zip(second).ok_or_else(error)
 }
 
 /// A child process. Dropping the handle kills it and its group.
@@ -138,11 +121,7 @@ impl Running {
         let name = command.get_program().to_string_lossy().into_owned();
         let child = command.spawn().with_context(|| format!("cannot start {name}"))?;
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-        let leader = Leader {
-            pid: pid.expect("a child's process id is a positive pid_t"),
-            group,
-            thread: thread::current().id(),
-        };
+        let leader = Leader { pid: pid.expect("a child's process id is a positive pid_t"), group };
         live().push(leader);
         let running = Self { child, leader, name };
         // A signal between the first check and the registration has missed this child.
@@ -174,7 +153,7 @@ impl Drop for Running {
 }
 
 /// Runs `command` without standard input. Calls `on_line` for every line of standard output and
-/// standard error, in the order in which they were written.
+/// standard error that is not empty, in the order in which they were written.
 pub fn run_lines(mut command: Command, mut on_line: impl FnMut(&str)) -> Result<ExitStatus> {
     let (lines, writer) = pipe()?;
     let second = writer.try_clone().context("cannot clone a pipe")?;
@@ -184,9 +163,20 @@ pub fn run_lines(mut command: Command, mut on_line: impl FnMut(&str)) -> Result<
     running.wait()
 }
 
-/// Runs `command` in the foreground: it uses the terminal and receives its signals.
-pub fn run_foreground(command: Command) -> Result<ExitStatus> {
-    Running::start(command, false)?.wait()
+/// Runs `command` in the foreground: it uses the terminal and receives its signals. Fails unless
+/// its exit status is 0.
+pub fn run_foreground(command: impl Into<Command>) -> Result<()> {
+    let command = command.into();
+    let words = describe(&command);
+    let status = Running::start(command, false)?.wait()?;
+    ensure!(status.success(), "failed ({status}): {words}");
+    Ok(())
+}
+
+/// A command line, for messages and logs.
+pub fn describe(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }
 
 /// A pipe that other children do not inherit.
@@ -195,17 +185,16 @@ pub fn pipe() -> Result<(File, OwnedFd)> {
     Ok((reader.into(), writer))
 }
 
-/// Reads lines until all writers have closed the pipe. A carriage return also ends a line. Bytes
-/// that are not UTF-8 are replaced.
+/// Reads lines until all writers have closed the pipe, and skips empty ones. A carriage return also
+/// ends a line. Bytes that are not UTF-8 are replaced.
 pub fn each_line(reader: File, on_line: &mut dyn FnMut(&str)) -> Result<()> {
-    let mut reader = BufReader::new(reader);
     let mut line = Vec::new();
-    while reader.read_until(b'\n', &mut line).context("cannot read the output of a command")? > 0 {
-        let text = String::from_utf8_lossy(&line);
-        for part in text.trim_end().split('\r') {
-            on_line(part);
+    for byte in BufReader::new(reader).bytes().chain([Ok(b'\n')]) {
+        match byte.context("cannot read the output of a command")? {
+            b'\n' | b'\r' if line.is_empty() => {}
+            b'\n' | b'\r' => on_line(String::from_utf8_lossy(&std::mem::take(&mut line)).trim_end()),
+            byte => line.push(byte),
         }
-        line.clear();
     }
     Ok(())
 }
@@ -213,6 +202,7 @@ pub fn each_line(reader: File, on_line: &mut dyn FnMut(&str)) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use anyhow::bail;
 
     #[test]
     fn both_results_are_returned() {

@@ -4,7 +4,7 @@
 
 use std::io::{BufWriter, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use fs_err as fs;
@@ -56,19 +56,15 @@ impl Recipe {
     /// Like [`Recipe::folder`], without the subfolders `excluded`.
     pub fn folder_without(self, folder: &Path, excluded: &[&str]) -> Result<Self> {
         let is_excluded = |path: &Path| excluded.iter().any(|name| path == folder.join(name));
-        let mut files = Vec::new();
-        let walk = WalkDir::new(folder).min_depth(1).into_iter();
-        for entry in walk.filter_entry(|entry| !is_hidden(entry.path()) && !is_excluded(entry.path())) {
-            let entry = entry?;
-            if !entry.file_type().is_dir() {
-                files.push(entry.into_path());
-            }
-        }
-        files.sort();
+        let walk = WalkDir::new(folder).min_depth(1).sort_by_file_name().into_iter();
+        let mut files = walk
+            .filter_entry(|entry| !is_hidden(entry.path()) && !is_excluded(entry.path()))
+            .collect::<Result<Vec<_>, _>>()?;
+        files.retain(|file| !file.file_type().is_dir());
         let recipe = self.text("files", &files.len().to_string());
         files.iter().try_fold(recipe, |recipe, file| {
-            let name = file.strip_prefix(folder).unwrap_or(file).to_string_lossy();
-            Ok(recipe.bytes(&name, &fs::read(file)?))
+            let name = file.path().strip_prefix(folder)?.to_string_lossy();
+            Ok(recipe.bytes(&name, &fs::read(file.path())?))
         })
     }
 
@@ -107,6 +103,14 @@ impl Stamp {
     pub fn write(&self, file: &Path) -> Result<()> {
         write_atomically(file, format!("{}\n", self.0).as_bytes())
     }
+}
+
+/// A built file.
+pub struct Product {
+    /// The file.
+    pub file: PathBuf,
+    /// The hash of its inputs.
+    pub stamp: Stamp,
 }
 
 /// Removes a file, such as the stamp of a product that is about to change.

@@ -10,12 +10,12 @@ use git2::Repository;
 const PROSE: usize = 100;
 
 /// Calls `check` for each line of each committed file with one of the extensions, with the file's
-/// path, the line's number and its text. Fails with all complaints.
-fn for_each_line(extensions: &[&str], mut check: impl FnMut(&str, usize, &str) -> Option<&'static str>) {
+/// path and the line. Fails with all complaints.
+fn for_each_line(extensions: &[&str], mut check: impl FnMut(&str, &str) -> Option<&'static str>) {
     let mut complaints = Vec::new();
     for (path, text) in files(extensions) {
         for (number, line) in (1..).zip(text.lines()) {
-            if let Some(complaint) = check(&path, number, line) {
+            if let Some(complaint) = check(&path, line) {
                 complaints.push(format!("{path}:{number}: {complaint}"));
             }
         }
@@ -44,12 +44,12 @@ fn every_file_names_its_licence() {
 
 #[test]
 fn no_line_ends_with_white_space() {
-    for_each_line(&SOURCES, |_, _, line| (line.trim_end() != line).then_some("white space at the end"));
+    for_each_line(&SOURCES, |_, line| (line.trim_end() != line).then_some("white space at the end"));
 }
 
 #[test]
 fn comments_are_at_most_100_columns_wide() {
-    for_each_line(&[".rs"], |path, _, line| {
+    for_each_line(&[".rs"], |path, line| {
         let comment = line.trim_start().starts_with("//");
         let excepted = path.ends_with("bindings.rs") || line.contains("://");
         (comment && !excepted && line.chars().count() > PROSE).then_some("a comment over 100 columns")
@@ -59,7 +59,7 @@ fn comments_are_at_most_100_columns_wide() {
 #[test]
 fn prose_is_at_most_100_columns_wide() {
     let mut code = false;
-    for_each_line(&[".md"], |_, _, line| {
+    for_each_line(&[".md"], |_, line| {
         code ^= line.starts_with("```");
         let excepted = code || line.starts_with("    ") || line.starts_with('|') || line.contains("://");
         (!excepted && line.chars().count() > PROSE).then_some("prose over 100 columns")

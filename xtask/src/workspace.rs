@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{env, io, thread};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
 use fs_err::{self as fs, File};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
@@ -73,17 +73,13 @@ impl Workspace {
         // Children inherit the lock. If xtask is killed, the lock lasts until they have ended.
         fcntl_setfd(&file, FdFlags::empty()).with_context(|| format!("cannot share {}", path.display()))?;
         let mut announced = false;
-        loop {
-            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => break,
-                Err(Errno::WOULDBLOCK) => {}
-                Err(error) => bail!("cannot lock {}: {error}", path.display()),
-            }
+        // A blocking flock() is restarted after a signal, so Ctrl-C would not end it.
+        while let Err(error) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            ensure!(error == Errno::WOULDBLOCK, "cannot lock {}: {error}", path.display());
             if !announced {
                 eprintln!("waiting for another cargo xtask");
                 announced = true;
             }
-            // A blocking flock() is restarted after a signal, so Ctrl-C would not end it.
             thread::sleep(Duration::from_millis(100));
             process::check()?;
         }

@@ -6,8 +6,7 @@ use fs_err as fs;
 
 use crate::builds::iptables::Iptables;
 use crate::builds::root::BuildRoot;
-use crate::builds::rustc::{self, Crate, Product};
-use crate::stamp::write_atomically;
+use crate::stamp::{Product, Recipe, remove_if_exists, write_atomically};
 use crate::workspace::Workspace;
 
 /// The extension's file.
@@ -20,17 +19,47 @@ const ARGUMENTS: &str = "libxt/bindgen.args";
 /// The committed output of bindgen.
 pub const BINDINGS: &str = "libxt/src/bindings.rs";
 
+/// The files and folders that the extension consists of. rustc sees no others.
+const INPUTS: [&str; 2] = ["libxt/src", "module/abi.rs"];
+/// rustc's arguments. Cargo is not needed: the extension has no dependencies.
+const RUSTC: [&str; 9] = [
+    "rustc",
+    "--edition=2024",
+    "--crate-type=cdylib",
+    "--crate-name=xt_traffic",
+    "-Copt-level=2",
+    "-Cpanic=abort",
+    "-Cstrip=debuginfo",
+    "-Lnative=/build",
+    "/repo/libxt/src/lib.rs",
+];
+
 /// Builds the extension if its source or libxtables has changed.
 pub fn build(ws: &Workspace, root: &BuildRoot, iptables: &Iptables) -> Result<Product> {
+    let folder = ws.target("build").join("libxt");
+    let mut recipe = Recipe::new("libxt 3")
+        .text("root", root.stamp().as_str())
+        .text("libraries", iptables.stamp.as_str())
+        .list("arguments", &RUSTC);
     let libraries = iptables.installed.join("usr/local/lib");
-    let library = Crate {
-        name: "libxt",
-        source: "libxt/src/lib.rs",
-        output: LIBRARY,
-        arguments: &["--crate-type=cdylib", "--crate-name=xt_traffic", "-Lnative=/build"],
-        libraries: Some((&libraries, &iptables.stamp)),
-    };
-    rustc::build(ws, root, &library)
+    let mut sandbox = root.sandbox().bind_rw(&folder, "out").bind_ro(&libraries, "build");
+    for input in INPUTS {
+        let path = ws.repo().join(input);
+        recipe = if path.is_dir() { recipe.folder(&path)? } else { recipe.file(&path)? };
+        sandbox = sandbox.bind_ro(&path, &format!("repo/{input}"));
+    }
+    let (file, stamp, stamp_file) = (folder.join(LIBRARY), recipe.stamp(), folder.join("stamp"));
+    if !stamp.is_in(&stamp_file) {
+        fs::create_dir_all(&folder)?;
+        remove_if_exists(&stamp_file)?;
+        let mut step = ws.step("libxt", format!("building {LIBRARY}"))?;
+        let output = format!("-o/out/{LIBRARY}");
+        // rustc also writes to its work folder.
+        step.run(sandbox.command("out", &[&RUSTC[..], &[&output]].concat()))?;
+        step.finish();
+        stamp.write(&stamp_file)?;
+    }
+    Ok(Product { file, stamp })
 }
 
 /// Writes bindgen's output over the committed bindings.

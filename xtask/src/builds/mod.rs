@@ -7,5 +7,4 @@ pub mod kernel;
 pub mod libxt;
 pub mod module;
 pub mod root;
-pub mod rustc;
 pub mod sandbox;

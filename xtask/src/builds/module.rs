@@ -6,9 +6,8 @@ use fs_err as fs;
 
 use crate::builds::kernel::{FIXED, Kernel};
 use crate::builds::root::BuildRoot;
-use crate::builds::rustc::Product;
 use crate::builds::sandbox::jobs;
-use crate::stamp::{Recipe, remove_if_exists};
+use crate::stamp::{Product, Recipe, remove_if_exists};
 use crate::workspace::Workspace;
 
 /// The module's file.

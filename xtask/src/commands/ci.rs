@@ -4,15 +4,15 @@
 use std::env;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use clap::Args;
 use fs_err as fs;
-use xshell::{Cmd, Shell, cmd};
+use xshell::{Shell, cmd};
 
 use super::{bench, patches, test};
 use crate::builds::root::BuildRoot;
 use crate::host;
-use crate::process;
+use crate::process::run_foreground;
 use crate::workspace::Workspace;
 
 /// The folders with shell programs, relative to the repository.
@@ -43,11 +43,17 @@ pub fn run(ws: &Workspace, options: &Options) -> Result<()> {
 }
 
 fn host_checks(sh: &Shell) -> Result<()> {
-    check(cmd!(sh, "cargo fmt --all --check"))?;
+    run_foreground(cmd!(sh, "cargo fmt --all --check"))?;
     // The kernel and the fuzzer build these, not the workspace.
-    check(cmd!(sh, "rustfmt --check --edition 2021 module/xt_traffic_main.rs fuzz/fuzz_targets/accounting.rs"))?;
-    check(cmd!(sh, "cargo clippy --locked --quiet --workspace --all-targets --features vm-tests/qemu -- -D warnings"))?;
-    check(
+    run_foreground(cmd!(
+        sh,
+        "rustfmt --check --edition 2021 module/xt_traffic_main.rs fuzz/fuzz_targets/accounting.rs"
+    ))?;
+    run_foreground(cmd!(
+        sh,
+        "cargo clippy --locked --quiet --workspace --all-targets --features vm-tests/qemu -- -D warnings"
+    ))?;
+    run_foreground(
         cmd!(sh, "cargo doc --locked --quiet --workspace --no-deps --document-private-items")
             .env("RUSTDOCFLAGS", "-D warnings"),
     )?;
@@ -55,12 +61,12 @@ fn host_checks(sh: &Shell) -> Result<()> {
         eprintln!("skipped: cargo deny is not installed (`cargo install --locked cargo-deny`)");
         return Ok(());
     }
-    check(cmd!(sh, "cargo deny --locked check bans licenses sources"))?;
-    if check(cmd!(sh, "cargo deny --locked fetch db")).is_err() {
+    run_foreground(cmd!(sh, "cargo deny --locked check bans licenses sources"))?;
+    if run_foreground(cmd!(sh, "cargo deny --locked fetch db")).is_err() {
         eprintln!("skipped: the advisory database cannot be downloaded");
         return Ok(());
     }
-    check(cmd!(sh, "cargo deny --locked check advisories"))
+    run_foreground(cmd!(sh, "cargo deny --locked check advisories"))
 }
 
 /// Checks with the programs of the build root: shellcheck, and the oldest Rust that Cargo.toml
@@ -75,8 +81,8 @@ fn build_root_checks(ws: &Workspace, sh: &Shell) -> Result<()> {
     step.run(repo.command("repo", &["sh", "-c", &script]))?;
     step.finish();
 
-    check(cmd!(sh, "cargo fetch --locked --quiet"))?;
-    check(cmd!(sh, "cargo fetch --locked --quiet --manifest-path fuzz/Cargo.toml"))?;
+    run_foreground(cmd!(sh, "cargo fetch --locked --quiet"))?;
+    run_foreground(cmd!(sh, "cargo fetch --locked --quiet --manifest-path fuzz/Cargo.toml"))?;
     let objects = ws.target("oldest-rust");
     fs::create_dir_all(&objects)?;
     let sandbox = repo.bind_ro(&cargo_home()?.join("registry"), "src").bind_rw(&objects, "build");
@@ -94,10 +100,4 @@ fn build_root_checks(ws: &Workspace, sh: &Shell) -> Result<()> {
 fn cargo_home() -> Result<PathBuf> {
     let default = || env::var_os("HOME").map(|home| PathBuf::from(home).join(".cargo"));
     env::var_os("CARGO_HOME").map(PathBuf::from).or_else(default).context("neither CARGO_HOME nor HOME is set")
-}
-
-fn check(command: Cmd<'_>) -> Result<()> {
-    let name = command.to_string();
-    ensure!(process::run_foreground(command.into())?.success(), "failed: {name}");
-    Ok(())
 }

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! `demo`: replays a recorded capture and prints what the guest counted.
 
-use std::fmt::Write;
-
 use anyhow::{Context, Result};
 use clap::Args;
 use vm_harness::replay::{self, Backend};
@@ -51,46 +49,31 @@ pub fn run(ws: &Workspace, options: &Options) -> Result<()> {
 fn aligned(table: &str) -> String {
     let mut rows: Vec<Vec<&str>> = table.lines().map(|line| line.split('\t').collect()).collect();
     let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
-    let directions = (0..columns).map(|column| match column {
-        0 => "",
-        odd if odd % 2 == 1 => "out",
-        _ => "in",
-    });
-    rows.insert(rows.len().min(1), directions.collect());
-    let width = |column: usize| {
-        let cells = rows.iter().filter_map(|row| row.get(column));
-        cells.map(|cell: &&str| cell.len()).max().unwrap_or_default()
-    };
+    let directions = [""].into_iter().chain(["out", "in"].into_iter().cycle());
+    rows.insert(rows.len().min(1), directions.take(columns).collect());
+    let width = |column: usize| rows.iter().filter_map(|row| Some(row.get(column)?.len())).max().unwrap_or_default();
     let widths: Vec<usize> = (0..columns).map(width).collect();
-    let mut text = String::new();
-    for row in &rows {
-        let mut line = String::new();
-        for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
-            let done = match column {
-                0 => write!(line, "  {cell:<width$}"),
-                _ => write!(line, "  {cell:>width$}"),
-            };
-            done.expect("writing to a String cannot fail");
-        }
-        text.push_str(line.trim_end());
-        text.push('\n');
-    }
-    text
+    let line = |row: &Vec<&str>| {
+        let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, width))| match column {
+            0 => format!("  {cell:<width$}"),
+            _ => format!("  {cell:>width$}"),
+        });
+        format!("{}\n", cells.collect::<String>().trim_end())
+    };
+    rows.iter().map(line).collect()
 }
 
 /// One sentence about the table.
 fn summary(table: &str) -> String {
     let rows = table.lines().skip(1).filter_map(|line| {
         let mut cells = line.split('\t');
-        let address = cells.next()?;
-        let (out, into): (u64, u64) = (cells.next()?.parse().ok()?, cells.next()?.parse().ok()?);
-        Some((address, out, into))
+        Some((cells.next()?, cells.next()?.parse::<u64>().ok()?))
     });
     let rows: Vec<_> = rows.collect();
-    let sent: u64 = rows.iter().map(|(_, out, _)| out).sum();
+    let sent: u64 = rows.iter().map(|(_, out)| out).sum();
     let count = rows.len();
-    match rows.iter().max_by_key(|(_, out, _)| *out) {
-        Some((address, out, _)) => format!(
+    match rows.iter().max_by_key(|(_, out)| out) {
+        Some((address, out)) => format!(
             "None of these packets was addressed to the guest, and it counted all of them: {count} addresses \
              sent {sent} bytes, {address} most of them ({out} bytes)."
         ),

@@ -1,12 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The subcommands, one file each.
+//! The subcommands.
 
 pub mod bench;
 pub mod build;
-pub mod build_iptables;
-pub mod build_kernel;
-pub mod build_libxt;
-pub mod build_module;
 pub mod cache;
 pub mod ci;
 pub mod deb;

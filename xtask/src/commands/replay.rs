@@ -5,7 +5,6 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
-use clap::builder::{PossibleValuesParser, TypedValueParser};
 use fs_err::File;
 use vm_harness::replay::{self, Backend};
 
@@ -18,8 +17,8 @@ pub struct Options {
     #[command(flatten)]
     kernel: kernel::Options,
     /// The iptables back end that takes the rules
-    #[arg(long, default_value = "nft", value_parser = backend())]
-    backend: Backend,
+    #[arg(long, default_value = "nft", value_parser = ["nft", "legacy"])]
+    backend: String,
     /// The arguments of an `iptables` command, or a whole `ip6tables` command; may be repeated
     /// [default: count every IPv4 address]
     #[arg(long = "rule", value_name = "RULE", allow_hyphen_values = true)]
@@ -32,11 +31,6 @@ pub struct Options {
     captures: Vec<PathBuf>,
 }
 
-fn backend() -> impl TypedValueParser<Value = Backend> {
-    let names = PossibleValuesParser::new(["nft", "legacy"]);
-    names.map(|name| if name == "legacy" { Backend::Legacy } else { Backend::Nft })
-}
-
 /// Prints the tables, and nothing else, on standard output.
 pub fn run(ws: &Workspace, options: &Options) -> Result<()> {
     // Check the names before the kernel is built.
@@ -46,7 +40,7 @@ pub fn run(ws: &Workspace, options: &Options) -> Result<()> {
     let choice = options.kernel.choose(ws, Config::Test)?;
     let options = replay::Options {
         artifacts: guest::artifacts(ws, &choice)?,
-        backend: options.backend,
+        backend: if options.backend == "legacy" { Backend::Legacy } else { Backend::Nft },
         rules: options.rules.clone(),
         captures: options.captures.clone(),
         check: options.check,

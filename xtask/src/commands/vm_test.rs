@@ -5,11 +5,12 @@
 //! kernel is fast enough for millions of packets, `deploy` the Debian VM and the packages. The
 //! deployment test keeps one processor busy for minutes, so it runs beside the other two.
 
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 
-use anyhow::{Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use xshell::{Shell, cmd};
 
@@ -39,70 +40,43 @@ pub struct Options {
 }
 
 /// A program of the package `vm-tests`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Program {
-    Guest,
-    Fast,
-    Deploy,
-}
-
-impl Program {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Guest => "guest",
-            Self::Fast => "fast",
-            Self::Deploy => "deploy",
-        }
-    }
-
+struct Program {
+    name: &'static str,
     /// The environment variable that names the folder with the images.
-    fn variable(self) -> &'static str {
-        match self {
-            Self::Guest | Self::Fast => "XT_TRAFFIC_GUEST",
-            Self::Deploy => "XT_TRAFFIC_DEBIAN_VM",
-        }
-    }
-
+    variable: &'static str,
     /// The kernel configuration that the program needs by default.
-    fn config(self) -> Config {
-        match self {
-            Self::Guest => Config::Debug,
-            Self::Fast => Config::Test,
-            Self::Deploy => Config::Vm,
-        }
-    }
+    config: Config,
 }
+
+const GUESTS: [Program; 2] = [
+    Program { name: "guest", variable: "XT_TRAFFIC_GUEST", config: Config::Debug },
+    Program { name: "fast", variable: "XT_TRAFFIC_GUEST", config: Config::Test },
+];
+const DEPLOY: Program = Program { name: "deploy", variable: "XT_TRAFFIC_DEBIAN_VM", config: Config::Vm };
 
 pub fn run(ws: &Workspace, options: &Options) -> Result<()> {
     let sh = Shell::new()?;
     sh.change_dir(ws.repo());
     let tests = Tests { ws, sh: &sh, options };
-    let mut programs = Vec::new();
-    for program in [Program::Guest, Program::Fast, Program::Deploy] {
-        if tests.count(program)? > 0 {
-            programs.push((program, tests.prepare(program)?));
-        }
+    let mut guests = Vec::new();
+    for program in &GUESTS {
+        guests.extend(tests.prepare(program, |choice| guest::build(ws, choice))?);
     }
-    if let Some(filter) = options.filter.as_ref().filter(|_| programs.is_empty()) {
+    let config = options.packages.unwrap_or(DEPLOY.config);
+    let deploy = tests.prepare(&DEPLOY, |choice| debian_vm(ws, &choice.with(config)))?;
+    let alone = guests.is_empty();
+    if let Some(filter) = options.filter.as_ref().filter(|_| alone && deploy.is_none()) {
         bail!("no VM test matches {filter:?}");
     }
-    let (deploy, others): (Vec<_>, Vec<_>) = programs.into_iter().partition(|(program, _)| *program == Program::Deploy);
     thread::scope(|scope| {
-        let alone = others.is_empty();
-        let deploy = deploy.first().map(|(_, folder)| {
-            let command = tests.command(Program::Deploy, folder);
-            scope.spawn(move || tests_beside(ws, command, alone))
-        });
+        let deploy = deploy.map(|command| scope.spawn(move || tests_beside(ws, command, alone)));
         // Do not stop at the first failure: the deployment test would go on without a reader.
-        let results: Vec<_> = others.iter().map(|(program, folder)| tests.run(*program, folder)).collect();
-        let deploy = deploy.map_or(Ok(()), |thread| {
-            thread.join().unwrap_or_else(|_| Err(anyhow!("the thread of the deployment test panicked")))
-        });
-        results.into_iter().chain([deploy]).collect::<Result<()>>()
+        let results: Vec<_> = guests.into_iter().map(process::run_foreground).collect();
+        let deploy = deploy.map_or(Ok(()), |thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        results.into_iter().filter(|_| !options.review).chain([deploy]).collect::<Result<()>>()
     })?;
     if options.review {
-        let reviewed = process::run_foreground(cmd!(sh, "cargo insta review").into())?;
-        ensure!(reviewed.success(), "cargo insta review failed; `cargo install cargo-insta` installs it");
+        process::run_foreground(cmd!(sh, "cargo insta review")).context("`cargo install cargo-insta` installs it")?;
     }
     Ok(())
 }
@@ -111,8 +85,7 @@ pub fn run(ws: &Workspace, options: &Options) -> Result<()> {
 /// log unless it is `alone`.
 fn tests_beside(ws: &Workspace, command: Command, alone: bool) -> Result<()> {
     if alone {
-        ensure!(process::run_foreground(command)?.success(), "the deployment test failed");
-        return Ok(());
+        return process::run_foreground(command);
     }
     let mut step = ws.step("deploy", "running the deployment test")?;
     step.run(command)?;
@@ -127,36 +100,29 @@ struct Tests<'a> {
 }
 
 impl Tests<'_> {
-    /// The number of tests of a program that match the filter.
-    fn count(&self, program: Program) -> Result<usize> {
-        let (sh, name, filter) = (self.sh, program.name(), &self.options.filter);
+    /// The command for the tests of a program that match the filter, if there are any. `build`
+    /// builds the images and returns their folder.
+    fn prepare(&self, program: &Program, build: impl Fn(&Choice) -> Result<PathBuf>) -> Result<Option<Command>> {
+        let (sh, name, filter) = (self.sh, program.name, &self.options.filter);
         let list = cmd!(
             sh,
             "cargo test --locked --quiet --package vm-tests --features qemu --test {name} -- --list {filter...}"
         );
-        Ok(list.quiet().read()?.lines().filter(|line| line.ends_with(": test")).count())
-    }
-
-    /// Builds the images for a program and returns their folder.
-    fn prepare(&self, program: Program) -> Result<PathBuf> {
-        let choice = self.options.kernel.choose(self.ws, program.config())?;
-        let _lock = host::require(self.ws)?;
-        match program {
-            Program::Guest | Program::Fast => guest::build(self.ws, &choice),
-            Program::Deploy => {
-                let config = self.options.packages.unwrap_or(program.config());
-                debian_vm(self.ws, &choice.with(config))
-            }
+        if !list.quiet().read()?.lines().any(|line| line.ends_with(": test")) {
+            return Ok(None);
         }
+        let choice = self.options.kernel.choose(self.ws, program.config)?;
+        let _lock = host::require(self.ws)?;
+        Ok(Some(self.command(program, &build(&choice)?)))
     }
 
-    fn command(&self, program: Program, folder: &Path) -> Command {
-        let (sh, name) = (self.sh, program.name());
+    fn command(&self, program: &Program, folder: &Path) -> Command {
+        let (sh, name) = (self.sh, program.name);
         let Options { filter, arguments, review, .. } = self.options;
         let mut command =
             cmd!(sh, "cargo test --locked --quiet --package vm-tests --features qemu --test {name} -- {filter...}")
                 .args(arguments)
-                .env(program.variable(), folder);
+                .env(program.variable, folder);
         if !arguments.iter().any(|argument| argument.starts_with("--test-threads")) {
             // Without KVM a guest keeps one processor busy, but it sleeps while it waits for
             // kmemleak.
@@ -168,12 +134,6 @@ impl Tests<'_> {
             command = command.env("INSTA_UPDATE", "new");
         }
         command.into()
-    }
-
-    fn run(&self, program: Program, folder: &Path) -> Result<()> {
-        let tested = process::run_foreground(self.command(program, folder))?;
-        ensure!(tested.success() || self.options.review, "tests of `{}` failed", program.name());
-        Ok(())
     }
 }
 

@@ -14,13 +14,12 @@ use crate::builds::kernel::{self, Choice, Kernel};
 use crate::builds::libxt;
 use crate::builds::module::{self, MODULE};
 use crate::builds::root::BuildRoot;
-use crate::builds::rustc::Product;
 use crate::host;
 use crate::images::guest_root;
 use crate::images::initramfs::Archive;
-use crate::process::both;
+use crate::process::{self, both};
 use crate::sources::tree::Tree;
-use crate::stamp::{Recipe, remove_if_exists};
+use crate::stamp::{Product, Recipe, remove_if_exists, write_atomically};
 use crate::workspace::Workspace;
 
 /// The folder in which Debian's iptables looks for extensions.
@@ -63,16 +62,14 @@ pub fn artifacts(ws: &Workspace, choice: &Choice) -> Result<Artifacts> {
     Artifacts::from_dir(&build(ws, choice)?)
 }
 
-/// The guest's init. It is linked statically: it starts before the file systems are mounted. The
-/// program itself is what its stamp covers, as cargo decides whether to build it again.
+/// The guest's init. It is linked statically: it starts before the file systems are mounted. Cargo
+/// decides whether to build it, so its stamp is the hash of the program.
 fn agent(ws: &Workspace) -> Result<Product> {
     let folder = ws.target("build").join("agent");
-    let mut step = ws.step("agent", "building init")?;
     let mut cargo = Command::new("cargo");
-    cargo.current_dir(ws.repo()).args(["rustc", "--locked", "--release", "--package=vm-agent", "--bin=vm-agent"]);
+    cargo.current_dir(ws.repo()).args(["rustc", "--quiet", "--locked", "--release", "--package=vm-agent", "--bin=vm-agent"]);
     cargo.arg("--target-dir").arg(&folder).args(["--", "-Ctarget-feature=+crt-static", "-Cpanic=abort"]);
-    step.run(cargo)?;
-    step.finish();
+    process::run_foreground(cargo)?;
     let file = folder.join("release/vm-agent");
     let stamp = Recipe::new("agent").file(&file)?.stamp();
     Ok(Product { file, stamp })
@@ -102,9 +99,7 @@ fn assemble(folder: &Path, base: &Path, kernel: &Kernel, overlay: &Overlay) -> R
     remove_if_exists(&stamp_file)?;
     fs::create_dir_all(folder)?;
     // Rename new files into place: a guest that is starting may have the old ones open.
-    let new = folder.join(".bzImage");
-    fs::copy(kernel.image(), &new)?;
-    fs::rename(&new, folder.join("bzImage"))?;
+    write_atomically(&folder.join("bzImage"), &fs::read(kernel.image())?)?;
     let new = folder.join(".base.cpio");
     remove_if_exists(&new)?;
     symlink(base, &new)?;
@@ -115,7 +110,7 @@ fn assemble(folder: &Path, base: &Path, kernel: &Kernel, overlay: &Overlay) -> R
 
 impl Overlay {
     fn archive(&self) -> Result<Archive> {
-        let mut archive = Archive::new();
+        let mut archive = Archive::default();
         archive.file("init", 0o755, fs::read(&self.agent.file)?);
         // Not below /lib, which is a link: the kernel would replace it by a folder.
         archive.file(Path::new("usr/lib/modules").join(MODULE), 0o644, fs::read(&self.module.file)?);

@@ -114,7 +114,7 @@ fn make(ws: &Workspace, packages: &[String], unwanted: &[&str], path: &Path) -> 
         .arg(&root);
     bootstrap(&mut step, "extract", &pins.suite, packages, &EXCLUDED, unpack)?;
 
-    let mut archive = Archive::new();
+    let mut archive = Archive::default();
     archive.copy(&root, Path::new(""), &|path| matches(path, unwanted))?;
     FOLDERS.iter().for_each(|folder| archive.folder(folder));
     for (name, content) in FILES {

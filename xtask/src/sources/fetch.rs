@@ -1,22 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Pinned downloads. A file is verified before it gets its name in the cache.
 
-use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use anyhow::{Context, Result, bail};
-use fs_err::File;
+use anyhow::{Context, Result, bail, ensure};
+use fs_err as fs;
 use sha2::{Digest, Sha256};
 
-use crate::process::{self, Running};
+use crate::process;
 use crate::sources::mirrors;
 use crate::sources::pins::Download;
 use crate::stamp::hex;
 use crate::ui::Step;
 use crate::workspace::{Workspace, keep};
-
-const CHUNK: usize = 1 << 18;
 
 /// The path of the verified file: in the cache's `download` folder, or downloaded from the first
 /// mirror that has it.
@@ -34,24 +31,19 @@ pub fn pinned(ws: &Workspace, source: &Download) -> Result<PathBuf> {
         errors.push(error);
     }
     let mut step = ws.step("fetch", format!("downloading {}", source.file))?;
-    step.set_total_bytes(source.size);
-    let mirrors = mirrors::configured();
-    if let Err(error) = &mirrors {
+    let mirrors = mirrors::configured().unwrap_or_else(|error| {
         errors.push(format!("{error:#}"));
-    }
-    for mirror in mirrors.unwrap_or_default() {
-        for path in &source.paths {
-            match fetch(ws, &mut step, &format!("{mirror}{path}"), source, &file) {
-                Ok(()) => {
-                    step.finish();
-                    return Ok(file);
-                }
-                Err(error) => {
-                    process::check()?;
-                    errors.push(format!("{error:#}"));
-                }
+        Vec::new()
+    });
+    for address in mirrors.iter().flat_map(|mirror| source.paths.iter().map(move |path| format!("{mirror}{path}"))) {
+        match fetch(ws, &mut step, &address, source, &file) {
+            Ok(()) => {
+                step.finish();
+                return Ok(file);
             }
+            Err(error) => errors.push(format!("{error:#}")),
         }
+        process::check()?;
     }
     bail!("cannot download {}:\n    {}", source.file, errors.join("\n    "))
 }
@@ -61,55 +53,24 @@ fn mismatch(what: &str, found: &str, wanted: &str) -> String {
 }
 
 fn fetch(ws: &Workspace, step: &mut Step, address: &str, source: &Download, file: &Path) -> Result<()> {
-    step.line(&format!("trying {address}"));
     let folder = ws.temporary()?;
     let new = folder.path().join(&source.file);
-    let mut command = Command::new("curl");
-    command
-        .args(["--silent", "--show-error", "--fail", "--location"])
-        .args(["--connect-timeout", "20", "--retry", "3"])
+    let mut curl = Command::new("curl");
+    // The progress bar is for the lines of the step.
+    curl.args(["--progress-bar", "--show-error", "--fail", "--location"])
+        .args(["--connect-timeout", "20", "--retry", "3", "--max-filesize", &source.size.to_string()])
         // Give up on a mirror that sends less than 1000 bytes a second for a minute.
-        .args(["--speed-limit", "1000", "--speed-time", "60", "--", address])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped());
-    let (stderr, writer) = process::pipe()?;
-    command.stderr(writer);
-    let mut curl = Running::spawn(command)?;
-    let body = curl.take_stdout().context("curl has no output")?;
-    let found = save(body, &new, |bytes| step.set_position(bytes))?;
-    let mut message = String::new();
-    process::each_line(stderr, &mut |line| message = line.to_owned())?;
-    if !curl.wait()?.success() {
-        step.line(&message);
-        bail!("{address}: {message}");
-    }
-    if found != source.sha256 {
-        bail!(mismatch(address, &found, &source.sha256));
-    }
+        .args(["--speed-limit", "1000", "--speed-time", "60", "--output"])
+        .arg(&new)
+        .args(["--", address]);
+    step.run(curl).with_context(|| address.to_owned())?;
+    let found = hash_of(&new)?;
+    ensure!(found == source.sha256, mismatch(address, &found, &source.sha256));
     keep(&new, file)
 }
 
-/// Copies `body` to the file `new` and returns its SHA-256.
-fn save(mut body: impl Read, new: &Path, progress: impl Fn(u64)) -> Result<String> {
-    let mut out = File::create(new)?;
-    let mut hash = Sha256::new();
-    let mut buffer = vec![0; CHUNK];
-    let mut total = 0;
-    loop {
-        process::check()?;
-        let count = body.read(&mut buffer).context("cannot read from curl")?;
-        if count == 0 {
-            return Ok(hex(&hash.finalize()));
-        }
-        hash.update(&buffer[..count]);
-        out.write_all(&buffer[..count])?;
-        total += count as u64;
-        progress(total);
-    }
-}
-
 fn hash_of(file: &Path) -> Result<String> {
-    save(File::open(file)?, Path::new("/dev/null"), |_| ())
+    Ok(hex(&Sha256::digest(fs::read(file)?)))
 }
 
 #[cfg(test)]
@@ -117,13 +78,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_saved_and_hashed() {
+    fn a_file_is_hashed() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("x");
-        let found = save(&b"abc"[..], &file, |_| ()).unwrap();
+        fs::write(&file, "abc").unwrap();
         // A test vector of FIPS 180-4: https://csrc.nist.gov/projects/cryptographic-standards-and-guidelines
-        assert_eq!(found, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
-        assert_eq!(fs_err::read(&file).unwrap(), b"abc");
-        assert_eq!(hash_of(&file).unwrap(), found);
+        let hash = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(hash_of(&file).unwrap(), hash);
     }
 }

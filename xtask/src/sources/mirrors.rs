@@ -2,6 +2,7 @@
 //! Debian mirrors, from apt's own configuration. The repository names none.
 
 use std::env;
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use fs_err as fs;
@@ -36,25 +37,18 @@ pub fn configured() -> Result<Vec<String>> {
 /// The mirrors in a list of repository addresses, each once. `read` reads the files that
 /// `mirror+file:` addresses name (apt-transport-mirror(1)).
 fn from_targets(output: &str, read: impl Fn(&str) -> Option<String>) -> Vec<String> {
+    let expand = |address: &str| match address.strip_prefix("mirror+file:") {
+        Some(list) => read(list.trim_end_matches('/').trim_start_matches("//")).unwrap_or_default(),
+        None => address.to_owned(),
+    };
     let mut mirrors = Vec::new();
-    let mut add = |address: &str| {
-        let address = with_slash(address);
+    let texts: Vec<_> = output.lines().map(|line| expand(line.trim())).collect();
+    for line in texts.iter().flat_map(|text| text.lines()) {
+        // Metadata, such as a priority, may follow the address.
+        let address = with_slash(line.split_whitespace().next().unwrap_or_default());
         let fetchable = address.starts_with("http://") || address.starts_with("https://");
         if fetchable && !mirrors.contains(&address) {
             mirrors.push(address);
-        }
-    };
-    for address in output.lines().map(str::trim) {
-        let Some(list) = address.strip_prefix("mirror+file:") else {
-            add(address);
-            continue;
-        };
-        let list = list.trim_end_matches('/').trim_start_matches("//");
-        for line in read(list).unwrap_or_default().lines() {
-            // Metadata, such as a priority, may follow the address.
-            if let Some(word) = line.split_whitespace().next().filter(|w| !w.starts_with('#')) {
-                add(word);
-            }
         }
     }
     mirrors
@@ -91,15 +85,9 @@ pub fn serving(suite: &str) -> Result<String> {
 
 /// apt's proxy settings, as `Name "value";` lines for another apt; empty when there are none.
 pub fn proxy_options() -> Vec<String> {
-    let Ok(sh) = Shell::new() else {
-        return Vec::new();
-    };
-    let dump = cmd!(sh, "apt-config dump Acquire").quiet().ignore_stderr().read();
-    dump.unwrap_or_default()
-        .lines()
-        .filter(|line| line.to_lowercase().contains("::proxy \""))
-        .map(str::to_owned)
-        .collect()
+    let dump = Command::new("apt-config").args(["dump", "Acquire"]).output().map(|output| output.stdout);
+    let dump = String::from_utf8_lossy(&dump.unwrap_or_default()).into_owned();
+    dump.lines().filter(|line| line.to_lowercase().contains("::proxy \"")).map(str::to_owned).collect()
 }
 
 #[cfg(test)]

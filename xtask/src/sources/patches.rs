@@ -10,18 +10,16 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use fs_err as fs;
 use git2::{ApplyOptions, Diff, Oid, Repository, Signature, Time};
+use jiff::fmt::rfc2822;
 use mailparse::MailHeaderMap;
 
 use crate::workspace::{file_name, list};
 
 /// One patch.
-#[derive(Debug)]
 pub struct Patch {
     /// The file that it was read from.
     pub file: PathBuf,
-    author: String,
-    email: String,
-    time: Time,
+    author: Signature<'static>,
     message: String,
     diff: Vec<u8>,
 }
@@ -51,7 +49,13 @@ impl Patch {
         let mail = mailparse::parse_mail(mail)?;
         let header = |name: &str| mail.headers.get_first_value(name).with_context(|| format!("it has no {name}: line"));
         let from = header("From")?;
-        let (author, email) = split_address(&from)?;
+        // RFC 5322, section 3.4: Name <address>, perhaps with quotes around the name.
+        let address = from.trim_end().strip_suffix('>').and_then(|from| from.rsplit_once('<'));
+        let (name, email) = address.with_context(|| format!("From: has no address: {from}"))?;
+        let date = header("Date")?;
+        let date = rfc2822::parse(&date).with_context(|| format!("bad Date: {date}"))?;
+        let time = Time::new(date.timestamp().as_second(), date.offset().seconds() / 60);
+        let author = Signature::new(name.trim().trim_matches('"'), email, &time)?;
         let body = mail.get_body_raw()?;
         let (text, diff) = split_body(&body)?;
         let subject = header("Subject")?;
@@ -61,14 +65,7 @@ impl Patch {
             message.push_str(text);
         }
         message.push('\n');
-        Ok(Self {
-            file: file.to_owned(),
-            author: author.to_owned(),
-            email: email.to_owned(),
-            time: parse_date(&header("Date")?)?,
-            message,
-            diff: diff.to_owned(),
-        })
+        Ok(Self { file: file.to_owned(), author, message, diff: diff.to_owned() })
     }
 
     /// The file's name.
@@ -95,27 +92,15 @@ impl Patch {
         };
         let tree = repo.find_tree(index.write_tree_to(repo)?)?;
         ensure!(tree.id() != parent.tree_id(), "{} changes nothing", self.name());
-        let author = Signature::new(&self.author, &self.email, &self.time)?;
-        Ok(repo.commit(None, &author, &author, &self.message, &tree, &[&parent])?)
+        Ok(repo.commit(None, &self.author, &self.author, &self.message, &tree, &[&parent])?)
     }
 }
 
-/// Splits `Name <address>`. Quotes around the name are removed (RFC 5322, section 3.4).
-fn split_address(from: &str) -> Result<(&str, &str)> {
-    let parts = from.rsplit_once('<');
-    let (name, rest) = parts.with_context(|| format!("From: has no address: {from}"))?;
-    let address = rest.trim_end().strip_suffix('>');
-    let address = address.with_context(|| format!("From: has no address: {from}"))?;
-    Ok((name.trim().trim_matches('"'), address))
-}
-
 /// The subject without `[PATCH ...]`.
-fn without_prefix(subject: &str) -> &str {
+fn without_prefix<'a>(subject: &'a str) -> &'a str {
     let mut rest = subject.trim();
-    while let Some((tag, after)) = rest.strip_prefix('[').and_then(|r| r.split_once(']')) {
-        if !tag.contains("PATCH") {
-            break;
-        }
+    let tag = |text: &'a str| text.strip_prefix('[')?.split_once(']').filter(|(tag, _)| tag.contains("PATCH"));
+    while let Some((_, after)) = tag(rest) {
         rest = after.trim_start();
     }
     rest
@@ -132,17 +117,8 @@ fn split_body(body: &[u8]) -> Result<(&str, &[u8])> {
     Ok((text.trim_matches('\n').trim_end(), &body[start..]))
 }
 
-/// The date of a mail's header, with its time zone (RFC 5322, section 3.3).
-fn parse_date(date: &str) -> Result<Time> {
-    let seconds = mailparse::dateparse(date).with_context(|| format!("bad Date: {date}"))?;
-    let zone = date.split_whitespace().last().unwrap_or_default();
-    let number: i32 = zone.parse().with_context(|| format!("bad time zone: {date}"))?;
-    let minutes = number / 100 * 60 + number % 100;
-    Ok(Time::new(seconds, minutes))
-}
-
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
 
     const MAIL: &str = "From 0000000000000000000000000000000000000000 Mon Sep 17 00:00:00 2001\n\
@@ -153,17 +129,20 @@ mod tests {
         Why.\n\nMore why.\n\nSigned-off-by: J <j@example.org>\n---\n a | 2 +-\n 1 file changed\n\n\
         diff --git a/a b/a\nindex 1234567..89abcde 100644\n--- a/a\n+++ b/a\n@@ -1,3 +1,3 @@ x\n one\n-two\n+2\n three\n";
 
+    /// Commits the file `a` with the content `text`, on top of `parent`.
+    pub fn commit_file(repo: &Repository, parent: Option<Oid>, message: &str, text: &str) -> Oid {
+        let mut tree = repo.treebuilder(None).unwrap();
+        tree.insert("a", repo.blob(text.as_bytes()).unwrap(), 0o100_644).unwrap();
+        let tree = repo.find_tree(tree.write().unwrap()).unwrap();
+        let who = Signature::new("Åsa Test", "asa@example.org", &Time::new(1_800_000_000, 60)).unwrap();
+        let parent = parent.map(|oid| repo.find_commit(oid).unwrap());
+        repo.commit(None, &who, &who, message, &tree, parent.as_ref().as_slice()).unwrap()
+    }
+
     fn repository() -> (tempfile::TempDir, Repository, Oid) {
         let folder = tempfile::tempdir().unwrap();
         let repo = Repository::init_bare(folder.path()).unwrap();
-        let mut index = git2::Index::new().unwrap();
-        let blob = repo.blob(b"one\ntwo\nthree\n").unwrap();
-        index.add(&crate::sources::tree::index_entry(b"a", blob, 0o100644)).unwrap();
-        let tree = index.write_tree_to(&repo).unwrap();
-        let sig = Signature::new("t", "t@example.org", &Time::new(1, 0)).unwrap();
-        let tree = repo.find_tree(tree).unwrap();
-        let base = repo.commit(None, &sig, &sig, "base\n", &tree, &[]).unwrap();
-        drop(tree);
+        let base = commit_file(&repo, None, "base\n", "one\ntwo\nthree\n");
         (folder, repo, base)
     }
 
@@ -209,7 +188,7 @@ mod tests {
             ("diff --git", "diff --cvs", "no diff"),
             ("+0530", "", "bad "),
         ] {
-            let error = format!("{:#}", patch(&MAIL.replace(from, to)).unwrap_err());
+            let error = format!("{:#}", patch(&MAIL.replace(from, to)).err().unwrap());
             assert!(error.contains(reason), "{from}: {error}");
         }
     }

@@ -48,7 +48,7 @@ pub struct Download {
     pub file: String,
     /// Its SHA-256, 64 hexadecimal digits.
     pub sha256: String,
-    /// Its size in bytes, for progress bars.
+    /// Its size in bytes; a mirror may not send more.
     pub size: u64,
     /// Paths on a mirror, tried in turn.
     pub paths: Vec<String>,

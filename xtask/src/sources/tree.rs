@@ -5,32 +5,20 @@
 //! A tree is a folder of the cache: `git` (a bare repository), `applied/` (the commit of each list
 //! of patches that was applied before), and one folder per checkout. Checkouts are for builds only.
 
-use std::ffi::OsStr;
-use std::io::Read;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use anyhow::{Context, Result, bail, ensure};
-use fs_err::{self as fs, File, os::unix::fs::symlink};
+use anyhow::{Context, Result};
+use fs_err as fs;
 use git2::build::CheckoutBuilder;
-use git2::{Index, IndexEntry, IndexTime, ObjectType, Oid, Repository, Signature, Time};
+use git2::{IndexAddOption, Oid, Repository, Signature, Time};
 
-use crate::process::{self, Running};
+use crate::process;
 use crate::sources::fetch;
 use crate::sources::patches::{self, Patch};
 use crate::sources::pins::Download;
-use crate::stamp::{Recipe, remove_if_exists, write_atomically};
-use crate::ui::Step;
+use crate::stamp::{Recipe, Stamp, remove_if_exists, write_atomically};
 use crate::workspace::{Workspace, keep};
-
-/// The mode of a plain file in git.
-const PLAIN: u32 = 0o100_644;
-/// The mode of an executable file in git.
-const EXECUTABLE: u32 = 0o100_755;
-/// The mode of a symbolic link in git.
-const LINK: u32 = 0o120_000;
 
 /// The date of the base commits, 2026-01-01 00:00 UTC. A fixed date gives the same commit
 /// everywhere.
@@ -43,6 +31,16 @@ pub struct Tree {
     repo: Repository,
     base: Oid,
     patches: PathBuf,
+}
+
+/// A patch and its commit.
+pub struct Applied {
+    /// The patch file.
+    pub file: PathBuf,
+    /// The hash of the base, of the patches before this one, and of this patch.
+    pub hash: Stamp,
+    /// The commit.
+    pub commit: Oid,
 }
 
 impl Tree {
@@ -94,30 +92,28 @@ impl Tree {
 
     /// The commit of the last patch. Patches that were applied before are not applied again.
     pub fn tip(&self) -> Result<Oid> {
-        Ok(self.commits()?.last().map_or(self.base, |(_, oid)| *oid))
+        Ok(self.commits()?.last().map_or(self.base, |patch| patch.commit))
     }
 
-    /// The patch files and their commits.
-    pub fn commits(&self) -> Result<Vec<(PathBuf, Oid)>> {
+    /// The patches as commits.
+    pub fn commits(&self) -> Result<Vec<Applied>> {
         let mut commits = Vec::new();
-        let mut tip = self.base;
-        let mut before = self.base.to_string();
+        let (mut commit, mut before) = (self.base, self.base.to_string());
         for file in patches::files(&self.patches)? {
-            let stamp = Recipe::new("series").text("before", &before).file(&file)?.stamp();
-            let record = self.folder.join("applied").join(stamp.as_str());
-            let known = fs::read_to_string(&record).ok();
-            let known = known.and_then(|text| Oid::from_str(text.trim()).ok());
-            tip = match known.filter(|oid| self.repo.find_commit(*oid).is_ok()) {
-                Some(oid) => oid,
+            // These hashes are in the committed files `checked`, so do not change their inputs.
+            let hash = Recipe::new("checked patch").text("before", &before).file(&file)?.stamp();
+            let record = self.folder.join("applied").join(hash.as_str());
+            commit = match read_oid(&record).filter(|oid| self.repo.find_commit(*oid).is_ok()) {
+                Some(known) => known,
                 None => {
                     process::check()?;
-                    let oid = Patch::read(&file)?.apply(&self.repo, tip)?;
-                    write_atomically(&record, oid.to_string().as_bytes())?;
-                    oid
+                    let new = Patch::read(&file)?.apply(&self.repo, commit)?;
+                    write_atomically(&record, new.to_string().as_bytes())?;
+                    new
                 }
             };
-            before = stamp.as_str().to_owned();
-            commits.push((file, tip));
+            before = hash.as_str().to_owned();
+            commits.push(Applied { file, hash, commit });
         }
         Ok(commits)
     }
@@ -144,54 +140,39 @@ impl Tree {
     pub fn checkout(&self, ws: &Workspace, name: &str, commit: Oid) -> Result<PathBuf> {
         let folder = self.folder.join(name);
         let state = self.folder.join(format!("{name}.commit"));
-        let current = fs::read_to_string(&state).ok();
-        let current = current.and_then(|text| Oid::from_str(text.trim()).ok());
+        let current = read_oid(&state);
         if current == Some(commit) {
             return Ok(folder);
         }
+        let step = ws.step(&format!("checkout-{}", self.name), format!("checking out {}", self.name))?;
         remove_if_exists(&state)?;
         match current {
-            Some(current) => self.update(&folder, current, commit),
-            None => self.checkout_all(ws, &folder, commit),
+            Some(current) => self.update(&folder, current, commit)?,
+            None => self.write(&folder, commit)?,
         }
-        .with_context(|| format!("cannot check out {}", folder.display()))?;
         write_atomically(&state, commit.to_string().as_bytes())?;
+        step.finish();
         Ok(folder)
     }
 
-    /// Writes only the files that differ between two commits. libgit2's checkout would read all
-    /// files.
+    /// Writes only the files that differ between two commits. Without the list of paths, libgit2
+    /// would read all files.
     fn update(&self, folder: &Path, from: Oid, to: Oid) -> Result<()> {
-        let tree = self.repo.find_commit(to)?.tree()?;
-        for (path, _) in self.difference(from, to)? {
-            let target = folder.join(&path);
-            remove_if_exists(&target)?;
-            let Ok(entry) = tree.get_path(&path) else {
-                continue;
-            };
-            let blob = self.repo.find_blob(entry.id())?;
-            write_file(&target, u32::try_from(entry.filemode())?, blob.content())?;
+        let files = self.difference(from, to)?;
+        if files.is_empty() {
+            return Ok(());
         }
-        Ok(())
-    }
-
-    fn checkout_all(&self, ws: &Workspace, folder: &Path, commit: Oid) -> Result<()> {
-        let title = format!("checking out {}", self.name);
-        let step = ws.step(&format!("checkout-{}", self.name), title)?;
         let mut options = CheckoutBuilder::new();
-        options.progress(|_, done, total| {
-            step.set_total(total as u64);
-            step.set_position(done as u64);
-        });
-        self.checkout_with(folder, commit, options)?;
-        step.finish();
-        Ok(())
+        options.disable_pathspec_match(true);
+        for (path, _) in files {
+            options.path(path);
+        }
+        self.checkout_with(folder, to, options)
     }
 
-    /// Writes the files of `commit` to `folder`, which is not one of the tree's checkouts.
+    /// Writes the files of `commit` to `folder`.
     pub fn write(&self, folder: &Path, commit: Oid) -> Result<()> {
         self.checkout_with(folder, commit, CheckoutBuilder::new())
-            .with_context(|| format!("cannot write {} to {}", self.name, folder.display()))
     }
 
     fn checkout_with(&self, folder: &Path, to: Oid, mut how: CheckoutBuilder<'_>) -> Result<()> {
@@ -200,67 +181,57 @@ impl Tree {
         let repo = Repository::open_bare(self.repo.path())?;
         repo.set_workdir(folder, false)?;
         how.force().remove_untracked(true).update_index(false);
-        let tree = repo.find_commit(to)?.tree()?;
-        repo.checkout_tree(tree.as_object(), Some(&mut how))?;
+        repo.checkout_tree(&repo.find_object(to, None)?, Some(&mut how))
+            .with_context(|| format!("cannot write {} to {}", self.name, folder.display()))?;
         process::check()
     }
 
     /// Makes a repository to edit in `folder`, with the branches `base` and `series`; `series` is
     /// at `commit` and checked out. Its objects come from this repository, as an alternate.
-    pub fn make_edit_tree(&self, step: &Step, folder: &Path, commit: Oid) -> Result<Repository> {
-        let repo = Repository::init(folder)?;
-        let alternates = format!("{}\n", self.repo.path().join("objects").display());
-        fs::create_dir_all(repo.path().join("objects/info"))?;
-        fs::write(repo.path().join("objects/info/alternates"), alternates)?;
+    pub fn make_edit_tree(&self, folder: &Path, commit: Oid) -> Result<Repository> {
+        let alternates = Repository::init(folder)?.path().join("objects/info/alternates");
+        write_atomically(&alternates, format!("{}\n", self.repo.path().join("objects").display()).as_bytes())?;
         // libgit2 reads the alternates when it opens the repository.
-        drop(repo);
         let repo = Repository::open(folder)?;
         repo.reference("refs/heads/base", self.base, true, "the pinned source")?;
         repo.reference("refs/heads/series", commit, true, "the patches")?;
         repo.set_head("refs/heads/series")?;
-        let mut options = CheckoutBuilder::new();
-        options.force().progress(|_, done, total| {
-            step.set_total(total as u64);
-            step.set_position(done as u64);
-        });
-        repo.checkout_head(Some(&mut options))?;
-        drop(options);
+        repo.checkout_head(Some(CheckoutBuilder::new().force()))?;
         process::check()?;
         Ok(repo)
     }
 }
 
-/// An index entry without stat data.
-pub fn index_entry(path: &[u8], id: Oid, mode: u32) -> IndexEntry {
-    IndexEntry {
-        ctime: IndexTime::new(0, 0),
-        mtime: IndexTime::new(0, 0),
-        dev: 0,
-        ino: 0,
-        mode,
-        uid: 0,
-        gid: 0,
-        file_size: 0,
-        id,
-        flags: 0,
-        flags_extended: 0,
-        path: path.to_owned(),
-    }
+fn read_oid(file: &Path) -> Option<Oid> {
+    Oid::from_str(fs::read_to_string(file).ok()?.trim()).ok()
 }
 
-/// Unpacks the tarball of `source` into git and into the checkout `build`, in one pass.
+/// Unpacks the tarball of `source` into the checkout `build`, and commits it.
 fn import(ws: &Workspace, source: &Download, folder: &Path) -> Result<()> {
     let tarball = fetch::pinned(ws, source)?;
     let mut step = ws.step("import", format!("unpacking {} into git", source.file))?;
     let temporary = ws.temporary()?;
     let new = temporary.path().join("tree");
+    let build = new.join("build");
+    fs::create_dir_all(&build)?;
+    let mut unpack = Command::new("tar");
+    unpack.args(["--extract", "--touch", "--no-same-owner", "--no-same-permissions", "--strip-components=1"]);
+    unpack.arg("--directory").arg(&build).arg("--file").arg(&tarball);
+    step.run(unpack)?;
+
     let repo = Repository::init_bare(new.join("git")).context("cannot make a git repository")?;
     // The default compression takes three times as long and saves a fifth.
     repo.config()?.set_i32("core.looseCompression", 1)?;
-
-    let base = unpack(&mut step, &repo, &tarball, &new.join("build"), source)
-        .with_context(|| format!("cannot unpack {}", tarball.display()))?;
-    repo.reference("refs/heads/base", base, true, "the pinned source")?;
+    // The user's configuration must not change the files.
+    repo.config()?.set_bool("core.autocrlf", false)?;
+    repo.set_workdir(&build, false)?;
+    let mut index = repo.index()?;
+    let mut stop = |_: &Path, _: &[u8]| -i32::from(process::interrupted());
+    index.add_all(["*"], IndexAddOption::FORCE, Some(&mut stop))?;
+    let tree = repo.find_tree(index.write_tree()?)?;
+    let author = Signature::new("xt_traffic", "xtask@invalid", &Time::new(BASE_TIME, 0))?;
+    let message = format!("{}\n\nThe source as it was released, SHA-256 {}.\n", source.file, source.sha256);
+    let base = repo.commit(Some("refs/heads/base"), &author, &author, &message, &tree, &[])?;
     repo.set_head("refs/heads/base")?;
     write_atomically(&new.join("build.commit"), base.to_string().as_bytes())?;
     keep(&new, folder)?;
@@ -268,83 +239,43 @@ fn import(ws: &Workspace, source: &Download, folder: &Path) -> Result<()> {
     Ok(())
 }
 
-fn unpack(step: &mut Step, repo: &Repository, tarball: &Path, into: &Path, source: &Download) -> Result<Oid> {
-    let packed = File::open(tarball)?;
-    step.set_total_bytes(packed.metadata()?.len());
-    let position = packed.try_clone()?;
-    let mut command = Command::new("xz");
-    command
-        .args(["--decompress", "--stdout", "--threads=0"])
-        .stdin(packed.into_parts().0)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null());
-    let mut xz = Running::spawn(command)?;
-    let stream = xz.take_stdout().context("xz has no output")?;
-    let mut archive = tar::Archive::new(stream);
-    let mut index = Index::new()?;
-    let odb = repo.odb()?;
-    for (count, entry) in archive.entries()?.enumerate() {
-        if count % 256 == 0 {
-            process::check()?;
-            // xz reads through a duplicate of this descriptor, so the offset is its position.
-            step.set_position(rustix::fs::tell(&position)?);
-        }
-        if let Some((path, mode, content)) = extract(entry?, into)? {
-            let blob = odb.write(ObjectType::Blob, &content)?;
-            index.add(&index_entry(path.as_os_str().as_encoded_bytes(), blob, mode))?;
-        }
-    }
-    ensure!(xz.wait()?.success(), "xz cannot decompress it");
-    ensure!(!index.is_empty(), "it contains no files");
-    step.line("writing the commit");
-    let tree = repo.find_tree(index.write_tree_to(repo)?)?;
-    let author = Signature::new("xt_traffic", "xtask@invalid", &Time::new(BASE_TIME, 0))?;
-    let message = format!("{}\n\nThe source as it was released, SHA-256 {}.\n", source.file, source.sha256);
-    Ok(repo.commit(None, &author, &author, &message, &tree, &[])?)
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Writes one file of the archive below `into`. Returns its path without the archive's top folder,
-/// its git mode and its content; `None` for entries that git does not store.
-fn extract(mut entry: tar::Entry<'_, impl Read>, into: &Path) -> Result<Option<(PathBuf, u32, Vec<u8>)>> {
-    let path: PathBuf = entry.path()?.components().skip(1).collect();
-    let plain = path.components().all(|part| matches!(part, std::path::Component::Normal(_)));
-    ensure!(plain, "it contains the invalid path {}", path.display());
-    let target = into.join(&path);
-    let kind = entry.header().entry_type();
-    if kind.is_dir() {
-        fs::create_dir_all(&target)?;
-        return Ok(None);
-    }
-    if kind.is_pax_global_extensions() {
-        return Ok(None);
-    }
-    let (mode, content) = if kind.is_symlink() {
-        let link = entry.link_name_bytes().context("a link without a target")?;
-        (LINK, link.into_owned())
-    } else if kind.is_file() {
-        let mut content = Vec::with_capacity(usize::try_from(entry.size())?);
-        entry.read_to_end(&mut content)?;
-        let executable = entry.header().mode()? & 0o100 != 0;
-        (if executable { EXECUTABLE } else { PLAIN }, content)
-    } else {
-        bail!("it contains {}, which is not a file, folder or link", path.display());
-    };
-    write_file(&target, mode, &content)?;
-    Ok(Some((path, mode, content)))
-}
+    #[test]
+    fn an_update_changes_only_the_files_that_differ() {
+        let temporary = tempfile::tempdir().unwrap();
+        let repo = Repository::init_bare(temporary.path().join("git")).unwrap();
+        let who = Signature::new("t", "t@example.org", &Time::new(1, 0)).unwrap();
+        let commit = |files: &[(&str, &str, i32)]| {
+            let mut index = repo.treebuilder(None).unwrap();
+            for (name, text, mode) in files {
+                let mut folder = repo.treebuilder(None).unwrap();
+                folder.insert("x", repo.blob(text.as_bytes()).unwrap(), *mode).unwrap();
+                index.insert(name, folder.write().unwrap(), 0o040_000).unwrap();
+            }
+            let tree = repo.find_tree(index.write().unwrap()).unwrap();
+            repo.commit(None, &who, &who, "", &tree, &[]).unwrap()
+        };
+        let base = commit(&[("same", "1", 0o100_644), ("changed", "1", 0o100_755), ("removed", "1", 0o100_644)]);
+        let new = commit(&[("same", "1", 0o100_644), ("changed", "2", 0o100_755), ("link", "../same/x", 0o120_000)]);
+        let repo = Repository::open_bare(repo.path()).unwrap();
+        let tree = Tree { folder: PathBuf::new(), name: "t".into(), repo, base, patches: PathBuf::new() };
 
-/// Writes a file or symbolic link with a git mode, and its parent folders.
-fn write_file(target: &Path, mode: u32, content: &[u8]) -> Result<()> {
-    if let Some(parent) = target.parent() {
-        fs::create_dir_all(parent)?;
+        let folder = temporary.path().join("checkout");
+        tree.write(&folder, base).unwrap();
+        fs::write(folder.join("object"), "made by a build").unwrap();
+        let time = |name: &str| fs::metadata(folder.join(name)).unwrap().modified().unwrap();
+        let before = time("same/x");
+        for (from, to, content, removed) in [(base, new, "2", "removed/x"), (new, base, "1", "link/x")] {
+            tree.update(&folder, from, to).unwrap();
+            assert_eq!(fs::read_to_string(folder.join("changed/x")).unwrap(), content);
+            assert!(!folder.join(removed).exists());
+            assert!(folder.join("same/x").exists() && folder.join("object").exists());
+            assert_eq!(time("same/x"), before);
+            let link = fs::read_link(folder.join("link/x")).ok();
+            assert_eq!(link.is_some(), to == new);
+        }
     }
-    if mode == LINK {
-        symlink(OsStr::from_bytes(content), target)?;
-        return Ok(());
-    }
-    fs::write(target, content)?;
-    if mode == EXECUTABLE {
-        fs::set_permissions(target, PermissionsExt::from_mode(0o755))?;
-    }
-    Ok(())
 }

@@ -3,24 +3,25 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
 use fs_err as fs;
 use git2::{Oid, Repository, ResetType};
 
 use super::{BRANCH, EXPORTED, has_uncommitted, tip_of};
+use crate::sources::patches;
 use crate::sources::tree::Tree;
 use crate::workspace::Workspace;
 
 pub fn run(ws: &Workspace, tree: &Tree, folder: &Path) -> Result<()> {
-    let commits = tree.commits()?;
-    let tip = commits.last().map_or(tree.base(), |(_, oid)| *oid);
+    let tip = tree.tip()?;
     let empty = fs::read_dir(folder).map_or(true, |mut entries| entries.next().is_none());
     if empty {
         create(ws, tree, folder, tip)?;
     } else {
         update(folder, tip)?;
     }
-    eprintln!("{}: {} patches as commits on the branch series, from base", folder.display(), commits.len());
+    let count = patches::files(tree.patches())?.len();
+    eprintln!("{}: {count} patches as commits on the branch series, from base", folder.display());
     eprintln!("edit the commits there, then run `cargo xtask patches export`");
     Ok(())
 }
@@ -31,7 +32,7 @@ fn create(ws: &Workspace, tree: &Tree, folder: &Path, tip: Oid) -> Result<()> {
     let parent = folder.parent().with_context(problem)?;
     fs::create_dir_all(parent)?;
     let new = tempfile::Builder::new().prefix(".new-").tempdir_in(parent).with_context(problem)?;
-    let repo = tree.make_edit_tree(&step, new.path(), tip).with_context(problem)?;
+    let repo = tree.make_edit_tree(new.path(), tip).with_context(problem)?;
     repo.reference(EXPORTED, tip, true, "patches apply")?;
     // tempfile makes folders that only their owner can read.
     fs::set_permissions(new.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
@@ -41,25 +42,19 @@ fn create(ws: &Workspace, tree: &Tree, folder: &Path, tip: Oid) -> Result<()> {
 }
 
 fn update(folder: &Path, tip: Oid) -> Result<()> {
-    let repo =
-        Repository::open(folder).with_context(|| format!("{} is not a tree of `patches apply`", folder.display()))?;
+    let shown = folder.display();
+    let repo = Repository::open(folder).with_context(|| format!("{shown} is not a tree of `patches apply`"))?;
     let current = tip_of(&repo, BRANCH)?;
     let on_branch = repo.head().is_ok_and(|head| head.name() == Some(BRANCH));
-    let shown = folder.display();
-    if !on_branch {
-        bail!("{shown}: the branch series is not checked out (a rebase in progress?)");
-    }
-    if has_uncommitted(&repo)? {
-        bail!("{shown} has changes that are not committed");
-    }
+    ensure!(on_branch, "{shown}: the branch series is not checked out (a rebase in progress?)");
+    ensure!(!has_uncommitted(&repo)?, "{shown} has changes that are not committed");
     if current == tip {
         return Ok(());
     }
-    if current != tip_of(&repo, EXPORTED)? {
-        bail!("{shown} has commits that are not exported: run `patches export`, or remove it");
-    }
-    let commit = repo.find_commit(tip)?;
-    repo.reset(commit.as_object(), ResetType::Hard, None).with_context(|| format!("cannot update {shown}"))?;
+    let exported = current == tip_of(&repo, EXPORTED)?;
+    ensure!(exported, "{shown} has commits that are not exported: run `patches export`, or remove it");
+    let commit = repo.find_object(tip, None)?;
+    repo.reset(&commit, ResetType::Hard, None).with_context(|| format!("cannot update {shown}"))?;
     repo.reference(EXPORTED, tip, true, "patches apply")?;
     Ok(())
 }

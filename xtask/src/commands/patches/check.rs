@@ -4,7 +4,6 @@
 //! The file `checked` next to the patches records which patches have passed, by a hash of the patch
 //! and of all patches before it. It is committed, so only patches that changed are checked again.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
@@ -16,7 +15,7 @@ use crate::builds::kernel::{self, Choice};
 use crate::builds::root::BuildRoot;
 use crate::process;
 use crate::sources::tree::Tree;
-use crate::stamp::{Recipe, write_atomically};
+use crate::stamp::write_atomically;
 use crate::workspace::{Workspace, file_name};
 
 /// The checkout and the objects that only this command uses.
@@ -28,20 +27,18 @@ const RECORD: &str = "checked";
 /// build, `None` for iptables.
 pub fn run(ws: &Workspace, tree: &Tree, kernel: Option<&Choice>) -> Result<()> {
     let file = tree.patches().join(RECORD);
-    let passed: BTreeSet<String> = fs::read_to_string(&file).unwrap_or_default().lines().map(str::to_owned).collect();
+    let passed = fs::read_to_string(&file).unwrap_or_default();
     let mut current = Vec::new();
-    let mut before = tree.base().to_string();
-    for (patch, commit) in tree.commits()? {
-        before = Recipe::new("checked patch").text("before", &before).file(&patch)?.stamp().as_str().to_owned();
-        let name = file_name(&patch);
-        let record = format!("{before} {name}");
+    for patch in tree.commits()? {
+        let name = file_name(&patch.file);
+        let record = format!("{} {name}\n", patch.hash.as_str());
         if !passed.contains(&record) {
-            check(ws, tree, kernel, &name, commit)?;
+            check(ws, tree, kernel, &name, patch.commit)?;
         }
         current.push(record);
     }
-    let text = current.iter().map(|record| format!("{record}\n")).collect::<String>();
-    if fs::read_to_string(&file).unwrap_or_default() != text {
+    let text = current.concat();
+    if passed != text {
         write_atomically(&file, text.as_bytes())?;
         eprintln!("{}: updated; commit it with the patches", file.display());
     }

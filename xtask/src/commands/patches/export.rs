@@ -5,12 +5,12 @@
 //! Before the files replace the old ones, they are applied to the base. That must give the content,
 //! authors and messages of the branch.
 
-use std::path::Path;
-use std::process::Command;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use fs_err as fs;
-use git2::{Commit, Oid, Repository, Sort};
+use git2::{Commit, Oid, Repository};
 
 use super::{BRANCH, EXPORTED, has_uncommitted, tip_of};
 use crate::builds::root::BuildRoot;
@@ -27,15 +27,14 @@ pub fn run(ws: &Workspace, tree: &Tree, folder: &Path) -> Result<()> {
     }
     let tip = tip_of(&edited, BRANCH)?;
     let commits = linear_history(&edited, tree.base(), tip)?;
-    copy_objects(&edited, tree.repo(), tree.base(), tip)?;
+    copy_objects(&edited, tree.repo())?;
 
     let root = BuildRoot::prepare(ws)?;
     let out = ws.temporary()?;
     let sandbox = root.sandbox().bind_ro(tree.repo().path(), "src").bind_rw(out.path(), "out");
     let mut step = ws.step("export", "writing the patches")?;
-    let command = |words: &[&str]| sandbox.command("out", words);
     if !commits.is_empty() {
-        step.run(format_patch(command, "/src", "/out", tree.base(), tip))?;
+        step.run(sandbox.command("out", &format_patch("/src", "/out", tree.base(), tip)))?;
     }
     step.finish();
     verify(tree.repo(), out.path(), tree.base(), &commits)?;
@@ -52,68 +51,32 @@ pub fn run(ws: &Workspace, tree: &Tree, folder: &Path) -> Result<()> {
 
 /// The commits from `base` to `tip`, oldest first. Fails if there is a merge among them.
 fn linear_history(repo: &Repository, base: Oid, tip: Oid) -> Result<Vec<Oid>> {
-    let mut walk = repo.revwalk()?;
-    walk.push(tip)?;
-    walk.hide(base)?;
-    walk.set_sorting(Sort::TOPOLOGICAL | Sort::REVERSE)?;
-    let commits = walk.collect::<Result<Vec<_>, _>>()?;
-    let mut parent = base;
-    for oid in &commits {
-        let commit = repo.find_commit(*oid)?;
-        let straight = commit.parent_count() == 1 && commit.parent_id(0)? == parent;
-        ensure!(straight, "the branch series is not a linear history on base (at {oid})");
-        parent = *oid;
+    let mut commits = Vec::new();
+    let mut oid = tip;
+    while oid != base {
+        let commit = repo.find_commit(oid)?;
+        ensure!(commit.parent_count() == 1, "the branch series is not a linear history on base (at {oid})");
+        commits.push(oid);
+        oid = commit.parent_id(0)?;
     }
-    ensure!(parent == tip, "the branch series is not on top of base");
+    commits.reverse();
     Ok(commits)
 }
 
-/// Copies the objects of `base..tip` into another repository.
-fn copy_objects(from: &Repository, to: &Repository, base: Oid, tip: Oid) -> Result<()> {
-    if tip == base {
-        return Ok(());
-    }
-    let mut walk = from.revwalk()?;
-    walk.push(tip)?;
-    walk.hide(base)?;
-    let mut builder = from.packbuilder()?;
-    builder.insert_walk(&mut walk)?;
-    let odb = to.odb()?;
-    let mut writer = odb.packwriter()?;
-    let mut failure = None;
-    builder.foreach(|bytes| match std::io::Write::write_all(&mut writer, bytes) {
-        Ok(()) => true,
-        Err(error) => {
-            failure = Some(error);
-            false
-        }
-    })?;
-    if let Some(error) = failure {
-        return Err(error).context("cannot copy the commits");
-    }
-    writer.commit()?;
-    Ok(())
+/// Copies the objects of the branch into another repository.
+fn copy_objects(from: &Repository, to: &Repository) -> Result<()> {
+    let path = from.commondir().to_str().context("the path of the edited tree is not UTF-8")?;
+    to.remote_anonymous(path)?.fetch(&[BRANCH], None, None).context("cannot copy the commits")
 }
 
 /// The command that writes `base..tip` of the bare repository `git` to the folder `out`.
-fn format_patch(command: impl Fn(&[&str]) -> Command, git: &str, out: &str, base: Oid, tip: Oid) -> Command {
-    let (dir, range) = (format!("--git-dir={git}"), format!("{base}..{tip}"));
+fn format_patch(git: &str, out: &str, base: Oid, tip: Oid) -> Vec<String> {
     // Attributes select the hunk headers (gitattributes(5)). A bare repository has no attribute
     // files.
-    let attributes = format!("--attr-source={tip}");
-    command(&[
-        "git",
-        &dir,
-        &attributes,
-        "format-patch",
-        "--quiet",
-        "--zero-commit",
-        "--no-signature",
-        "--abbrev=12",
-        "--output-directory",
-        out,
-        &range,
-    ])
+    let git = ["git".to_owned(), format!("--git-dir={git}"), format!("--attr-source={tip}")];
+    let format =
+        ["format-patch", "--quiet", "--zero-commit", "--no-signature", "--abbrev=12", "--output-directory", out];
+    git.into_iter().chain(format.map(str::to_owned)).chain([format!("{base}..{tip}")]).collect()
 }
 
 /// Fails unless the files in `folder` give the commits that they were made from.
@@ -133,40 +96,32 @@ fn verify(repo: &Repository, folder: &Path, base: Oid, commits: &[Oid]) -> Resul
 }
 
 fn difference(made: &Commit<'_>, wanted: &Commit<'_>) -> Option<&'static str> {
-    let person = |commit: &Commit<'_>| commit.author().to_string();
+    let author = |commit: &Commit<'_>| (commit.author().to_string(), commit.author().when());
     let text = |commit: &Commit<'_>| commit.message().unwrap_or_default().trim_end().to_owned();
-    if made.tree_id() != wanted.tree_id() {
-        Some("content")
-    } else if person(made) != person(wanted) || made.author().when() != wanted.author().when() {
-        Some("author or date")
-    } else if text(made) != text(wanted) {
-        Some("message")
-    } else {
-        None
-    }
+    let parts = [
+        ("content", made.tree_id() == wanted.tree_id()),
+        ("author or date", author(made) == author(wanted)),
+        ("message", text(made) == text(wanted)),
+    ];
+    parts.iter().find(|(_, equal)| !equal).map(|(part, _)| *part)
 }
 
 /// Replaces the patch files in `to` by those in `from`; files that do not change are not written.
 /// Returns a line for each change.
 fn replace(from: &Path, to: &Path) -> Result<Vec<String>> {
+    let read = |file: &PathBuf| Ok((file_name(file), fs::read(file)?));
+    let new = patches::files(from)?.iter().map(read).collect::<Result<BTreeMap<_, _>>>()?;
     let mut changes = Vec::new();
-    let mut names = Vec::new();
-    for file in patches::files(from)? {
-        let name = file_name(&file);
-        let new = fs::read(&file)?;
-        let target = to.join(&name);
-        if fs::read(&target).ok().as_ref() != Some(&new) {
-            write_atomically(&target, &new)?;
+    for (name, content) in &new {
+        let target = to.join(name);
+        if fs::read(&target).ok().as_ref() != Some(content) {
+            write_atomically(&target, content)?;
             changes.push(format!("    written  {name}"));
         }
-        names.push(name);
     }
-    for file in patches::files(to)? {
-        let name = file_name(&file);
-        if !names.contains(&name) {
-            remove_if_exists(&file)?;
-            changes.push(format!("    removed  {name}"));
-        }
+    for file in patches::files(to)?.iter().filter(|file| !new.contains_key(&file_name(file))) {
+        remove_if_exists(file)?;
+        changes.push(format!("    removed  {}", file_name(file)));
     }
     Ok(changes)
 }
@@ -174,8 +129,8 @@ fn replace(from: &Path, to: &Path) -> Result<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use git2::{Signature, Time};
-    use std::path::PathBuf;
+    use crate::sources::patches::tests::commit_file as commit;
+    use std::process::Command;
 
     /// A repository with a base and the branch series on it, a repository that has only the base,
     /// and a folder for patches.
@@ -184,17 +139,6 @@ mod tests {
         edited: Repository,
         pinned: Repository,
         base: Oid,
-    }
-
-    fn commit(repo: &Repository, parent: Option<Oid>, message: &str, text: &str) -> Oid {
-        let mut index = git2::Index::new().unwrap();
-        let blob = repo.blob(text.as_bytes()).unwrap();
-        index.add(&crate::sources::tree::index_entry(b"net/a.c", blob, 0o100_644)).unwrap();
-        let tree = repo.find_tree(index.write_tree_to(repo).unwrap()).unwrap();
-        let who = Signature::new("Åsa Test", "asa@example.org", &Time::new(1_800_000_000, 60)).unwrap();
-        let parents: Vec<_> = parent.iter().map(|oid| repo.find_commit(*oid).unwrap()).collect();
-        let parents: Vec<_> = parents.iter().collect();
-        repo.commit(None, &who, &who, message, &tree, &parents).unwrap()
     }
 
     const TEXT: &str = "int a;\n\nint f(void)\n{\n\treturn 1;\n}\n";
@@ -213,14 +157,12 @@ mod tests {
         fn export(&self, tip: Oid) -> Result<PathBuf> {
             let out = self.folder.path().join(tip.to_string());
             let commits = linear_history(&self.edited, self.base, tip)?;
-            copy_objects(&self.edited, &self.pinned, self.base, tip)?;
-            let host = |words: &[&str]| {
-                let mut command = Command::new(words[0]);
-                command.args(&words[1..]).env("GIT_CONFIG_GLOBAL", "/dev/null");
-                command
-            };
+            self.edited.reference(BRANCH, tip, true, "test")?;
+            copy_objects(&self.edited, &self.pinned)?;
             let git = self.pinned.path().to_str().unwrap();
-            let mut command = format_patch(host, git, out.to_str().unwrap(), self.base, tip);
+            let words = format_patch(git, out.to_str().unwrap(), self.base, tip);
+            let mut command = Command::new(&words[0]);
+            command.args(&words[1..]).env("GIT_CONFIG_GLOBAL", "/dev/null");
             assert!(command.status().unwrap().success());
             verify(&self.pinned, &out, self.base, &commits)?;
             Ok(out)
@@ -245,7 +187,8 @@ mod tests {
         }
         let folder = fixture.folder.path().join("patches");
         assert_eq!(replace(&out, &folder).unwrap().len(), 2);
-        copy_objects(&fixture.pinned, &fixture.edited, fixture.base, tip).unwrap();
+        fixture.pinned.reference(BRANCH, tip, true, "test").unwrap();
+        copy_objects(&fixture.pinned, &fixture.edited).unwrap();
         let again = fixture.export(tip).unwrap();
         assert_eq!(replace(&again, &folder).unwrap(), [""; 0]);
     }

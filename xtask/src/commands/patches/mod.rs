@@ -39,24 +39,37 @@ pub enum Action {
     /// `test`), with a checkout and objects of their own. The first run takes a full build, and
     /// minutes for each patch that changes a header. `scripts/checkpatch.pl --strict` of the pinned
     /// kernel checks the kernel patches. A patch that passed is not checked again.
-    Check(Target),
+    Check(Checked),
 }
 
+/// A tree to edit.
 #[derive(Args, Debug)]
 pub struct Target {
     /// The tree that the patches are for
-    #[arg(long, value_enum, default_value_t = Which::Kernel)]
+    #[arg(long, value_enum, default_value_t)]
     tree: Which,
-    #[command(flatten)]
-    kernel: kernel::Options,
+    /// The kernel series, one of those in pins.toml
+    #[arg(long)]
+    series: Option<String>,
     /// The folder of the tree to edit [default: in the cache]
     #[arg(long)]
     tree_dir: Option<PathBuf>,
 }
 
+/// The patches to check.
+#[derive(Args, Debug, Default)]
+pub struct Checked {
+    /// The tree that the patches are for
+    #[arg(long, value_enum, default_value_t)]
+    tree: Which,
+    #[command(flatten)]
+    kernel: kernel::Options,
+}
+
 /// A patched tree.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
 enum Which {
+    #[default]
     Kernel,
     Iptables,
 }
@@ -64,20 +77,12 @@ enum Which {
 pub fn run(ws: &Workspace, action: &Action) -> Result<()> {
     let _lock = host::require(ws)?;
     match action {
-        Action::Apply(target) => {
-            let tree = target.tree(ws)?;
-            apply::run(ws, &tree, &target.folder(ws, &tree)?)
-        }
-        Action::Export(target) => {
-            let tree = target.tree(ws)?;
-            export::run(ws, &tree, &target.folder(ws, &tree)?)
-        }
-        Action::Check(target) => {
-            let kernel = match target.tree {
-                Which::Kernel => Some(target.kernel.choose(ws, Config::Test)?),
-                Which::Iptables => None,
-            };
-            check::run(ws, &target.tree(ws)?, kernel.as_ref())
+        Action::Apply(target) => target.open(ws).and_then(|(tree, folder)| apply::run(ws, &tree, &folder)),
+        Action::Export(target) => target.open(ws).and_then(|(tree, folder)| export::run(ws, &tree, &folder)),
+        Action::Check(Checked { tree: Which::Iptables, .. }) => check::run(ws, &Tree::iptables(ws)?, None),
+        Action::Check(Checked { tree: Which::Kernel, kernel }) => {
+            let choice = kernel.choose(ws, Config::Test)?;
+            check::run(ws, &Tree::kernel(ws, &choice.series)?, Some(&choice))
         }
     }
 }
@@ -85,24 +90,21 @@ pub fn run(ws: &Workspace, action: &Action) -> Result<()> {
 /// Checks both trees; patches in the record have passed before.
 pub fn check_all(ws: &Workspace) -> Result<()> {
     for tree in [Which::Kernel, Which::Iptables] {
-        run(ws, &Action::Check(Target { tree, kernel: kernel::Options::default(), tree_dir: None }))?;
+        run(ws, &Action::Check(Checked { tree, ..Checked::default() }))?;
     }
     Ok(())
 }
 
 impl Target {
-    fn tree(&self, ws: &Workspace) -> Result<Tree> {
-        match self.tree {
-            Which::Kernel => Tree::kernel(ws, &self.kernel.choose(ws, Config::Test)?.series),
-            Which::Iptables => Tree::iptables(ws),
-        }
-    }
-
-    fn folder(&self, ws: &Workspace, tree: &Tree) -> Result<PathBuf> {
-        match &self.tree_dir {
-            Some(folder) => Ok(std::path::absolute(folder)?),
-            None => Ok(ws.cache().join("edit").join(tree.name())),
-        }
+    /// The tree and the folder to edit it in.
+    fn open(&self, ws: &Workspace) -> Result<(Tree, PathBuf)> {
+        let tree = match self.tree {
+            Which::Kernel => Tree::kernel(ws, self.series.as_ref().unwrap_or(&ws.pins().kernel.default))?,
+            Which::Iptables => Tree::iptables(ws)?,
+        };
+        let default = ws.cache().join("edit").join(tree.name());
+        let folder = self.tree_dir.as_ref().map_or(Ok(default), std::path::absolute)?;
+        Ok((tree, folder))
     }
 }
 
@@ -112,8 +114,6 @@ fn tip_of(repo: &Repository, reference: &str) -> Result<Oid> {
 
 /// Whether the work tree or the index differ from HEAD. Untracked files do not count.
 fn has_uncommitted(repo: &Repository) -> Result<bool> {
-    let mut options = StatusOptions::new();
-    options.include_untracked(false).include_ignored(false);
-    let statuses = repo.statuses(Some(&mut options))?;
+    let statuses = repo.statuses(Some(StatusOptions::new().include_untracked(false).include_ignored(false)))?;
     Ok(statuses.iter().any(|entry| entry.status() != Status::CURRENT))
 }
