@@ -78,9 +78,9 @@ fn measure(ws: &Workspace, choice: Choice, quick: bool) -> Result<Report> {
     let targets =
         [targets::for_instructions(&instructions)?, targets::for_times(&native)?, targets::for_rates(&rates)?].concat();
     let report = Report { origin, instructions, reading, rates, native, memory, targets };
-    let folder = ws.target("bench");
-    report.write(&folder)?;
-    eprintln!("report.json and plots: {}", folder.display());
+    let file = ws.target("bench/report.json");
+    report.write(&file)?;
+    eprintln!("all figures: {}", file.display());
     Ok(report)
 }
 
