@@ -33,7 +33,7 @@ pub fn build(builder: &PackageBuilder<'_>) -> Result<Built> {
         sandbox: builder.root.sandbox(),
     }
     .build(builder, |folder| tree.write(folder, commit))?;
-    reference::check(builder, &built.files, &self::debian(builder.ws)?, version)?;
+    reference::check(builder, &built, &self::debian(builder.ws)?, version)?;
     Ok(built)
 }
 

@@ -3,18 +3,17 @@
 //! calls it. A stub that logs its arguments replaces the programs that would change the system.
 //! <https://www.debian.org/doc/debian-policy/ch-maintainerscripts.html>
 
-use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result};
 use fs_err::{self as fs, os::unix::fs::symlink};
-use tempfile::TempDir;
 
-use super::package::Package;
+use super::package::{self, Package};
 use crate::process;
 
-/// The ways in which dpkg calls scripts. `$old` and `$new` are versions before and after all of
+/// The ways in which dpkg calls scripts, by script. `$old` and `$new` are versions before and after all of
 /// those that are compared, and `$debian` is Debian's.
 /// <https://www.debian.org/doc/debian-policy/ch-maintainerscripts.html#summary-of-ways-maintainer-scripts-are-called>
 const CALLS: [&str; 31] = [
@@ -62,68 +61,67 @@ const STUB: &str = include_str!("stub.sh");
 pub(super) const NO_ACTION: &str = "exit status: 0";
 
 /// A folder for dry runs.
-pub(super) struct DryRun<F> {
-    folder: TempDir,
-    /// The folder's path in the sandbox.
-    path: String,
-    /// The shell variables of [`CALLS`].
-    variables: String,
+pub(super) struct DryRun<'a, F> {
+    folder: &'a Path,
+    debian_version: &'a str,
     /// Makes a command in the sandbox.
     command: F,
 }
 
-impl<F: Fn(&[&str]) -> Command> DryRun<F> {
-    /// Writes the stubs to `folder`, which the commands that `command` makes find at `path`.
-    pub(super) fn new(folder: TempDir, path: &str, debian_version: &str, command: F) -> Result<Self> {
-        let programs = folder.path().join("bin");
+impl<'a, F: Fn(&[&str]) -> Command> DryRun<'a, F> {
+    /// Writes the stubs to `folder`, which is the work folder of the commands that `command` makes.
+    pub(super) fn new(folder: &'a Path, debian_version: &'a str, command: F) -> Result<Self> {
+        let programs = folder.join("bin");
         fs::create_dir(&programs)?;
-        let stub = folder.path().join("stub");
+        let stub = folder.join("stub");
         fs::write(&stub, STUB)?;
         fs::set_permissions(stub, PermissionsExt::from_mode(0o755))?;
         STUBS.split(' ').try_for_each(|name| symlink("../stub", programs.join(name)))?;
-        let variables = format!("old=1.4.21-1 debian={debian_version} new=1:9-1");
-        Ok(Self { folder, path: path.to_owned(), variables, command })
+        Ok(Self { folder, debian_version, command })
     }
 
-    /// The actions of each call of the package's scripts.
-    pub(super) fn actions(&self, package: &Package) -> Result<BTreeMap<String, String>> {
-        let actions = CALLS.iter().map(|call| {
-            let script = call.split(' ').next().unwrap_or(call);
-            let actions = match package.scripts.get(script) {
-                Some(text) => self.run(package.field("Package"), script, text, call),
-                None => Ok(NO_ACTION.to_owned()),
-            };
-            Ok(((*call).to_owned(), actions.with_context(|| format!("cannot run {call}"))?))
-        });
-        actions.collect()
+    /// Replaces the package's scripts by the actions of each call of them.
+    pub(super) fn replace_scripts(&self, package: &mut Package) -> Result<()> {
+        for calls in CALLS.chunk_by(|a, b| script_of(a) == script_of(b)) {
+            let script = script_of(calls[0]);
+            let text = package.remove(&format!("the control file {script}"));
+            for &call in calls {
+                let run = |text| self.run(package::name(package), script, text, call);
+                let actions = text.as_deref().map_or_else(|| Ok(NO_ACTION.to_owned()), run);
+                package.insert(call.to_owned(), actions.with_context(|| format!("cannot run {call}"))?);
+            }
+        }
+        Ok(())
     }
 
     /// The output of one call, the calls of stubs and the exit status, one a line.
     fn run(&self, package: &str, script: &str, text: &str, call: &str) -> Result<String> {
-        let log = self.folder.path().join("log");
+        let log = self.folder.join("log");
         fs::write(&log, "")?;
-        fs::write(self.folder.path().join(script), text)?;
+        fs::write(self.folder.join(script), text)?;
         // The kernel refuses to execute a file that is open for writing, and a child of another
         // thread may have inherited the open file. So the interpreter is called with the file as
         // its argument.
         let interpreter = text.lines().next().and_then(|line| line.strip_prefix("#!")).unwrap_or("/bin/sh");
-        let Self { path, variables, .. } = self;
-        let words = [
-            "env",
-            &format!("DRY_RUN={path}"),
-            &format!("PATH={path}/bin:/usr/sbin:/usr/bin"),
-            &format!("DPKG_MAINTSCRIPT_PACKAGE={package}"),
-            &format!("DPKG_MAINTSCRIPT_NAME={script}"),
-            "sh",
-            "-c",
-            &format!("{variables}; exec {interpreter} {path}/{call}"),
-        ];
+        let shell_script = format!(
+            "export DRY_RUN=$PWD PATH=$PWD/bin:/usr/sbin:/usr/bin\n\
+             export DPKG_MAINTSCRIPT_PACKAGE={package} DPKG_MAINTSCRIPT_NAME={script}\n\
+             old=1.4.21-1 debian={} new=1:9-1\n\
+             cd / && exec {interpreter} $DRY_RUN/{call}",
+            self.debian_version
+        );
         let mut actions = Vec::new();
-        let status = process::run_lines((self.command)(&words), |line| actions.push(format!("prints {line}")))?;
+        let command = (self.command)(&["sh", "-c", &shell_script]);
+        let status = process::run_lines(command, |line| actions.push(format!("prints {line}")))?;
         actions.extend(fs::read_to_string(&log)?.lines().map(|line| format!("calls {line}")));
         actions.push(status.to_string());
         Ok(actions.join("\n"))
     }
+}
+
+/// The script of a call.
+fn script_of(call: &str) -> &str {
+    call.split(' ').next().unwrap_or(call)
 }
 
 #[cfg(test)]
@@ -140,21 +138,16 @@ mod tests {
              if [ \"$1\" = configure ]; then update-alternatives --install 'a b' \"$2\"; fi\n[ \"$1\" != abort-remove ]\n",
             victim.display()
         );
-        let package = Package {
-            fields: [("Package".into(), "iptables".into())].into(),
-            scripts: [("postinst".into(), script)].into(),
-            ..Package::default()
-        };
-        let path = folder.path().to_str().unwrap().to_owned();
-        let dry_run = DryRun::new(folder, &path, "1.8.11-2", |words| {
+        let properties = [("the field Package", "iptables"), ("the control file postinst", script.as_str())];
+        let mut package: Package = properties.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+        let dry_run = DryRun::new(folder.path(), "1.8.11-2", |words| {
             let mut command = Command::new(words[0]);
-            command.args(&words[1..]);
+            command.args(&words[1..]).current_dir(folder.path());
             command
-        })
-        .unwrap();
-        let actions = dry_run.actions(&package).unwrap();
+        });
+        dry_run.unwrap().replace_scripts(&mut package).unwrap();
         assert!(victim.exists());
-        assert_eq!(actions.len(), CALLS.len());
+        assert_eq!(package.len(), 1 + CALLS.len());
         let removal = format!("prints iptables postinst\ncalls rm [-f] [{}]\n", victim.display());
         for (call, expected) in [
             (
@@ -169,7 +162,7 @@ mod tests {
             ("postinst abort-remove", format!("{removal}exit status: 1")),
             ("prerm remove", NO_ACTION.to_owned()),
         ] {
-            assert_eq!(actions[call], expected, "{call}");
+            assert_eq!(package[call], expected, "{call}");
         }
     }
 }
