@@ -13,7 +13,6 @@ use super::PackageBuilder;
 use super::version::Changelog;
 use crate::builds::sandbox::{Sandbox, jobs};
 use crate::stamp::{Recipe, Stamp, remove_if_exists, write_atomically};
-use crate::ui::Step;
 use crate::workspace::{file_name, keep, list, remove_tree};
 
 const MAINTAINER: &str = "xt_traffic maintainers <xt-traffic@xt-traffic.invalid>";
@@ -31,8 +30,9 @@ pub struct SourcePackage<'a> {
     pub name: &'a str,
     /// The version without its last part, which is the number of [`Changelog`].
     pub version_prefix: &'a str,
-    /// The changelog, with the last part of the version.
-    pub changelog: Changelog,
+    /// The files and folders that [`Changelog::from_git`] reads the history of, other than the
+    /// templates.
+    pub version_inputs: &'a [&'a str],
     /// The placeholders in names and contents of the templates, without the `@` on both sides, and
     /// their values.
     pub placeholders: &'a [(&'a str, &'a str)],
@@ -62,16 +62,15 @@ impl Built {
 }
 
 impl SourcePackage<'_> {
-    fn version(&self) -> String {
-        format!("{}{}", self.version_prefix, self.changelog.number())
-    }
-
     /// Builds the package unless the cache has it, and copies it to the builder's folder.
     /// `write_sources` writes the files other than `debian/` to the folder that it is given.
     pub fn build(&self, builder: &PackageBuilder<'_>, write_sources: impl Fn(&Path) -> Result<()>) -> Result<Built> {
-        let suite = &builder.ws.pins().suite;
-        let changelog = self.changelog.text(self.name, self.version_prefix, suite, MAINTAINER);
-        let templates = builder.ws.repo().join(TEMPLATES).join(self.folder);
+        let ws = builder.ws;
+        let folder = format!("{TEMPLATES}/{}", self.folder);
+        let history = Changelog::from_git(ws, &folder, self.version_inputs)?.with_test_entries(builder.test_entries);
+        let version = format!("{}{}", self.version_prefix, history.number());
+        let changelog = history.text(self.name, self.version_prefix, &ws.pins().suite, MAINTAINER);
+        let templates = ws.repo().join(folder);
         let mut recipe = Recipe::new("package 1")
             .text("root", builder.root.stamp().as_str())
             .text("changelog", &changelog)
@@ -83,11 +82,11 @@ impl SourcePackage<'_> {
             recipe = recipe.text("input", input.as_str());
         }
         let stamp = recipe.stamp();
-        let builds = builder.ws.cache().join("deb").join(self.name);
+        let builds = ws.cache().join("deb").join(self.name);
         let build = builds.join(stamp.short());
         if !build.exists() {
             remove_old_builds(&builds)?;
-            self.make(builder, &build, |source| {
+            self.make(builder, &version, &build, |source| {
                 write_sources(source)?;
                 let debian = source.join("debian");
                 copy_tree(&templates, &debian, self.placeholders)?;
@@ -95,16 +94,17 @@ impl SourcePackage<'_> {
             })?;
         }
         let files = publish(self.name, &packages_in(&build)?, builder.folder)?;
-        Ok(Built { version: self.version(), files, stamp })
+        Ok(Built { version, files, stamp })
     }
 
     fn make(
         &self,
         builder: &PackageBuilder<'_>,
+        version: &str,
         build: &Path,
         write_source: impl FnOnce(&Path) -> Result<()>,
     ) -> Result<()> {
-        let title = format!("packing {} {}", self.name, self.version());
+        let title = format!("packing {} {version}", self.name);
         let mut step = builder.ws.step(&format!("deb-{}", self.name), title)?;
         let out = builder.ws.temporary()?;
         let source = out.path().join("source");
@@ -117,21 +117,17 @@ impl SourcePackage<'_> {
         let words =
             ["env", "DEB_BUILD_OPTIONS=noautodbgsym", "dpkg-buildpackage", "--build=binary", "--no-sign", &jobs];
         step.run(sandbox.command("out/source", &words))?;
-        lint(&mut step, &sandbox)?;
+        // Errors and warnings of lintian are errors. The suppressed tag is for the first upload to
+        // Debian's archive, which must close a bug.
+        let lintian = "lintian --allow-root --fail-on=error,warning \
+                       --suppress-tags=initial-upload-closes-no-bugs /out/*.deb";
+        step.run(sandbox.command("out", &["sh", "-c", lintian]))?;
         remove_tree(&source)?;
         ensure!(!packages_in(out.path())?.is_empty(), "dpkg-buildpackage did not build a package of {}", self.name);
         keep(&out.keep(), build)?;
         step.finish();
         Ok(())
     }
-}
-
-/// Runs lintian on the packages in `/out`. Errors and warnings of lintian are errors.
-fn lint(step: &mut Step, sandbox: &Sandbox) -> Result<()> {
-    // The tag is for the first upload to Debian's archive, which must close a bug.
-    let suppressed = "initial-upload-closes-no-bugs";
-    let script = format!("lintian --allow-root --fail-on=error,warning --suppress-tags={suppressed} /out/*.deb");
-    step.run(sandbox.command("out", &["sh", "-c", &script]))
 }
 
 /// Copies files to `folder` and removes those that an earlier call with the same `name` copied
@@ -179,15 +175,10 @@ pub fn packages_in(folder: &Path) -> Result<Vec<PathBuf>> {
 
 /// Makes room for one more build of a package: removes the oldest.
 fn remove_old_builds(builds: &Path) -> Result<()> {
-    if !builds.exists() {
-        return Ok(());
-    }
-    let mut kept = list(builds)?
-        .into_iter()
-        .map(|build| Ok((fs::metadata(&build)?.modified()?, build)))
-        .collect::<Result<Vec<_>>>()?;
-    kept.sort();
-    kept.iter().rev().skip(KEPT - 1).try_for_each(|(_, build)| remove_tree(build))
+    fs::create_dir_all(builds)?;
+    let mut kept = list(builds)?;
+    kept.sort_by_cached_key(|build| fs::metadata(build).and_then(|metadata| metadata.modified()).ok());
+    kept.iter().rev().skip(KEPT - 1).try_for_each(|build| remove_tree(build))
 }
 
 #[cfg(test)]

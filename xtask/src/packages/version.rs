@@ -34,30 +34,29 @@ struct Entry {
 }
 
 impl Changelog {
-    /// Reads the history of `inputs`, which are files or folders of the repository, and of
-    /// [`SHARED_INPUTS`]. The first input is the package's folder in `xtask/deb/`: the package
-    /// exists since that folder exists.
+    /// Reads the history of the package's folder in `xtask/deb/`, of `inputs`, which are other files
+    /// or folders of the repository, and of [`SHARED_INPUTS`]. The package exists since its folder
+    /// exists.
     ///
     /// # Errors
     /// In a shallow clone, whose count of commits would be too low.
-    pub fn from_git(ws: &Workspace, inputs: &[&str]) -> Result<Self> {
-        Self::read(ws.repo(), inputs).context("cannot read the history of the repository")
+    pub fn from_git(ws: &Workspace, package: &str, inputs: &[&str]) -> Result<Self> {
+        Self::read(ws.repo(), package, inputs).context("cannot read the history of the repository")
     }
 
-    fn read(folder: &Path, inputs: &[&str]) -> Result<Self> {
+    fn read(folder: &Path, package: &str, inputs: &[&str]) -> Result<Self> {
         let repo = Repository::open(folder)?;
         // For a linked worktree, libgit2 does not find the file `shallow` of the main repository.
         let is_shallow = Repository::open(repo.commondir())?.is_shallow();
         ensure!(!is_shallow, "the history is incomplete, run `git fetch --unshallow`");
-        let package = Path::new(inputs[0]);
-        let inputs = [inputs, &SHARED_INPUTS].concat();
+        let inputs = [&[package], inputs, &SHARED_INPUTS].concat();
         let mut walk = repo.revwalk()?;
         walk.set_sorting(Sort::TOPOLOGICAL | Sort::REVERSE)?;
         walk.push_head()?;
         let mut changelog = Self { entries: Vec::new(), dirty: is_dirty(&repo, &inputs)? };
         for oid in walk {
             let commit = repo.find_commit(oid?)?;
-            if commit.tree()?.get_path(package).is_ok() && touches(&repo, &commit, &inputs)? {
+            if commit.tree()?.get_path(Path::new(package)).is_ok() && touches(&repo, &commit, &inputs)? {
                 let summary = String::from_utf8_lossy(commit.summary_bytes().unwrap_or_default());
                 changelog.add(&summary, commit.time().seconds());
             }
@@ -65,7 +64,7 @@ impl Changelog {
         if changelog.dirty {
             changelog.add("Changes that are not committed.", repo.head()?.peel_to_commit()?.time().seconds());
         }
-        ensure!(!changelog.entries.is_empty(), "no commit contains {}", package.display());
+        ensure!(!changelog.entries.is_empty(), "no commit contains {package}");
         Ok(changelog)
     }
 
@@ -100,24 +99,16 @@ impl Changelog {
         self.entries.last().map_or(0, |entry| entry.time)
     }
 
-    /// The content of `debian/changelog`; `prefix` is the version without its last part.
+    /// The content of `debian/changelog`; `prefix` is the version without its last part. The dates
+    /// have the format of RFC 5322: <https://www.rfc-editor.org/rfc/rfc5322#section-3.3>.
     /// <https://www.debian.org/doc/debian-policy/ch-source.html#debian-changelog-debian-changelog>
     pub fn text(&self, name: &str, prefix: &str, suite: &str, maintainer: &str) -> String {
-        let entries = self.entries.iter().enumerate().rev().map(|(index, entry)| {
+        let entries = self.entries.iter().enumerate().rev().map(|(index, Entry { summary, time })| {
             let number = self.number_of(index + 1);
-            let Entry { summary, .. } = entry;
-            let date = entry.date();
+            let date = jiff::Timestamp::from_second(*time).unwrap_or_default().strftime("%a, %d %b %Y %H:%M:%S +0000");
             format!("{name} ({prefix}{number}) {suite}; urgency=medium\n\n  * {summary}\n\n -- {maintainer}  {date}\n")
         });
         entries.collect::<Vec<_>>().join("\n")
-    }
-}
-
-impl Entry {
-    /// The time in the format of RFC 5322: <https://www.rfc-editor.org/rfc/rfc5322#section-3.3>.
-    fn date(&self) -> String {
-        let time = jiff::Timestamp::from_second(self.time).unwrap_or_default();
-        time.strftime("%a, %d %b %Y %H:%M:%S +0000").to_string()
     }
 }
 
@@ -149,8 +140,6 @@ mod tests {
 
     use super::*;
 
-    const INPUTS: [&str; 2] = ["deb/thing", "source"];
-
     struct History {
         folder: tempfile::TempDir,
         repo: Repository,
@@ -181,7 +170,7 @@ mod tests {
         }
 
         fn read(&self, folder: &str) -> Result<Changelog> {
-            Changelog::read(&self.folder.path().join(folder), &INPUTS)
+            Changelog::read(&self.folder.path().join(folder), "deb/thing", &["source"])
         }
 
         /// The number and the time.
