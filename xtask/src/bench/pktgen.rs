@@ -120,55 +120,36 @@ impl Traffic {
 
     /// The settings of each part of the packets.
     fn parts(self) -> Vec<Vec<String>> {
-        match self.kind {
-            Kind::Ipv4 | Kind::Ipv4Flows => vec![self.ipv4_part()],
-            Kind::Ipv6 => {
-                let senders = self.addresses.min(IPV6_SENDERS);
-                (0..senders).map(|sender| self.ipv6_part(sender, senders)).collect()
-            }
+        if let Kind::Ipv4 | Kind::Ipv4Flows = self.kind {
+            let (pairs, last) = (self.pairs(), self.addresses - 1);
+            let address = |n| Ipv4Addr::from(FIRST + n);
+            return vec![vec![
+                format!("count {}", self.packets),
+                format!("src_min {}", address(0)),
+                format!("src_max {}", address(pairs - 1)),
+                format!("dst_min {}", address(last + 1 - pairs)),
+                format!("dst_max {}", address(last)),
+            ]];
         }
-    }
-
-    fn ipv4_part(self) -> Vec<String> {
-        let (pairs, last) = (self.pairs(), self.addresses - 1);
-        let address = |n| Ipv4Addr::from(FIRST + n);
-        vec![
-            format!("count {}", self.packets),
-            format!("src_min {}", address(0)),
-            format!("src_max {}", address(pairs - 1)),
-            format!("dst_min {}", address(last + 1 - pairs)),
-            format!("dst_max {}", address(last)),
-        ]
-    }
-
-    fn ipv6_part(self, sender: u32, senders: u32) -> Vec<String> {
-        let share = u128::from(self.addresses / senders);
+        let senders = self.addresses.min(IPV6_SENDERS);
+        let share = self.addresses / senders;
         // Each number of addresses has receivers of its own: the flows of the others are known
         // already.
-        let first = FIRST_IPV6 + (u128::from(self.addresses) << 32) + u128::from(sender) * share;
-        vec![
-            format!("count {}", self.packets / senders),
-            format!("src6 {}", Ipv6Addr::from(FIRST_IPV6 + u128::from(sender))),
-            format!("dst6_min {}", Ipv6Addr::from(first)),
-            format!("dst6_max {}", Ipv6Addr::from(first + share - 1)),
-        ]
-    }
-}
-
-/// The dummy device `mirror0`, added to the first thread of pktgen.
-pub struct Pktgen(());
-
-impl Pktgen {
-    /// Creates the device, up and promiscuous, and adds it to pktgen.
-    pub fn new(guest: &mut Guest) -> Result<Self> {
-        guest.must("ip link add mirror0 type dummy && ip link set mirror0 up promisc on")?;
-        guest.must("echo add_device mirror0 >/proc/net/pktgen/kpktgend_0")?;
-        Ok(Self(()))
+        let receiver = |n| Ipv6Addr::from(FIRST_IPV6 + (u128::from(self.addresses) << 32) + u128::from(n));
+        let part = |sender| {
+            vec![
+                format!("count {}", self.packets / senders),
+                format!("src6 {}", Ipv6Addr::from(FIRST_IPV6 + u128::from(sender))),
+                format!("dst6_min {}", receiver(sender * share)),
+                format!("dst6_max {}", receiver((sender + 1) * share - 1)),
+            ]
+        };
+        (0..senders).map(part).collect()
     }
 
     /// Sends the packets and returns the time in microseconds.
-    pub fn send(&self, guest: &mut Guest, traffic: Traffic) -> Result<f64> {
-        self.run(guest, traffic, "all")
+    pub fn send(self, guest: &mut Guest) -> Result<f64> {
+        self.run(guest, "all")
     }
 
     /// Sends the packets twice, the first time to make the addresses known, and returns the time of
@@ -177,25 +158,27 @@ impl Pktgen {
     /// The guest must not wait for the host between the runs: its clock would advance, and it would
     /// forget the flows of addresses. The flows of [`Kind::Ipv4Flows`] must be new in both runs, so
     /// the guest sleeps until it has forgotten them.
-    pub fn send_twice(&self, guest: &mut Guest, traffic: Traffic) -> Result<f64> {
-        let between = match traffic.kind {
-            Kind::Ipv4 | Kind::Ipv6 => "",
-            Kind::Ipv4Flows => "sleep 31 && ",
-        };
-        self.run(guest, traffic, &format!("all >/dev/null && {between}all"))
+    pub fn send_twice(self, guest: &mut Guest) -> Result<f64> {
+        self.run(
+            guest,
+            match self.kind {
+                Kind::Ipv4 | Kind::Ipv6 => "all >/dev/null && all",
+                Kind::Ipv4Flows => "all >/dev/null && sleep 31 && all",
+            },
+        )
     }
 
     /// Runs a shell command, in which the function `all` sends all parts.
-    fn run(&self, guest: &mut Guest, traffic: Traffic, command: &str) -> Result<f64> {
+    fn run(self, guest: &mut Guest, command: &str) -> Result<f64> {
         let arguments = |settings: &Vec<String>| format!("'{}'", settings.join("' '"));
-        let parts: Vec<_> = traffic.parts().iter().map(|settings| format!("part {}", arguments(settings))).collect();
+        let parts: Vec<_> = self.parts().iter().map(|settings| format!("part {}", arguments(settings))).collect();
         let script = format!(
             "configure() {{ for line; do echo $line >{DEVICE} || {{ echo \"$line\" >&2; return 1; }}; done; }}\n\
              part() {{ configure \"$@\" && {START} && grep ^Result: {DEVICE}; }}\n\
              all() {{ {}; }}\n\
              configure {} && {command}",
             parts.join(" && "),
-            arguments(&traffic.settings())
+            arguments(&self.settings())
         );
         let output = guest.run_for(&script, TIMEOUT)?;
         ensure!(output.status == 0, "failed to start pktgen: {}", output.stderr);
@@ -203,6 +186,13 @@ impl Pktgen {
         ensure!(times.len() == parts.len(), "pktgen did not send everything: {}", output.stdout);
         Ok(times.iter().sum())
     }
+}
+
+/// Creates the dummy device `mirror0`, up and promiscuous, and adds it to the first thread of
+/// pktgen.
+pub fn prepare(guest: &mut Guest) -> Result<()> {
+    guest.must("ip link add mirror0 type dummy && ip link set mirror0 up promisc on")?;
+    guest.must("echo add_device mirror0 >/proc/net/pktgen/kpktgend_0").map(drop)
 }
 
 /// The time in a result of pktgen: `Result: OK: 52(c50+d2) usec, ...`.

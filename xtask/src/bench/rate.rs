@@ -12,7 +12,7 @@ use vm_harness::guest::{Config, Guest};
 
 use super::env::BenchEnv;
 use super::instructions::{RULE_TRAFFIC, TABLE, TRAFFIC};
-use super::pktgen::{BURST, Kind, Pace, Pktgen, Traffic};
+use super::pktgen::{self, BURST, Kind, Pace, Traffic};
 use crate::ui::Step;
 use crate::workspace::Workspace;
 
@@ -114,10 +114,10 @@ pub fn measure(ws: &Workspace, env: &BenchEnv) -> Result<Vec<Rate>> {
 fn measure_counter(config: &Config, ipfm: &[u8], counter: &Counter, step: &mut Step) -> Result<Rate> {
     let mut guest = Guest::boot(config)?;
     guest.write("/ipfm.deb", ipfm)?;
-    let pktgen = Pktgen::new(&mut guest)?;
+    pktgen::prepare(&mut guest)?;
     guest.must(counter.setup)?;
     let version = version_in(&guest.must(counter.version)?).to_owned();
-    let mut trial = Trial { guest, pktgen, counter, step, sent: 0, lost: 0 };
+    let mut trial = Trial { guest, counter, step, sent: 0, lost: 0 };
     let (packets, receive_limit) = highest(&mut trial)?;
     trial.guest.finish()?;
     Ok(Rate { counter: counter.name.into(), version, packets, receive_limit })
@@ -155,7 +155,6 @@ fn highest(trial: &mut Trial) -> Result<(f64, bool)> {
 /// A running counter.
 struct Trial<'a> {
     guest: Guest,
-    pktgen: Pktgen,
     counter: &'a Counter,
     step: &'a mut Step,
     /// The number of packets sent so far.
@@ -170,7 +169,7 @@ impl Trial<'_> {
     fn at(&mut self, rate: Option<u32>) -> Result<(f64, bool)> {
         let packets = (rate.unwrap_or(MANY) * SECONDS).next_multiple_of(BURST);
         let traffic = Traffic { addresses: ADDRESSES, packets, pace: Pace::Bursts(rate), kind: Kind::Ipv4 };
-        let microseconds = self.pktgen.send(&mut self.guest, traffic)?;
+        let microseconds = traffic.send(&mut self.guest)?;
         self.sent += u64::from(packets);
         let missing = self.missing()?;
         let kept = missing <= self.lost + self.counter.pending;

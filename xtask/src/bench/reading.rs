@@ -7,7 +7,7 @@ use vm_harness::guest::Guest;
 
 use super::env::BenchEnv;
 use super::instructions::{MOST, PACKETS, RULE_TRAFFIC};
-use super::pktgen::{Kind, Pace, Pktgen, Traffic};
+use super::pktgen::{self, Kind, Pace, Traffic};
 use crate::workspace::Workspace;
 
 /// The number of reads.
@@ -26,10 +26,10 @@ pub struct Reading {
 pub fn measure(ws: &Workspace, env: &BenchEnv) -> Result<Reading> {
     let step = ws.step("bench-reading", "reading a table")?;
     let mut guest = Guest::boot(&env.config()?)?;
-    let pktgen = Pktgen::new(&mut guest)?;
+    pktgen::prepare(&mut guest)?;
     guest.must(RULE_TRAFFIC)?;
     let packets = PACKETS.max(MOST);
-    pktgen.send(&mut guest, Traffic { addresses: MOST, packets, pace: Pace::Each, kind: Kind::Ipv4 })?;
+    Traffic { addresses: MOST, packets, pace: Pace::Each, kind: Kind::Ipv4 }.send(&mut guest)?;
     let lines = guest.must("wc -l </proc/net/xt_traffic/t")?;
     ensure!(lines.trim() == (MOST + 1).to_string(), "the table has {} lines, expected {}", lines.trim(), MOST + 1);
     let times = guest.must(&format!(

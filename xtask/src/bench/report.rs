@@ -8,9 +8,9 @@ use fs_err as fs;
 use git2::Repository;
 use serde::{Deserialize, Serialize};
 
+use super::env::Peers;
 use super::instructions::Cost;
 use super::native::{Memory, Time};
-use super::peers;
 use super::rate::Rate;
 use super::reading::Reading;
 use super::targets::Target;
@@ -80,7 +80,7 @@ impl Origin {
             commit: commit(ws).unwrap_or_else(|_| "unknown".into()),
             kernel: ws.pins().kernel_source(&choice.series)?.version.clone(),
             config: choice.config.to_string(),
-            xtables_addons: peers::xtables_addons_version(ws)?,
+            xtables_addons: Peers::read(ws)?.xtables_addons.version,
             cpu: model.map_or("unknown", |(_, name)| name).to_owned(),
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
             caches: caches(),
