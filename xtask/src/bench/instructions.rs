@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The number of instructions that the kernel executes per packet.
+//! The number of instructions that the kernel executes per packet, and for reading a table.
 //!
 //! The guest has one CPU, and its clock advances by one nanosecond per executed instruction:
 //! <https://www.qemu.org/docs/master/devel/tcg-icount.html>. pktgen passes packets for other hosts
@@ -8,7 +8,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use fs_err as fs;
 use serde::{Deserialize, Serialize};
 use vm_harness::guest::Guest;
@@ -24,6 +24,8 @@ pub const ADDRESSES: &[u32] = &[1, 1 << 8, MOST];
 pub const MOST: u32 = 1 << 16;
 /// The smallest number of packets in a run.
 pub const PACKETS: u32 = 20_000;
+/// The number of times that a table is read.
+const READS: u32 = 20;
 
 /// One row of the table of instructions.
 #[derive(Clone, Copy)]
@@ -268,9 +270,40 @@ fn install_account(guest: &mut Guest, folder: &Path) -> Result<()> {
     guest.must("chmod 755 /usr/local/bin/iptaccount").map(drop)
 }
 
+/// The cost of reading a table once.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub struct Reading {
+    /// The rows of the table.
+    pub rows: u32,
+    /// Instructions for the whole table.
+    pub instructions: f64,
+}
+
+/// Reads a table with a row for each of [`MOST`] addresses.
+pub fn measure_reading(ws: &Workspace, env: &BenchEnv) -> Result<Reading> {
+    let step = ws.step("bench-reading", "reading a table")?;
+    let mut guest = Guest::boot(&env.config()?)?;
+    pktgen::prepare(&mut guest)?;
+    guest.must(RULE_TRAFFIC)?;
+    let packets = PACKETS.max(MOST);
+    Traffic { addresses: MOST, packets, pace: Pace::Each, kind: Kind::Ipv4 }.send(&mut guest)?;
+    let lines = guest.must("wc -l </proc/net/xt_traffic/t")?;
+    ensure!(lines.trim() == (MOST + 1).to_string(), "the table has {} lines, expected {}", lines.trim(), MOST + 1);
+    let times = guest.must(&format!(
+        "read begun rest </proc/uptime; n=0; \
+         while [ $n -lt {READS} ]; do cat /proc/net/xt_traffic/t >/dev/null; n=$((n + 1)); done; \
+         read ended rest </proc/uptime; echo $begun $ended"
+    ))?;
+    guest.finish()?;
+    step.finish();
+    let seconds: Vec<f64> = times.split_whitespace().filter_map(|time| time.parse().ok()).collect();
+    let &[begun, ended] = &seconds[..] else { bail!("/proc/uptime has no numbers: {}", times.trim()) };
+    Ok(Reading { rows: MOST, instructions: (ended - begun) * 1e9 / f64::from(READS) })
+}
+
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::report::tests::cost, *};
 
     #[test]
     fn every_case_is_compared_with_an_earlier_base_case() {
@@ -282,8 +315,7 @@ mod tests {
 
     #[test]
     fn a_limit_is_met_by_a_positive_cost_up_to_it() {
-        let met =
-            |added| Cost { case: "ours".into(), addresses: 1, instructions: 0.0, added, limit: Some(250.0) }.met();
+        let met = |added| cost("ours", 1, added, Some(250.0)).met();
         assert_eq!([250.0, 251.0, -1.0].map(met), [Some(true), Some(false), Some(false)]);
     }
 }

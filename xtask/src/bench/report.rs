@@ -9,10 +9,9 @@ use git2::Repository;
 use serde::{Deserialize, Serialize};
 
 use super::env::Peers;
-use super::instructions::Cost;
+use super::instructions::{Cost, Reading};
 use super::native::{Memory, Time};
 use super::rate::Rate;
-use super::reading::Reading;
 use super::targets::Target;
 use crate::builds::kernel::Choice;
 use crate::packages::version::is_dirty;
@@ -110,34 +109,34 @@ fn commit(ws: &Workspace) -> Result<String> {
 pub mod tests {
     use super::{super::targets::Bound, *};
 
+    /// The cost of a case.
+    pub fn cost(case: &str, addresses: u32, added: f64, limit: Option<f64>) -> Cost {
+        Cost { case: case.into(), addresses, instructions: 1250.0 + added, added, limit }
+    }
+
+    /// The rate of a counter.
+    pub fn rate(counter: &str, packets: f64) -> Rate {
+        Rate { counter: counter.into(), version: "1".into(), packets, receive_limit: true }
+    }
+
+    /// A time on the host.
+    pub fn time(group: &str, case: &str, number: u32, nanoseconds: f64) -> Time {
+        Time { group: group.into(), case: case.into(), number, nanoseconds, interval: [8.0, 10.0] }
+    }
+
     /// A report with two figures of most kinds.
     pub fn report() -> Report {
-        let cost = |addresses, added, limit| Cost {
-            case: "--traffic, hashed".into(),
-            addresses,
-            instructions: 1500.0,
-            added,
-            limit,
-        };
         let target = |value, met| Target { what: "a target".into(), value, bound: Bound::AtMost(0.8), met };
-        let time = |group: &str, case: &str, number| Time {
-            group: group.into(),
-            case: case.into(),
-            number,
-            nanoseconds: 9.0,
-            interval: [8.0, 10.0],
-        };
         Report {
             origin: Origin { cpu: "fast".into(), cpus: 2, config: "test".into(), ..Origin::default() },
-            instructions: vec![cost(1, 250.0, None), cost(65536, 260.0, Some(255.0))],
-            rates: vec![Rate { counter: "one".into(), version: "1".into(), packets: 64_123.0, receive_limit: true }],
+            instructions: [(1, None), (65536, Some(245.0))]
+                .map(|(addresses, limit)| cost("--traffic, hashed", addresses, 250.0, limit))
+                .into(),
+            rates: vec![rate("one", 64_123.0)],
             reading: Reading { rows: 65536, instructions: 6.5536e7 },
-            native: vec![
-                time("hot", "traffic/16", 1),
-                time("hot", "traffic/16", 65536),
-                time("threads", "traffic/16/1", 1),
-                time("threads", "traffic/16/1", 2),
-            ],
+            native: [("hot", "traffic/16", 1), ("hot", "traffic/16", 65536), ("threads", "traffic/16/1", 2)]
+                .map(|(group, case, number)| time(group, case, number, 9.0))
+                .into(),
             memory: vec![Memory { case: "traffic/16".into(), addresses: 256, bytes: 64.0 }],
             targets: vec![target(0.75, true), target(0.85, false)],
         }

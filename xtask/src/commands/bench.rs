@@ -8,7 +8,7 @@ use clap::Args;
 
 use crate::bench::env::BenchEnv;
 use crate::bench::report::{Origin, Report};
-use crate::bench::{code, instructions, native, rate, reading, tables, targets};
+use crate::bench::{code, instructions, native, rate, tables, targets};
 use crate::builds::kernel::{self, Choice, Config};
 use crate::workspace::Workspace;
 
@@ -72,7 +72,7 @@ fn measure(ws: &Workspace, choice: Choice, quick: bool) -> Result<Report> {
     let env = BenchEnv::prepare(ws, choice)?;
     let origin = Origin::current(ws, &env.choice, quick)?;
     let instructions = instructions::measure(ws, &env, quick)?;
-    let reading = reading::measure(ws, &env)?;
+    let reading = instructions::measure_reading(ws, &env)?;
     let rates = rate::measure(ws, &env)?;
     let (native, memory) = native::measure(ws, quick)?;
     let targets =
