@@ -4,7 +4,6 @@
 //! the values of the placeholders.
 
 mod reference;
-mod repository;
 mod source;
 pub mod version;
 
@@ -20,7 +19,7 @@ use crate::builds::root::BuildRoot;
 use crate::builds::{iptables, libxt};
 use crate::sources::fetch;
 use crate::sources::tree::Tree;
-use crate::stamp::Recipe;
+use crate::stamp::{Recipe, remove_if_exists};
 use crate::workspace::{Workspace, file_name};
 
 /// The inputs of the versions, other than the templates and [`version::SHARED_INPUTS`].
@@ -64,14 +63,39 @@ impl PackageBuilder<'_> {
         let modules = self.modules(&kernel, &linux)?;
         let mut files = [iptables.files, tools.files, linux.files, modules.files].concat();
         files.sort();
-        repository::index(self)?;
+        self.index()?;
         Ok(files)
     }
 
     /// Copies Debian's iptables packages to the folder, with an index, for tests of downgrades.
     pub fn copy_debian_packages(&self) -> Result<()> {
         source::publish("debian", &self.debian_iptables()?, self.folder)?;
-        repository::index(self)
+        self.index()
+    }
+
+    /// Writes the index that makes the folder a repository for apt, `Packages` and `Release`, if the
+    /// packages have changed. `Release`
+    /// contains the time, so an index that is written again differs.
+    /// <https://wiki.debian.org/DebianRepository/Format>
+    fn index(&self) -> Result<()> {
+        let mut recipe = Recipe::new("index 1").text("root", self.root.stamp().as_str());
+        for package in source::packages_in(self.folder)? {
+            recipe = recipe.file(&package)?;
+        }
+        let (stamp, stamp_file) = (recipe.stamp(), self.folder.join(".index.stamp"));
+        if stamp.is_in(&stamp_file) && self.folder.join("Release").exists() {
+            return Ok(());
+        }
+        remove_if_exists(&stamp_file)?;
+        let mut step = self.ws.step("deb-index", "indexing the packages")?;
+        let sandbox = self.root.sandbox().bind_rw(self.folder, "out");
+        // `apt-ftparchive release` lists every index file that it finds, also an old Release.
+        let script = "rm -f Packages Release; \
+                      apt-ftparchive packages . >.new; mv .new Packages; \
+                      apt-ftparchive -o APT::FTPArchive::Release::Label=xt_traffic release . >.new; mv .new Release";
+        step.run(sandbox.command("out", &["sh", "-euc", script]))?;
+        step.finish();
+        stamp.write(&stamp_file)
     }
 
     /// `iptables`: the patched iptables, split into the same binary packages as Debian's, and
@@ -155,7 +179,7 @@ impl PackageBuilder<'_> {
                 ("RELEASE", &release),
                 ("CONFIG", &config.to_string()),
                 ("LINUX", &linux.version),
-                ("HEADERS", &linux.file_name_of(&format!("linux-headers-{release}"))?),
+                ("HEADERS", &format!("linux-headers-{release}_{}_amd64.deb", linux.version)),
             ],
             inputs: &[&linux.stamp, &Recipe::new("module source").folder_without(&module, &HOST_ONLY)?.stamp()],
             sandbox: self.root.sandbox().bind_ro(self.folder, "src"),

@@ -5,7 +5,7 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use fs_err as fs;
 use walkdir::WalkDir;
 
@@ -50,15 +50,6 @@ pub struct Built {
     pub files: Vec<PathBuf>,
     /// The hash of their inputs.
     pub stamp: Stamp,
-}
-
-impl Built {
-    /// The name of the file of the binary package `name`.
-    pub fn file_name_of(&self, name: &str) -> Result<String> {
-        let mut names = self.files.iter().map(|file| file_name(file));
-        let found = names.find(|file| file.split('_').next() == Some(name));
-        found.with_context(|| format!("the package {name} was not built"))
-    }
 }
 
 impl SourcePackage<'_> {

@@ -16,17 +16,15 @@ pub(super) const SHARED_INPUTS: [&str; 4] =
     ["xtask/pins.toml", "xtask/src/builds", "xtask/src/packages", "xtask/src/sources"];
 
 /// A package's changelog: one entry for each commit that changed an input, since the package
-/// exists.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Changelog {
-    /// The entries, oldest first. Their count is the last part of the version.
-    entries: Vec<Entry>,
-    /// Whether the last entry is for changes that are not committed.
-    dirty: bool,
-}
+/// exists. Oldest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changelog(Vec<Entry>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Entry {
+    /// The last part of the version. Debian sorts `4~dirty` between `3` and `4`.
+    /// <https://www.debian.org/doc/debian-policy/ch-controlfields.html#version>
+    number: String,
     /// The first line of the commit message.
     summary: String,
     /// The time of the commit, in seconds since 1970 (UTC).
@@ -53,58 +51,52 @@ impl Changelog {
         let mut walk = repo.revwalk()?;
         walk.set_sorting(Sort::TOPOLOGICAL | Sort::REVERSE)?;
         walk.push_head()?;
-        let mut changelog = Self { entries: Vec::new(), dirty: is_dirty(&repo, &inputs)? };
+        let mut changelog = Self::default();
         for oid in walk {
             let commit = repo.find_commit(oid?)?;
             if commit.tree()?.get_path(Path::new(package)).is_ok() && touches(&repo, &commit, &inputs)? {
                 let summary = String::from_utf8_lossy(commit.summary_bytes().unwrap_or_default());
-                changelog.add(&summary, commit.time().seconds());
+                changelog.add("", &summary, commit.time().seconds());
             }
         }
-        if changelog.dirty {
-            changelog.add("Changes that are not committed.", repo.head()?.peel_to_commit()?.time().seconds());
+        if is_dirty(&repo, &inputs)? {
+            let time = repo.head()?.peel_to_commit()?.time().seconds();
+            changelog.add("~dirty", "Changes that are not committed.", time);
         }
-        ensure!(!changelog.entries.is_empty(), "no commit contains {package}");
+        ensure!(!changelog.0.is_empty(), "no commit contains {package}");
         Ok(changelog)
     }
 
-    fn add(&mut self, summary: &str, time: i64) {
+    fn add(&mut self, suffix: &str, summary: &str, time: i64) {
         // The dates of a changelog must increase, but commits can have the same time.
         let time = time.max(self.time() + 1);
-        self.entries.push(Entry { summary: summary.to_owned(), time });
+        self.0.push(Entry { number: format!("{}{suffix}", self.0.len() + 1), summary: summary.to_owned(), time });
     }
 
     /// The same changelog with `count` more entries, for tests of upgrades.
     #[must_use]
     pub fn with_test_entries(mut self, count: usize) -> Self {
         for _ in 0..count {
-            self.add("No change: an entry for tests of upgrades.", 0);
+            self.add("", "No change: an entry for tests of upgrades.", 0);
         }
         self
     }
 
-    /// The last part of the version. Debian sorts `4~dirty` between `3` and `4`.
-    /// <https://www.debian.org/doc/debian-policy/ch-controlfields.html#version>
-    pub fn number(&self) -> String {
-        self.number_of(self.entries.len())
-    }
-
-    fn number_of(&self, count: usize) -> String {
-        let suffix = if self.dirty && count == self.entries.len() { "~dirty" } else { "" };
-        format!("{count}{suffix}")
+    /// The last part of the version.
+    pub fn number(&self) -> &str {
+        self.0.last().map_or("", |entry| &entry.number)
     }
 
     /// The time of the last entry, in seconds since 1970 (UTC).
     fn time(&self) -> i64 {
-        self.entries.last().map_or(0, |entry| entry.time)
+        self.0.last().map_or(0, |entry| entry.time)
     }
 
     /// The content of `debian/changelog`; `prefix` is the version without its last part. The dates
     /// have the format of RFC 5322: <https://www.rfc-editor.org/rfc/rfc5322#section-3.3>.
     /// <https://www.debian.org/doc/debian-policy/ch-source.html#debian-changelog-debian-changelog>
     pub fn text(&self, name: &str, prefix: &str, suite: &str, maintainer: &str) -> String {
-        let entries = self.entries.iter().enumerate().rev().map(|(index, Entry { summary, time })| {
-            let number = self.number_of(index + 1);
+        let entries = self.0.iter().rev().map(|Entry { number, summary, time }| {
             let date = jiff::Timestamp::from_second(*time).unwrap_or_default().strftime("%a, %d %b %Y %H:%M:%S +0000");
             format!("{name} ({prefix}{number}) {suite}; urgency=medium\n\n  * {summary}\n\n -- {maintainer}  {date}\n")
         });
@@ -176,7 +168,7 @@ mod tests {
         /// The number and the time.
         fn revision(&self) -> (String, i64) {
             let changelog = self.read("repo").unwrap();
-            (changelog.number(), changelog.time())
+            (changelog.number().to_owned(), changelog.time())
         }
     }
 
@@ -198,7 +190,7 @@ mod tests {
             assert_eq!(history.revision(), (number.to_owned(), last), "{path}");
         }
         let later = history.read("repo").unwrap().with_test_entries(1);
-        assert_eq!((later.number().as_str(), later.time()), ("5", 71));
+        assert_eq!((later.number(), later.time()), ("5", 71));
     }
 
     #[test]

@@ -13,41 +13,27 @@ use fs_err::{self as fs, os::unix::fs::symlink};
 use super::package::{self, Package};
 use crate::process;
 
-/// The ways in which dpkg calls scripts, by script. `$old` and `$new` are versions before and after all of
+/// The scripts, and the arguments with which dpkg calls them. `$old` and `$new` are versions before and after all of
 /// those that are compared, and `$debian` is Debian's.
 /// <https://www.debian.org/doc/debian-policy/ch-maintainerscripts.html#summary-of-ways-maintainer-scripts-are-called>
-const CALLS: [&str; 31] = [
-    "preinst install",
-    "preinst install $old $new",
-    "preinst upgrade $old $new",
-    "preinst upgrade $debian $new",
-    "preinst abort-upgrade $new",
-    "postinst configure ''",
-    "postinst configure $old",
-    "postinst configure $debian",
-    "postinst configure $new",
-    "postinst abort-upgrade $new",
-    "postinst abort-remove",
-    "postinst abort-remove in-favour other 1",
-    "postinst abort-deconfigure in-favour other 1",
-    "postinst abort-deconfigure in-favour other 1 removing third 1",
-    "postinst triggered ldconfig",
-    "prerm remove",
-    "prerm upgrade $old",
-    "prerm upgrade $debian",
-    "prerm upgrade $new",
-    "prerm failed-upgrade $debian $new",
-    "prerm remove in-favour other 1",
-    "prerm deconfigure in-favour other 1",
-    "prerm deconfigure in-favour other 1 removing third 1",
-    "postrm remove",
-    "postrm purge",
-    "postrm upgrade $new",
-    "postrm failed-upgrade $debian $new",
-    "postrm abort-install",
-    "postrm abort-install $debian $new",
-    "postrm abort-upgrade $debian $new",
-    "postrm disappear other 1",
+const CALLS: [(&str, &str); 4] = [
+    ("preinst", "install; install $old $new; upgrade $old $new; upgrade $debian $new; abort-upgrade $new"),
+    (
+        "postinst",
+        "configure ''; configure $old; configure $debian; configure $new; abort-upgrade $new; abort-remove; \
+         abort-remove in-favour other 1; abort-deconfigure in-favour other 1; \
+         abort-deconfigure in-favour other 1 removing third 1; triggered ldconfig",
+    ),
+    (
+        "prerm",
+        "remove; upgrade $old; upgrade $debian; upgrade $new; failed-upgrade $debian $new; \
+         remove in-favour other 1; deconfigure in-favour other 1; deconfigure in-favour other 1 removing third 1",
+    ),
+    (
+        "postrm",
+        "remove; purge; upgrade $new; failed-upgrade $debian $new; abort-install; abort-install $debian $new; \
+         abort-upgrade $debian $new; disappear other 1",
+    ),
 ];
 
 /// The programs with which maintainer scripts change the system.
@@ -82,13 +68,13 @@ impl<'a, F: Fn(&[&str]) -> Command> DryRun<'a, F> {
 
     /// Replaces the package's scripts by the actions of each call of them.
     pub(super) fn replace_scripts(&self, package: &mut Package) -> Result<()> {
-        for calls in CALLS.chunk_by(|a, b| script_of(a) == script_of(b)) {
-            let script = script_of(calls[0]);
+        for (script, calls) in CALLS {
             let text = package.remove(&format!("the control file {script}"));
-            for &call in calls {
-                let run = |text| self.run(package::name(package), script, text, call);
+            for call in calls.split("; ").map(|arguments| format!("{script} {arguments}")) {
+                let run = |text| self.run(package::name(package), script, text, &call);
                 let actions = text.as_deref().map_or_else(|| Ok(NO_ACTION.to_owned()), run);
-                package.insert(call.to_owned(), actions.with_context(|| format!("cannot run {call}"))?);
+                let actions = actions.with_context(|| format!("cannot run {call}"))?;
+                package.insert(call, actions);
             }
         }
         Ok(())
@@ -119,11 +105,6 @@ impl<'a, F: Fn(&[&str]) -> Command> DryRun<'a, F> {
     }
 }
 
-/// The script of a call.
-fn script_of(call: &str) -> &str {
-    call.split(' ').next().unwrap_or(call)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -147,7 +128,7 @@ mod tests {
         });
         dry_run.unwrap().replace_scripts(&mut package).unwrap();
         assert!(victim.exists());
-        assert_eq!(package.len(), 1 + CALLS.len());
+        assert_eq!(package.len(), 1 + 31);
         let removal = format!("prints iptables postinst\ncalls rm [-f] [{}]\n", victim.display());
         for (call, expected) in [
             (
