@@ -70,9 +70,9 @@ pub fn measure(ws: &Workspace, quick: bool) -> Result<(Vec<Time>, Vec<Memory>)> 
     Ok((times, memory))
 }
 
-/// The median of one measurement, in nanoseconds per packet.
-pub fn find(times: &[Time], group: &str, case: &str, number: u32) -> Option<f64> {
-    let is = |time: &&Time| time.group == group && time.case == case && time.number == number;
+/// The median of the measurement with the id GROUP/CASE/NUMBER, in nanoseconds per packet.
+pub fn find(times: &[Time], id: &str) -> Option<f64> {
+    let is = |time: &&Time| format!("{}/{}/{}", time.group, time.case, time.number) == id;
     times.iter().find(is).map(|time| time.nanoseconds)
 }
 

@@ -70,23 +70,19 @@ pub fn for_rates(rates: &[Rate]) -> Result<Vec<Target>> {
 
 /// The targets for times on the host: of one core, and of two if the host has them.
 pub fn for_times(times: &[Time]) -> Result<Vec<Target>> {
-    let time = |group, case, number| {
-        let time = native::find(times, group, case, number);
-        time.with_context(|| format!("{group}/{case}/{number} was not measured"))
-    };
+    let time = |id: &str| native::find(times, id).with_context(|| format!("{id} was not measured"));
     let mut targets = Vec::new();
-    for (what, case, addresses, bound) in [
-        ("nanoseconds, 256 addresses", "traffic/16", 1 << 8, 15.0),
-        ("nanoseconds, 65,536 addresses", "traffic/16", 1 << 16, 40.0),
-        ("nanoseconds, 65,536 addresses, hashed rows", "traffic/8", 1 << 16, 40.0),
+    for (what, id, bound) in [
+        ("nanoseconds, 256 addresses", "hot/traffic/16/256", 15.0),
+        ("nanoseconds, 65,536 addresses", "hot/traffic/16/65536", 40.0),
+        ("nanoseconds, 65,536 addresses, hashed rows", "hot/traffic/8/65536", 40.0),
     ] {
-        targets.push(Target::new(what, time("hot", case, addresses)?, Bound::AtMost(bound)));
+        targets.push(Target::new(what, time(id)?, Bound::AtMost(bound)));
     }
-    let cores = times.iter().filter(|time| time.group == "draw").map(|time| time.number).max();
-    if cores > Some(1) {
-        for (what, case) in [("256", "traffic/16/256"), ("65,536", "traffic/16/65536")] {
-            let ratio = 2.0 * time("threads", case, 1)? / time("threads", case, 2)?;
-            let what = format!("packets of two threads / of one, {what} addresses");
+    if native::find(times, "draw/nothing/2").is_some() {
+        for (addresses, case) in [("256", "threads/traffic/16/256"), ("65,536", "threads/traffic/16/65536")] {
+            let ratio = 2.0 * time(&format!("{case}/1"))? / time(&format!("{case}/2"))?;
+            let what = format!("packets of two threads / of one, {addresses} addresses");
             targets.push(Target::new(what, ratio, Bound::AtLeast(1.9)));
         }
     }

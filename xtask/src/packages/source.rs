@@ -5,7 +5,7 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use fs_err as fs;
 use walkdir::WalkDir;
 
@@ -13,6 +13,7 @@ use super::PackageBuilder;
 use super::version::Changelog;
 use crate::builds::sandbox::{Sandbox, jobs};
 use crate::stamp::{Recipe, Stamp, remove_if_exists, write_atomically};
+use crate::ui::Step;
 use crate::workspace::{file_name, keep, list, remove_tree};
 
 const MAINTAINER: &str = "xt_traffic maintainers <xt-traffic@xt-traffic.invalid>";
@@ -58,7 +59,8 @@ impl SourcePackage<'_> {
     pub fn build(&self, builder: &PackageBuilder<'_>, write_sources: impl Fn(&Path) -> Result<()>) -> Result<Built> {
         let ws = builder.ws;
         let folder = format!("{TEMPLATES}/{}", self.folder);
-        let history = Changelog::from_git(ws, &folder, self.version_inputs)?.with_test_entries(builder.test_entries);
+        let history =
+            Changelog::from_git(ws.repo(), &folder, self.version_inputs)?.with_test_entries(builder.test_entries);
         let version = format!("{}{}", self.version_prefix, history.number());
         let changelog = history.text(self.name, self.version_prefix, &ws.pins().suite, MAINTAINER);
         let templates = ws.repo().join(folder);
@@ -69,55 +71,42 @@ impl SourcePackage<'_> {
         for (placeholder, value) in self.placeholders {
             recipe = recipe.text(placeholder, value);
         }
-        for input in self.inputs {
-            recipe = recipe.text("input", input.as_str());
-        }
-        let stamp = recipe.stamp();
+        let stamp = self.inputs.iter().fold(recipe, |recipe, input| recipe.text("input", input.as_str())).stamp();
         let builds = ws.cache().join("deb").join(self.name);
         let build = builds.join(stamp.short());
         if !build.exists() {
             remove_old_builds(&builds)?;
-            self.make(builder, &version, &build, |source| {
-                write_sources(source)?;
-                let debian = source.join("debian");
-                copy_tree(&templates, &debian, self.placeholders)?;
-                write_atomically(&debian.join("changelog"), changelog.as_bytes())
-            })?;
+            let mut step = ws.step(&format!("deb-{}", self.name), format!("packing {} {version}", self.name))?;
+            let out = ws.temporary()?;
+            let source = out.path().join("source");
+            fs::create_dir(&source)?;
+            write_sources(&source)?;
+            copy_tree(&templates, &source.join("debian"), self.placeholders)?;
+            write_atomically(&source.join("debian/changelog"), changelog.as_bytes())?;
+            self.run_dpkg(&mut step, out.path())?;
+            remove_tree(&source)?;
+            keep(&out.keep(), &build)?;
+            step.finish();
         }
         let files = publish(self.name, &packages_in(&build)?, builder.folder)?;
         Ok(Built { version, files, stamp })
     }
 
-    fn make(
-        &self,
-        builder: &PackageBuilder<'_>,
-        version: &str,
-        build: &Path,
-        write_source: impl FnOnce(&Path) -> Result<()>,
-    ) -> Result<()> {
-        let title = format!("packing {} {version}", self.name);
-        let mut step = builder.ws.step(&format!("deb-{}", self.name), title)?;
-        let out = builder.ws.temporary()?;
-        let source = out.path().join("source");
-        fs::create_dir(&source)?;
-        write_source(&source)?;
-        let sandbox = self.sandbox.clone().bind_rw(out.path(), "out");
+    /// Builds and checks the packages of the folder `source` in `out`.
+    fn run_dpkg(&self, step: &mut Step, out: &Path) -> Result<()> {
+        let sandbox = self.sandbox.clone().bind_rw(out, "out");
         let jobs = jobs();
         // No -dbgsym packages: everything can be rebuilt.
         // https://manpages.debian.org/trixie/debhelper/debhelper.7.en.html
         let words =
             ["env", "DEB_BUILD_OPTIONS=noautodbgsym", "dpkg-buildpackage", "--build=binary", "--no-sign", &jobs];
         step.run(sandbox.command("out/source", &words))?;
+        ensure!(!packages_in(out)?.is_empty(), "dpkg-buildpackage did not build a package of {}", self.name);
         // Errors and warnings of lintian are errors. The suppressed tag is for the first upload to
         // Debian's archive, which must close a bug.
         let lintian = "lintian --allow-root --fail-on=error,warning \
                        --suppress-tags=initial-upload-closes-no-bugs /out/*.deb";
-        step.run(sandbox.command("out", &["sh", "-c", lintian]))?;
-        remove_tree(&source)?;
-        ensure!(!packages_in(out.path())?.is_empty(), "dpkg-buildpackage did not build a package of {}", self.name);
-        keep(&out.keep(), build)?;
-        step.finish();
-        Ok(())
+        step.run(sandbox.command("out", &["sh", "-c", lintian]))
     }
 }
 

@@ -4,10 +4,8 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
-use git2::{Commit, DiffOptions, Repository, Sort, StatusOptions};
-
-use crate::workspace::Workspace;
+use anyhow::{Result, ensure};
+use git2::{Commit, Repository, Sort, StatusOptions};
 
 /// The inputs of every package: the packages of the build root, and the code that builds. The rest
 /// of `xtask/src` decides when something is built, not its content. `Cargo.lock` is not an input:
@@ -38,28 +36,31 @@ impl Changelog {
     ///
     /// # Errors
     /// In a shallow clone, whose count of commits would be too low.
-    pub fn from_git(ws: &Workspace, package: &str, inputs: &[&str]) -> Result<Self> {
-        Self::read(ws.repo(), package, inputs).context("cannot read the history of the repository")
-    }
-
-    fn read(folder: &Path, package: &str, inputs: &[&str]) -> Result<Self> {
-        let repo = Repository::open(folder)?;
+    pub fn from_git(repository: &Path, package: &str, inputs: &[&str]) -> Result<Self> {
+        let repo = Repository::open(repository)?;
         // For a linked worktree, libgit2 does not find the file `shallow` of the main repository.
         let is_shallow = Repository::open(repo.commondir())?.is_shallow();
         ensure!(!is_shallow, "the history is incomplete, run `git fetch --unshallow`");
-        let inputs = [&[package], inputs, &SHARED_INPUTS].concat();
+        let paths = [&[package], inputs, &SHARED_INPUTS].concat();
+        let contents = |commit: &Commit<'_>| -> Result<Vec<_>> {
+            let tree = commit.tree()?;
+            let content = |path: &&str| tree.get_path(Path::new(path)).ok().map(|entry| (entry.id(), entry.filemode()));
+            Ok(paths.iter().map(content).collect())
+        };
         let mut walk = repo.revwalk()?;
         walk.set_sorting(Sort::TOPOLOGICAL | Sort::REVERSE)?;
         walk.push_head()?;
         let mut changelog = Self::default();
         for oid in walk {
             let commit = repo.find_commit(oid?)?;
-            if commit.tree()?.get_path(Path::new(package)).is_ok() && touches(&repo, &commit, &inputs)? {
+            let after = contents(&commit)?;
+            let before = commit.parents().next().map(|parent| contents(&parent)).transpose()?;
+            if after[0].is_some() && before != Some(after) {
                 let summary = String::from_utf8_lossy(commit.summary_bytes().unwrap_or_default());
                 changelog.add("", &summary, commit.time().seconds());
             }
         }
-        if is_dirty(&repo, &inputs)? {
+        if is_dirty(&repo, &paths)? {
             let time = repo.head()?.peel_to_commit()?.time().seconds();
             changelog.add("~dirty", "Changes that are not committed.", time);
         }
@@ -104,17 +105,6 @@ impl Changelog {
     }
 }
 
-/// Whether a commit changed something in `paths`, compared with its first parent.
-fn touches(repo: &Repository, commit: &Commit<'_>, paths: &[&str]) -> Result<bool> {
-    let parent = commit.parents().next().map(|parent| parent.tree()).transpose()?;
-    let mut options = DiffOptions::new();
-    for path in paths {
-        options.pathspec(path);
-    }
-    let diff = repo.diff_tree_to_tree(parent.as_ref(), Some(&commit.tree()?), Some(&mut options))?;
-    Ok(diff.deltas().len() > 0)
-}
-
 /// Whether a file in `paths` differs from the last commit. Without paths: whether any file differs.
 pub fn is_dirty(repo: &Repository, paths: &[&str]) -> Result<bool> {
     let mut options = StatusOptions::new();
@@ -150,7 +140,9 @@ mod tests {
             fs::write(file, content).unwrap();
         }
 
-        fn commit(&self, seconds: i64) {
+        /// Commits a file.
+        fn commit(&self, seconds: i64, path: &str, content: &str) {
+            self.write(path, content);
             let mut index = self.repo.index().unwrap();
             index.add_all(["*"], git2::IndexAddOption::DEFAULT, None).unwrap();
             index.write().unwrap();
@@ -162,7 +154,7 @@ mod tests {
         }
 
         fn read(&self, folder: &str) -> Result<Changelog> {
-            Changelog::read(&self.folder.path().join(folder), "deb/thing", &["source"])
+            Changelog::from_git(&self.folder.path().join(folder), "deb/thing", &["source"])
         }
 
         /// The number and the time.
@@ -175,8 +167,7 @@ mod tests {
     #[test]
     fn commits_that_touch_an_input_count() {
         let history = History::new();
-        history.write("source/a", "before the package existed");
-        history.commit(10);
+        history.commit(10, "source/a", "before the package existed");
         for (time, path, number, last) in [
             (20, "deb/thing/control", "1", 20),
             (30, "elsewhere", "1", 20),
@@ -185,8 +176,7 @@ mod tests {
             (60, "xtask/src/commands/deb.rs", "3", 50),
             (70, "xtask/pins.toml", "4", 70),
         ] {
-            history.write(path, "new");
-            history.commit(time);
+            history.commit(time, path, "new");
             assert_eq!(history.revision(), (number.to_owned(), last), "{path}");
         }
         let later = history.read("repo").unwrap().with_test_entries(1);
@@ -196,13 +186,12 @@ mod tests {
     #[test]
     fn uncommitted_changes_sort_before_the_next_commit() {
         let history = History::new();
-        history.write("elsewhere", "1");
-        history.commit(10);
+        history.commit(10, "elsewhere", "1");
         let error = history.read("repo").unwrap_err().to_string();
         assert_eq!(error, "no commit contains deb/thing");
         history.write("deb/thing/control", "1");
         assert_eq!(history.revision(), ("1~dirty".to_owned(), 10));
-        history.commit(20);
+        history.commit(20, "deb/thing/control", "1");
         history.write("xtask/src/packages/new.rs", "1");
         assert_eq!(history.revision(), ("2~dirty".to_owned(), 21));
     }
@@ -210,8 +199,7 @@ mod tests {
     #[test]
     fn a_shallow_clone_is_refused() {
         let history = History::new();
-        history.write("deb/thing/control", "1");
-        history.commit(10);
+        history.commit(10, "deb/thing/control", "1");
         history.repo.worktree("linked", &history.folder.path().join("linked"), None).unwrap();
         for folder in ["repo", "linked"] {
             assert_eq!(history.read(folder).unwrap().number(), "1");
@@ -228,8 +216,7 @@ mod tests {
     fn the_changelog_has_one_entry_per_commit_newest_first() {
         let history = History::new();
         for (seconds, text) in [(1_767_225_600, "1"), (1_767_225_601, "2")] {
-            history.write("deb/thing/control", text);
-            history.commit(seconds);
+            history.commit(seconds, "deb/thing/control", text);
         }
         assert_eq!(
             history.read("repo").unwrap().text("thing", "1.0-", "trixie", "A <a@b>"),

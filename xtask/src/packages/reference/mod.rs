@@ -15,10 +15,7 @@ use git2::{DiffOptions, Patch};
 use self::{package::Package, scripts::DryRun};
 use super::PackageBuilder;
 use super::source::Built;
-use crate::stamp::{Recipe, remove_if_exists};
 
-/// The source of this check, an input of its stamp.
-const SOURCE: &str = "xtask/src/packages/reference";
 /// The virtual package that only our packages provide: packages that need the chain depend on it.
 const PROMISC: &str = "iptables-promisc";
 /// Fields that are not compared.
@@ -27,22 +24,12 @@ const IGNORED: [&str; 3] = ["Installed-Size", "Maintainer", "Original-Maintainer
 /// The packages of one source package, by name.
 type Packages = BTreeMap<String, Package>;
 
-/// Compares the packages `ours` with `debian`, whose version is `debian_version`, unless these
-/// files were compared before.
+/// Compares the packages `ours` with `debian`, whose version is `debian_version`.
 ///
 /// # Errors
 /// If they differ; the error lists every difference.
 pub fn check(builder: &PackageBuilder<'_>, ours: &Built, debian: &[PathBuf], debian_version: &str) -> Result<()> {
-    let (ws, root) = (builder.ws, builder.root);
-    let mut recipe = Recipe::new("comparison").text("root", root.stamp().as_str()).folder(&ws.repo().join(SOURCE))?;
-    for deb in ours.files.iter().chain(debian) {
-        recipe = recipe.file(deb)?;
-    }
-    let (stamp, stamp_file) = (recipe.stamp(), builder.folder.join(".comparison.stamp"));
-    if stamp.is_in(&stamp_file) {
-        return Ok(());
-    }
-    remove_if_exists(&stamp_file)?;
+    let PackageBuilder { ws, root, .. } = builder;
     let step = ws.step("deb-comparison", "comparing the iptables packages with Debian's")?;
     let folder = ws.temporary()?;
     let sandbox = root.sandbox().bind_rw(folder.path(), "out");
@@ -58,7 +45,7 @@ pub fn check(builder: &PackageBuilder<'_>, ours: &Built, debian: &[PathBuf], deb
     let found = differences(&read(&ours.files, &ours.version)?, &read(debian, debian_version)?)?;
     ensure!(found.is_empty(), "our packages (+) differ from Debian's (-):\n    {}", found.join("\n    "));
     step.finish();
-    stamp.write(&stamp_file)
+    Ok(())
 }
 
 /// All properties of the packages, in a form that must be the same for ours and Debian's. It has no
