@@ -73,9 +73,9 @@ impl PackageBuilder<'_> {
         self.index()
     }
 
-    /// Writes the index that makes the folder a repository for apt, `Packages` and `Release`, if the
-    /// packages have changed. `Release`
-    /// contains the time, so an index that is written again differs.
+    /// Writes the index that makes the folder a repository for apt, `Packages` and `Release`, if
+    /// the packages have changed. `Release` contains the time, so an index that is written again
+    /// differs.
     /// <https://wiki.debian.org/DebianRepository/Format>
     fn index(&self) -> Result<()> {
         let mut recipe = Recipe::new("index 1").text("root", self.root.stamp().as_str());

@@ -30,9 +30,9 @@ struct Entry {
 }
 
 impl Changelog {
-    /// Reads the history of the package's folder in `xtask/deb/`, of `inputs`, which are other files
-    /// or folders of the repository, and of [`SHARED_INPUTS`]. The package exists since its folder
-    /// exists.
+    /// Reads the history of the package's folder in `xtask/deb/`, of `inputs`, which are other
+    /// files or folders of the repository, and of [`SHARED_INPUTS`]. The package exists since its
+    /// folder exists.
     ///
     /// # Errors
     /// In a shallow clone, whose count of commits would be too low.
