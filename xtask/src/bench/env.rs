@@ -33,9 +33,8 @@ pub struct Peers {
 
 impl Peers {
     /// Reads the file.
-    pub fn read(ws: &Workspace) -> Result<Self> {
-        let file = ws.repo().join("xtask/peers.toml");
-        toml::from_str(&fs::read_to_string(&file)?).with_context(|| format!("cannot parse {}", file.display()))
+    pub fn read() -> Result<Self> {
+        toml::from_str(include_str!("../../peers.toml")).context("cannot parse xtask/peers.toml")
     }
 }
 
@@ -77,7 +76,7 @@ impl BenchEnv {
     /// returns the Debian package of ipfm.
     pub fn config_with_programs(&self, ws: &Workspace) -> Result<(Config, PathBuf)> {
         let _lock = host::require(ws)?;
-        let peers = Peers::read(ws)?;
+        let peers = Peers::read()?;
         let config = self.config()?;
         let artifacts = config.artifacts.with_base(guest_root::prepare_with(ws, &peers.packages)?);
         Ok((Config { memory_mib: 1024, artifacts, ..config }, fetch::pinned(ws, &peers.ipfm)?))
@@ -96,7 +95,7 @@ gcc -O2 -I/repo -I. -o /out/iptaccount iptaccount.c libxt_ACCOUNT_cl.c";
 /// Builds `ACCOUNT` if its source, the kernel or iptables has changed: the kernel module, the
 /// iptables extension, and the program `iptaccount`, which prints the counters.
 fn account(ws: &Workspace, root: &BuildRoot, kernel: &Kernel, iptables: &Iptables) -> Result<PathBuf> {
-    let source = Peers::read(ws)?.xtables_addons;
+    let source = Peers::read()?.xtables_addons;
     let out = ws.target("build").join("account");
     let stamp = Recipe::new("account 3")
         .text("source", &source.sha256)

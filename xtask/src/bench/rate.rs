@@ -171,12 +171,14 @@ impl Trial<'_> {
         let traffic = Traffic { addresses: ADDRESSES, packets, pace: Pace::Bursts(rate), kind: Kind::Ipv4 };
         let microseconds = traffic.send(&mut self.guest)?;
         self.sent += u64::from(packets);
-        let missing = self.missing()?;
+        let mut missing = self.missing()?;
         let kept = missing <= self.lost + self.counter.pending;
         let rate = f64::from(packets) / microseconds * 1e6;
         self.step.line(&format!("{}: {packets} packets at {rate:.0}/s, {missing} missing", self.counter.name));
-        if !kept {
-            self.lost = self.missing_finally(missing)?;
+        // Wait until the number of missing packets no longer decreases.
+        while !kept && self.lost != missing {
+            self.lost = missing;
+            missing = self.missing()?;
         }
         Ok((rate, kept))
     }
@@ -189,16 +191,6 @@ impl Trial<'_> {
         let Some(Ok(first)) = numbers.next() else { bail!("it printed {}, expected a number", printed.trim()) };
         ensure!(numbers.all(|number| number == Ok(first)), "it counted {}, expected equal numbers", printed.trim());
         self.sent.checked_sub(first).with_context(|| format!("it counted {first} of {} packets", self.sent))
-    }
-
-    /// The number of missing packets when it no longer decreases.
-    fn missing_finally(&mut self, mut missing: u64) -> Result<u64> {
-        loop {
-            match self.missing()? {
-                same if same == missing => return Ok(same),
-                other => missing = other,
-            }
-        }
     }
 }
 

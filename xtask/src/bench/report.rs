@@ -79,7 +79,7 @@ impl Origin {
             commit: commit(ws).unwrap_or_else(|_| "unknown".into()),
             kernel: ws.pins().kernel_source(&choice.series)?.version.clone(),
             config: choice.config.to_string(),
-            xtables_addons: Peers::read(ws)?.xtables_addons.version,
+            xtables_addons: Peers::read()?.xtables_addons.version,
             cpu: model.map_or("unknown", |(_, name)| name).to_owned(),
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
             caches: caches(),

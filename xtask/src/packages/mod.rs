@@ -19,7 +19,7 @@ use crate::builds::root::BuildRoot;
 use crate::builds::{iptables, libxt};
 use crate::sources::fetch;
 use crate::sources::tree::Tree;
-use crate::stamp::{Recipe, remove_if_exists};
+use crate::stamp::Recipe;
 use crate::workspace::{Workspace, file_name};
 
 /// The inputs of the versions, other than the templates and [`version::SHARED_INPUTS`].
@@ -78,24 +78,16 @@ impl PackageBuilder<'_> {
     /// differs.
     /// <https://wiki.debian.org/DebianRepository/Format>
     fn index(&self) -> Result<()> {
-        let mut recipe = Recipe::new("index 1").text("root", self.root.stamp().as_str());
-        for package in source::packages_in(self.folder)? {
-            recipe = recipe.file(&package)?;
-        }
-        let (stamp, stamp_file) = (recipe.stamp(), self.folder.join(".index.stamp"));
-        if stamp.is_in(&stamp_file) && self.folder.join("Release").exists() {
-            return Ok(());
-        }
-        remove_if_exists(&stamp_file)?;
         let mut step = self.ws.step("deb-index", "indexing the packages")?;
         let sandbox = self.root.sandbox().bind_rw(self.folder, "out");
         // `apt-ftparchive release` lists every index file that it finds, also an old Release.
-        let script = "rm -f Packages Release; \
-                      apt-ftparchive packages . >.new; mv .new Packages; \
-                      apt-ftparchive -o APT::FTPArchive::Release::Label=xt_traffic release . >.new; mv .new Release";
+        let script = "apt-ftparchive packages . >.new
+            if [ -e Release ] && cmp -s .new Packages; then exit; fi
+            rm -f Release; mv .new Packages
+            apt-ftparchive -o APT::FTPArchive::Release::Label=xt_traffic release . >.new; mv .new Release";
         step.run(sandbox.command("out", &["sh", "-euc", script]))?;
         step.finish();
-        stamp.write(&stamp_file)
+        Ok(())
     }
 
     /// `iptables`: the patched iptables, split into the same binary packages as Debian's, and

@@ -59,9 +59,8 @@ impl SourcePackage<'_> {
     pub fn build(&self, builder: &PackageBuilder<'_>, write_sources: impl Fn(&Path) -> Result<()>) -> Result<Built> {
         let ws = builder.ws;
         let folder = format!("{TEMPLATES}/{}", self.folder);
-        let history = Changelog::from_git(ws.repo(), &folder, self.version_inputs);
+        let history = Changelog::from_git(ws.repo(), &folder, self.version_inputs, builder.test_entries);
         let history = history.context("cannot read the history of the repository")?;
-        let history = history.with_test_entries(builder.test_entries);
         let version = format!("{}{}", self.version_prefix, history.number());
         let changelog = history.text(self.name, self.version_prefix, &ws.pins().suite, MAINTAINER);
         let templates = ws.repo().join(folder);

@@ -32,11 +32,11 @@ struct Entry {
 impl Changelog {
     /// Reads the history of the package's folder in `xtask/deb/`, of `inputs`, which are other
     /// files or folders of the repository, and of [`SHARED_INPUTS`]. The package exists since its
-    /// folder exists.
+    /// folder exists. Adds `test_entries` entries for tests of upgrades.
     ///
     /// # Errors
     /// In a shallow clone, whose count of commits would be too low.
-    pub fn from_git(repository: &Path, package: &str, inputs: &[&str]) -> Result<Self> {
+    pub fn from_git(repository: &Path, package: &str, inputs: &[&str], test_entries: usize) -> Result<Self> {
         let repo = Repository::open(repository)?;
         // For a linked worktree, libgit2 does not find the file `shallow` of the main repository.
         let is_shallow = Repository::open(repo.commondir())?.is_shallow();
@@ -65,6 +65,7 @@ impl Changelog {
             changelog.add("~dirty", "Changes that are not committed.", time);
         }
         ensure!(!changelog.0.is_empty(), "no commit contains {package}");
+        (0..test_entries).for_each(|_| changelog.add("", "No change: an entry for tests of upgrades.", 0));
         Ok(changelog)
     }
 
@@ -72,15 +73,6 @@ impl Changelog {
         // The dates of a changelog must increase, but commits can have the same time.
         let time = time.max(self.time() + 1);
         self.0.push(Entry { number: format!("{}{suffix}", self.0.len() + 1), summary: summary.to_owned(), time });
-    }
-
-    /// The same changelog with `count` more entries, for tests of upgrades.
-    #[must_use]
-    pub fn with_test_entries(mut self, count: usize) -> Self {
-        for _ in 0..count {
-            self.add("", "No change: an entry for tests of upgrades.", 0);
-        }
-        self
     }
 
     /// The last part of the version.
@@ -153,13 +145,13 @@ mod tests {
             self.repo.commit(Some("HEAD"), &who, &who, "change", &tree, &parents).unwrap();
         }
 
-        fn read(&self, folder: &str) -> Result<Changelog> {
-            Changelog::from_git(&self.folder.path().join(folder), "deb/thing", &["source"])
+        fn read(&self, folder: &str, test_entries: usize) -> Result<Changelog> {
+            Changelog::from_git(&self.folder.path().join(folder), "deb/thing", &["source"], test_entries)
         }
 
         /// The number and the time.
         fn revision(&self) -> (String, i64) {
-            let changelog = self.read("repo").unwrap();
+            let changelog = self.read("repo", 0).unwrap();
             (changelog.number().to_owned(), changelog.time())
         }
     }
@@ -179,7 +171,7 @@ mod tests {
             history.commit(time, path, "new");
             assert_eq!(history.revision(), (number.to_owned(), last), "{path}");
         }
-        let later = history.read("repo").unwrap().with_test_entries(1);
+        let later = history.read("repo", 1).unwrap();
         assert_eq!((later.number(), later.time()), ("5", 71));
     }
 
@@ -187,7 +179,7 @@ mod tests {
     fn uncommitted_changes_sort_before_the_next_commit() {
         let history = History::new();
         history.commit(10, "elsewhere", "1");
-        let error = history.read("repo").unwrap_err().to_string();
+        let error = history.read("repo", 0).unwrap_err().to_string();
         assert_eq!(error, "no commit contains deb/thing");
         history.write("deb/thing/control", "1");
         assert_eq!(history.revision(), ("1~dirty".to_owned(), 10));
@@ -202,12 +194,12 @@ mod tests {
         history.commit(10, "deb/thing/control", "1");
         history.repo.worktree("linked", &history.folder.path().join("linked"), None).unwrap();
         for folder in ["repo", "linked"] {
-            assert_eq!(history.read(folder).unwrap().number(), "1");
+            assert_eq!(history.read(folder, 0).unwrap().number(), "1");
         }
         let head = history.repo.head().unwrap().target().unwrap();
         fs::write(history.repo.path().join("shallow"), format!("{head}\n")).unwrap();
         for folder in ["repo", "linked"] {
-            let error = history.read(folder).unwrap_err().to_string();
+            let error = history.read(folder, 0).unwrap_err().to_string();
             assert_eq!(error, "the history is incomplete, run `git fetch --unshallow`", "{folder}");
         }
     }
@@ -219,7 +211,7 @@ mod tests {
             history.commit(seconds, "deb/thing/control", text);
         }
         assert_eq!(
-            history.read("repo").unwrap().text("thing", "1.0-", "trixie", "A <a@b>"),
+            history.read("repo", 0).unwrap().text("thing", "1.0-", "trixie", "A <a@b>"),
             "thing (1.0-2) trixie; urgency=medium\n\n  * change\n\n -- A <a@b>  Thu, 01 Jan 2026 00:00:01 +0000\n\n\
              thing (1.0-1) trixie; urgency=medium\n\n  * change\n\n -- A <a@b>  Thu, 01 Jan 2026 00:00:00 +0000\n"
         );

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 use git2::{DiffOptions, Patch};
 
-use self::{package::Package, scripts::DryRun};
+use self::package::Package;
 use super::PackageBuilder;
 use super::source::Built;
 
@@ -33,11 +33,12 @@ pub fn check(builder: &PackageBuilder<'_>, ours: &Built, debian: &[PathBuf], deb
     let step = ws.step("deb-comparison", "comparing the iptables packages with Debian's")?;
     let folder = ws.temporary()?;
     let sandbox = root.sandbox().bind_rw(folder.path(), "out");
-    let dry_run = DryRun::new(folder.path(), debian_version, |words| sandbox.command("out", words))?;
+    let shell = |script: &str| sandbox.command("out", &["sh", "-c", script]);
+    scripts::write_stubs(folder.path())?;
     let read = |debs: &[PathBuf], version| -> Result<String> {
         let packages = debs.iter().map(|deb| {
             let mut package = package::read(deb).with_context(|| format!("cannot read {}", deb.display()))?;
-            dry_run.replace_scripts(&mut package)?;
+            scripts::replace_scripts(&mut package, folder.path(), debian_version, shell)?;
             Ok((package::name(&package).to_owned(), package))
         });
         Ok(comparable(&packages.collect::<Result<_>>()?, version))
@@ -59,7 +60,7 @@ fn comparable(packages: &Packages, version: &str) -> String {
                 Some("Version") if value == version => "of all packages".to_owned(),
                 // Only the long description explains how ours differs.
                 Some("Description") => value.lines().take(1).collect(),
-                Some(_) => relations(value, |one| relation(one, version, packages)),
+                Some(_) => relations(value, version, packages),
                 None => value.clone(),
             };
             for line in value.lines().filter(|line| !line.trim_end().is_empty() && !line.starts_with('#')) {
@@ -84,26 +85,24 @@ fn differences(ours: &str, debian: &str) -> Result<Vec<String>> {
     Ok(lines)
 }
 
-/// The relations of a field, sorted, each in the form that `form` gives it. Other fields have no
+/// The relations of a field, sorted, without the versions that may differ. Other fields have no
 /// commas and no bars, and do not change.
 /// <https://www.debian.org/doc/debian-policy/ch-relationships.html>
-fn relations(field: &str, form: impl Fn(&str) -> String) -> String {
-    let alternatives = |clause: &str| clause.split('|').map(|one| form(one.trim())).collect::<Vec<_>>().join(" | ");
-    let clauses = field.split(',').filter(|clause| !clause.trim().is_empty());
-    let mut all: Vec<_> = clauses.map(alternatives).collect();
+fn relations(field: &str, version: &str, family: &Packages) -> String {
+    let relation = |text: &str| {
+        let (name, bound) = text.split_once(" (").unwrap_or((text, ""));
+        match (family.contains_key(name), bound.trim_end_matches(')').split_once(' ')) {
+            (true, Some((operator, bound))) if bound == version => format!("{name} ({operator} the same version)"),
+            // dpkg-shlibdeps computes the lowest version of a library from the symbols that are
+            // used.
+            (false, Some((">=", _))) if name.starts_with("lib") => format!("{name} (>= any version)"),
+            _ => text.to_owned(),
+        }
+    };
+    let alternatives = |clause: &str| clause.trim().split(" | ").map(relation).collect::<Vec<_>>().join(" | ");
+    let mut all: Vec<_> = field.split(',').map(alternatives).collect();
     all.sort();
     all.join(", ")
-}
-
-/// A relation without the version if that may differ.
-fn relation(text: &str, version: &str, family: &Packages) -> String {
-    let (name, bound) = text.split_once(" (").unwrap_or((text, ""));
-    match (family.contains_key(name), bound.trim_end_matches(')').split_once(' ')) {
-        (true, Some((operator, bound))) if bound == version => format!("{name} ({operator} the same version)"),
-        // dpkg-shlibdeps computes the lowest version of a library from the symbols that are used.
-        (false, Some((">=", _))) if name.starts_with("lib") => format!("{name} (>= any version)"),
-        _ => text.to_owned(),
-    }
 }
 
 #[cfg(test)]
@@ -149,7 +148,7 @@ Description: administration tools
 
     fn package(control: &str) -> Package {
         let contents = CONTENTS.map(|(name, text)| (name.to_owned(), text.to_owned()));
-        fields(control).chain(contents).collect()
+        fields(control).into_iter().chain(contents).collect()
     }
 
     /// As built: differs from Debian's package only in what may differ.

@@ -80,11 +80,11 @@ fn files(archive: &[u8]) -> Result<Package> {
 /// The fields of a control file. A space at the start of a line continues the value of the line
 /// before.
 /// <https://www.debian.org/doc/debian-policy/ch-controlfields.html#syntax-of-control-files>
-pub(super) fn fields(control: &str) -> impl Iterator<Item = (String, String)> {
+pub(super) fn fields(control: &str) -> Package {
     let joined = control.replace("\n ", "\0");
     let fields = joined.lines().filter_map(|line| line.split_once(':'));
     let field = |(name, value): (&str, &str)| (format!("the field {name}"), value.trim().replace('\0', "\n"));
-    fields.map(field).collect::<Vec<_>>().into_iter()
+    fields.map(field).collect()
 }
 
 #[cfg(test)]
@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn multi_line_fields_keep_their_lines() {
-        let fields: Package = fields(CONTROL).collect();
+        let fields = fields(CONTROL);
         assert_eq!(fields["the field Description"], "administration tools\nLong and\n.\nwide.");
         assert_eq!(fields["the field Version"], "1.8.11-2");
         assert_eq!(fields.len(), 9);

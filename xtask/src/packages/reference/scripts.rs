@@ -46,63 +46,53 @@ const STUB: &str = include_str!("stub.sh");
 /// The actions of a script that does nothing, and of a script that the package does not have.
 pub(super) const NO_ACTION: &str = "exit status: 0";
 
-/// A folder for dry runs.
-pub(super) struct DryRun<'a, F> {
-    folder: &'a Path,
-    debian_version: &'a str,
-    /// Makes a command in the sandbox.
-    command: F,
+/// Writes the stubs to a folder for dry runs.
+pub(super) fn write_stubs(folder: &Path) -> Result<()> {
+    let (programs, stub) = (folder.join("bin"), folder.join("stub"));
+    fs::create_dir(&programs)?;
+    fs::write(&stub, STUB)?;
+    fs::set_permissions(stub, PermissionsExt::from_mode(0o755))?;
+    STUBS.split(' ').try_for_each(|name| Ok(symlink("../stub", programs.join(name))?))
 }
 
-impl<'a, F: Fn(&[&str]) -> Command> DryRun<'a, F> {
-    /// Writes the stubs to `folder`, which is the work folder of the commands that `command` makes.
-    pub(super) fn new(folder: &'a Path, debian_version: &'a str, command: F) -> Result<Self> {
-        let programs = folder.join("bin");
-        fs::create_dir(&programs)?;
-        let stub = folder.join("stub");
-        fs::write(&stub, STUB)?;
-        fs::set_permissions(stub, PermissionsExt::from_mode(0o755))?;
-        STUBS.split(' ').try_for_each(|name| symlink("../stub", programs.join(name)))?;
-        Ok(Self { folder, debian_version, command })
-    }
-
-    /// Replaces the package's scripts by the actions of each call of them.
-    pub(super) fn replace_scripts(&self, package: &mut Package) -> Result<()> {
-        for (script, calls) in CALLS {
-            let text = package.remove(&format!("the control file {script}"));
-            for call in calls.split("; ").map(|arguments| format!("{script} {arguments}")) {
-                let run = |text| self.run(package::name(package), script, text, &call);
-                let actions = text.as_deref().map_or_else(|| Ok(NO_ACTION.to_owned()), run);
-                let actions = actions.with_context(|| format!("cannot run {call}"))?;
-                package.insert(call, actions);
-            }
-        }
-        Ok(())
-    }
-
-    /// The output of one call, the calls of stubs and the exit status, one a line.
-    fn run(&self, package: &str, script: &str, text: &str, call: &str) -> Result<String> {
-        let log = self.folder.join("log");
+/// Replaces the scripts of a package by the actions of each call of them: the output, the calls of
+/// stubs and the exit status, one a line. `shell` makes a command that runs a shell script in the
+/// sandbox, with `folder` as its work folder.
+pub(super) fn replace_scripts(
+    package: &mut Package,
+    folder: &Path,
+    debian_version: &str,
+    shell: impl Fn(&str) -> Command,
+) -> Result<()> {
+    let name = package::name(package).to_owned();
+    let log = folder.join("log");
+    let run = |script: &str, text: &str, call: &str| -> Result<String> {
         fs::write(&log, "")?;
-        fs::write(self.folder.join(script), text)?;
+        fs::write(folder.join(script), text)?;
         // The kernel refuses to execute a file that is open for writing, and a child of another
         // thread may have inherited the open file. So the interpreter is called with the file as
         // its argument.
         let interpreter = text.lines().next().and_then(|line| line.strip_prefix("#!")).unwrap_or("/bin/sh");
-        let shell_script = format!(
+        let command = shell(&format!(
             "export DRY_RUN=$PWD PATH=$PWD/bin:/usr/sbin:/usr/bin\n\
-             export DPKG_MAINTSCRIPT_PACKAGE={package} DPKG_MAINTSCRIPT_NAME={script}\n\
-             old=1.4.21-1 debian={} new=1:9-1\n\
-             cd / && exec {interpreter} $DRY_RUN/{call}",
-            self.debian_version
-        );
+             export DPKG_MAINTSCRIPT_PACKAGE={name} DPKG_MAINTSCRIPT_NAME={script}\n\
+             old=1.4.21-1 debian={debian_version} new=1:9-1\n\
+             cd / && exec {interpreter} $DRY_RUN/{call}"
+        ));
         let mut actions = Vec::new();
-        let command = (self.command)(&["sh", "-c", &shell_script]);
         let status = process::run_lines(command, |line| actions.push(format!("prints {line}")))?;
         actions.extend(fs::read_to_string(&log)?.lines().map(|line| format!("calls {line}")));
         actions.push(status.to_string());
         Ok(actions.join("\n"))
+    };
+    for (script, calls) in CALLS {
+        let text = package.remove(&format!("the control file {script}"));
+        for call in calls.split("; ").map(|arguments| format!("{script} {arguments}")) {
+            let actions = text.as_ref().map_or_else(|| Ok(NO_ACTION.to_owned()), |text| run(script, text, &call));
+            package.insert(call.clone(), actions.with_context(|| format!("cannot run {call}"))?);
+        }
     }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -121,24 +111,20 @@ mod tests {
         );
         let properties = [("the field Package", "iptables"), ("the control file postinst", script.as_str())];
         let mut package: Package = properties.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
-        let dry_run = DryRun::new(folder.path(), "1.8.11-2", |words| {
-            let mut command = Command::new(words[0]);
-            command.args(&words[1..]).current_dir(folder.path());
+        write_stubs(folder.path()).unwrap();
+        let shell = |script: &str| {
+            let mut command = Command::new("sh");
+            command.args(["-c", script]).current_dir(folder.path());
             command
-        });
-        dry_run.unwrap().replace_scripts(&mut package).unwrap();
+        };
+        replace_scripts(&mut package, folder.path(), "1.8.11-2", shell).unwrap();
         assert!(victim.exists());
         assert_eq!(package.len(), 1 + 31);
         let removal = format!("prints iptables postinst\ncalls rm [-f] [{}]\n", victim.display());
+        let install = format!("{removal}calls update-alternatives [--install] [a b]");
         for (call, expected) in [
-            (
-                "postinst configure $debian",
-                format!("{removal}calls update-alternatives [--install] [a b] [1.8.11-2]\nexit status: 0"),
-            ),
-            (
-                "postinst configure ''",
-                format!("{removal}calls update-alternatives [--install] [a b] []\nexit status: 0"),
-            ),
+            ("postinst configure $debian", format!("{install} [1.8.11-2]\nexit status: 0")),
+            ("postinst configure ''", format!("{install} []\nexit status: 0")),
             ("postinst triggered ldconfig", format!("{removal}exit status: 0")),
             ("postinst abort-remove", format!("{removal}exit status: 1")),
             ("prerm remove", NO_ACTION.to_owned()),
