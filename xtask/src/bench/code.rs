@@ -151,10 +151,8 @@ fn reachable<'f>(functions: &'f [Function], entry: &'f str, cold: bool) -> Vec<&
     let (mut found, mut callees): (Vec<&Function>, _) = (Vec::new(), vec![entry]);
     while let Some(name) = callees.pop() {
         let is_wanted = |function: &&Function| function.is(name) && (cold || function.section != COLD_SECTION);
-        let Some(function) = functions.iter().find(is_wanted) else {
-            continue;
-        };
-        if !found.iter().any(|known| ptr::eq(*known, function)) {
+        let function = functions.iter().find(is_wanted);
+        if let Some(function) = function.filter(|function| !found.iter().any(|known| ptr::eq(*known, *function))) {
             found.push(function);
             callees.extend(function.code.iter().filter_map(|code| callee(code)));
         }
