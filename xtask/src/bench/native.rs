@@ -59,14 +59,12 @@ pub fn measure(ws: &Workspace, quick: bool) -> Result<(Vec<Time>, Vec<Memory>)> 
     step.finish();
     ensure!(!memory.is_empty(), "the benchmark printed no line about memory");
     let mut times = Vec::new();
-    for entry in WalkDir::new(&results) {
+    for entry in WalkDir::new(&results).sort_by_file_name() {
         let entry = entry?;
         if entry.file_name() == "new" {
             times.push(read(entry.path())?);
         }
     }
-    times.sort_by(|a, b| (&a.group, &a.case, a.number).cmp(&(&b.group, &b.case, b.number)));
-    memory.sort_by(|a, b| (&a.case, a.addresses).cmp(&(&b.case, b.addresses)));
     Ok((times, memory))
 }
 

@@ -99,15 +99,14 @@ mod tests {
 
     #[test]
     fn instructions_are_compared_with_the_most_addresses() {
-        let costs = [
-            (TRAFFIC, 1, 400.0),
-            (TRAFFIC, MOST, 150.0),
-            (ACCOUNT, 1, 100.0),
-            (ACCOUNT, MOST, 200.0),
-            (SETS, MOST, 300.0),
-            (ALL, MOST, 400.0),
+        let mut costs = vec![
+            cost(TRAFFIC, 1, 400.0, None),
+            cost(TRAFFIC, MOST, 150.0, None),
+            cost(ACCOUNT, 1, 100.0, None),
+            cost(ACCOUNT, MOST, 200.0, None),
+            cost(SETS, MOST, 300.0, None),
+            cost(ALL, MOST, 400.0, None),
         ];
-        let mut costs = costs.map(|(case, addresses, added)| cost(case, addresses, added, None)).to_vec();
         assert_eq!(results(&for_instructions(&costs).unwrap()), [(0.75, true), (0.5, false), (2.0, true)]);
         costs.pop();
         assert!(for_instructions(&costs).is_err());

@@ -131,15 +131,14 @@ pub fn copy_tree(from: &Path, to: &Path, placeholders: &[(&str, &str)]) -> Resul
     };
     for entry in WalkDir::new(from) {
         let entry = entry?;
-        let relative = entry.path().strip_prefix(from)?.to_string_lossy();
-        let target = to.join(replace(&relative));
+        let target = to.join(replace(&entry.path().strip_prefix(from)?.to_string_lossy()));
         if entry.file_type().is_dir() {
             fs::create_dir_all(&target)?;
             continue;
         }
         // fs::copy also copies the permissions.
         fs::copy(entry.path(), &target)?;
-        if let Ok(text) = fs::read_to_string(entry.path()) {
+        if let Ok(text) = fs::read_to_string(&target) {
             fs::write(&target, replace(&text))?;
         }
     }
