@@ -201,8 +201,6 @@ Description: administration tools
         let other_call = ACTIONS.replace("[a]", "[b]");
         let other_status = ACTIONS.replace("status: 0", "status: 1");
         let twice = format!("{ACTIONS}\n{ACTIONS}");
-        let output = format!("prints boo\n{NO_ACTION}");
-        let removal = format!("calls rm [-rf] [/etc/x]\n{NO_ACTION}");
         let cases: [(&str, Option<&str>, &[&str]); 28] = [
             (MULTI, None, &["-Regular 0755 root(0)/root(0)"]),
             (MULTI, Some("Regular 4755 root(0)/root(0)"), &["-Regular 0755 root(0)/root(0)", VALUE]),
@@ -220,8 +218,8 @@ Description: administration tools
             (CONFIGURE, Some(&other_status), &["-exit status: 0", "+exit status: 1"]),
             (CONFIGURE, Some(&twice), &["+calls update-alternatives [--install] [a]", "+exit status: 0"]),
             (CONFIGURE, Some(NO_ACTION), &[CALL]),
-            ("postinst triggered", Some(&output), &["+prints boo"]),
-            ("postrm purge", Some(&removal), &["+calls rm [-rf] [/etc/x]"]),
+            ("postinst triggered", Some("prints boo\nexit status: 0"), &["+prints boo"]),
+            ("postrm purge", Some("calls rm [-rf] [/etc/x]\nexit status: 0"), &["+calls rm [-rf] [/etc/x]"]),
             ("the field Version", Some("1.8.11-2"), &["-of all packages", VALUE]),
             ("the field Version", Some("1.8.12-1"), &["-of all packages", VALUE]),
             ("the field Version", Some("1.8.11-20+promisc3"), &["-of all packages", VALUE]),
