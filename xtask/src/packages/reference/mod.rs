@@ -74,7 +74,9 @@ fn comparable(packages: &Packages, version: &str) -> String {
 /// The lines that differ between two texts: `+` and ours, `-` and Debian's.
 fn differences(ours: &str, debian: &str) -> Result<Vec<String>> {
     let mut options = DiffOptions::new();
-    let patch = Patch::from_buffers(debian.as_bytes(), None, ours.as_bytes(), None, Some(options.context_lines(0)));
+    // Without force_text, a text with a NUL byte would have no lines.
+    options.context_lines(0).force_text(true);
+    let patch = Patch::from_buffers(debian.as_bytes(), None, ours.as_bytes(), None, Some(&mut options));
     let mut lines = Vec::new();
     patch?.print(&mut |_, _, line| {
         if let sign @ ('+' | '-') = line.origin() {
