@@ -38,6 +38,12 @@ impl Artifacts {
         Ok(Self { kernel: file("bzImage")?, initramfs: [file("base.cpio")?, file("overlay.cpio")?] })
     }
 
+    /// The same with another base of the root file system.
+    pub fn with_base(mut self, base: PathBuf) -> Self {
+        self.initramfs[0] = base;
+        self
+    }
+
     /// Finds them in the folder that the environment variable `XT_TRAFFIC_GUEST` names.
     ///
     /// # Errors

@@ -2,7 +2,6 @@
 //! Disassembles the module to print its packet path, and to check what the packet path must not
 //! contain.
 
-use std::fmt::Write;
 use std::ptr;
 
 use anyhow::{Context, Result, ensure};
@@ -35,50 +34,30 @@ struct Function {
     name: String,
     section: String,
     address: u64,
-    code: Vec<Instruction>,
+    /// The instructions as objdump prints them, each with its relocation in a second line.
+    code: Vec<String>,
 }
 
-/// An instruction, as objdump prints it.
-#[derive(Debug)]
-struct Instruction {
-    text: String,
-    /// The relocation inside the instruction.
-    relocation: Option<String>,
+/// The function that an instruction calls or jumps to, unless that is its own function: a name, or
+/// a section and an offset.
+fn callee(instruction: &str) -> Option<&str> {
+    if let Some((_, relocation)) = instruction.split_once(": R_X86_64_") {
+        let callee = relocation.strip_prefix("PLT32\t")?;
+        return Some(callee.strip_suffix("-0x4").unwrap_or(callee));
+    }
+    let (_, target) = instruction.split_once(" <")?;
+    target.strip_suffix('>').filter(|name| !name.contains("+0x"))
 }
 
-impl Instruction {
-    /// The function that the instruction calls or jumps to, unless that is its own function: a
-    /// name, or a section and an offset.
-    fn callee(&self) -> Option<&str> {
-        if let Some(relocation) = &self.relocation {
-            let (_, callee) = relocation.split_once("R_X86_64_PLT32\t")?;
-            return Some(callee.strip_suffix("-0x4").unwrap_or(callee));
-        }
-        let (_, target) = self.text.split_once(" <")?;
-        target.strip_suffix('>').filter(|name| !name.contains("+0x"))
-    }
-
-    fn mnemonic(&self) -> &str {
-        let (_, instruction) = self.text.split_once(":\t").unwrap_or_default();
-        instruction.split_whitespace().next().unwrap_or_default()
-    }
-
-    /// Whether the instruction locks the bus. `xchg` with memory does so without a `lock` prefix:
-    /// <https://www.felixcloutier.com/x86/xchg>
-    fn locks(&self) -> bool {
-        self.mnemonic() == "lock" || self.mnemonic().starts_with("xchg") && self.text.contains('(')
-    }
-
-    fn divides(&self) -> bool {
-        self.mnemonic().trim_start_matches('i').starts_with("div")
-    }
+/// Whether an instruction divides or locks the bus. `xchg` with memory locks it without a `lock`
+/// prefix: <https://www.felixcloutier.com/x86/xchg>
+fn locks_or_divides(instruction: &str) -> bool {
+    let (_, text) = instruction.lines().next().and_then(|line| line.split_once(":\t")).unwrap_or_default();
+    let is_exchange = text.starts_with("xchg") && text.contains('(');
+    is_exchange || text.starts_with("lock") || text.trim_start_matches('i').starts_with("div")
 }
 
 impl Function {
-    fn is_cold(&self) -> bool {
-        self.section == COLD_SECTION
-    }
-
     /// Whether `callee` names this function. A function without a symbol is named by its section
     /// and an offset. The offset is 4 less than the address, because a PC-relative relocation
     /// includes the size of its own field.
@@ -94,18 +73,9 @@ pub fn packet_path(ws: &Workspace, choice: &Choice) -> Result<String> {
     let functions = disassemble(ws, choice)?;
     let path = reachable(&functions, ENTRIES[0], false);
     ensure!(!path.is_empty(), "{MODULE} has no function {}", ENTRIES[0]);
-    let mut text = String::new();
-    for Function { address, name, code, .. } in path {
-        writeln!(text, "{address:016x} <{name}>:")?;
-        for instruction in code {
-            writeln!(text, "{}", instruction.text)?;
-            if let Some(relocation) = &instruction.relocation {
-                writeln!(text, "{relocation}")?;
-            }
-        }
-        text.push('\n');
-    }
-    Ok(text)
+    let print =
+        |Function { address, name, code, .. }: &Function| format!("{address:016x} <{name}>:\n{}\n\n", code.join("\n"));
+    Ok(path.into_iter().map(print).collect())
 }
 
 /// Checks the packet path.
@@ -132,11 +102,10 @@ fn violations(functions: &[Function], entry: &str) -> Vec<String> {
         let is_frequent = frequent.iter().any(|other| ptr::eq(*other, function));
         let is_allowed =
             |callee: &str| ALLOWED_CALLS.contains(&callee) || functions.iter().any(|function| function.is(callee));
-        let is_violation = |code: &&Instruction| {
-            code.callee().is_some_and(|callee| !is_allowed(callee)) || is_frequent && (code.locks() || code.divides())
+        let is_violation = |code: &&String| {
+            callee(code).is_some_and(|callee| !is_allowed(callee)) || is_frequent && locks_or_divides(code)
         };
-        let describe = |code: &Instruction| format!("{name}:{} {}", code.text, code.callee().unwrap_or_default());
-        violations.extend(code.iter().filter(is_violation).map(describe));
+        violations.extend(code.iter().filter(is_violation).map(|code| format!("{name}:{code}")));
     }
     violations
 }
@@ -168,8 +137,8 @@ fn parse(lines: &[String]) -> Vec<Function> {
             functions.push(Function { name: name.to_owned(), section: section.to_owned(), address, code: Vec::new() });
         } else if let Some(function) = functions.last_mut().filter(|_| !line.is_empty()) {
             match function.code.last_mut() {
-                Some(last) if line.contains(": R_X86_64_") => last.relocation = Some(line.clone()),
-                _ => function.code.push(Instruction { text: line.clone(), relocation: None }),
+                Some(last) if line.contains(": R_X86_64_") => *last += &format!("\n{line}"),
+                _ => function.code.push(line.clone()),
             }
         }
     }
@@ -180,14 +149,12 @@ fn parse(lines: &[String]) -> Vec<Function> {
 /// `cold`.
 fn reachable<'f>(functions: &'f [Function], entry: &'f str, cold: bool) -> Vec<&'f Function> {
     let (mut found, mut callees): (Vec<&Function>, _) = (Vec::new(), vec![entry]);
-    while let Some(callee) = callees.pop() {
-        let is_wanted = |function: &&Function| function.is(callee) && (cold || !function.is_cold());
-        let Some(function) = functions.iter().find(is_wanted) else {
-            continue;
-        };
-        if !found.iter().any(|known| ptr::eq(*known, function)) {
+    while let Some(name) = callees.pop() {
+        let is_wanted = |function: &&Function| function.is(name) && (cold || function.section != COLD_SECTION);
+        let function = functions.iter().find(is_wanted);
+        if let Some(function) = function.filter(|function| !found.iter().any(|known| ptr::eq(*known, *function))) {
             found.push(function);
-            callees.extend(function.code.iter().filter_map(Instruction::callee));
+            callees.extend(function.code.iter().filter_map(|code| callee(code)));
         }
     }
     found

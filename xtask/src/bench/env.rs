@@ -1,25 +1,49 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The benchmark's guests.
+//! The benchmark's guests, and the other counters in them: `ACCOUNT` of xtables-addons, built for
+//! our kernel and our iptables, and pmacct and ipfm from Debian.
 
 use std::path::PathBuf;
 
-use anyhow::{Result, ensure};
-use vm_harness::{artifacts::Artifacts, guest::Config};
+use anyhow::{Context, Result, ensure};
+use fs_err as fs;
+use serde::Deserialize;
+use vm_harness::artifacts::Artifacts;
+use vm_harness::guest::Config;
 
-use super::peers::{self, Account};
-use crate::builds::iptables;
-use crate::builds::kernel::{self, Choice};
+use crate::builds::iptables::{self, Iptables};
+use crate::builds::kernel::{self, Choice, Kernel};
 use crate::builds::root::BuildRoot;
 use crate::host;
-use crate::images::guest;
-use crate::workspace::Workspace;
+use crate::images::{guest, guest_root};
+use crate::sources::fetch;
+use crate::sources::pins::Download;
+use crate::stamp::{Recipe, remove_if_exists};
+use crate::workspace::{Workspace, file_name};
+
+/// The content of `peers.toml`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Peers {
+    packages: Vec<String>,
+    /// The source of xtables-addons.
+    pub xtables_addons: Download,
+    /// The Debian package of ipfm. It needs no library that pmacct does not need.
+    ipfm: Download,
+}
+
+impl Peers {
+    /// Reads the file.
+    pub fn read() -> Result<Self> {
+        toml::from_str(include_str!("../../peers.toml")).context("cannot parse xtask/peers.toml")
+    }
+}
 
 /// What the benchmark needs in a guest, built.
 pub struct BenchEnv {
     /// The measured kernel.
     pub choice: Choice,
-    /// `ACCOUNT` of xtables-addons, for the measured kernel.
-    pub account: Account,
+    /// The folder with the built `ACCOUNT`, for the measured kernel.
+    pub account: PathBuf,
     /// The folder with the guest's files.
     folder: PathBuf,
 }
@@ -38,25 +62,62 @@ impl BenchEnv {
         let _lock = host::require(ws)?;
         let root = BuildRoot::prepare(ws)?;
         let kernel = kernel::build(ws, &root, &choice)?;
-        let account = peers::account(ws, &root, &kernel, &iptables::build(ws, &root)?)?;
+        let account = account(ws, &root, &kernel, &iptables::build(ws, &root)?)?;
         let folder = guest::build(ws, &choice)?;
         Ok(Self { choice, account, folder })
     }
 
     /// A guest whose clock counts instructions.
     pub fn config(&self) -> Result<Config> {
-        Ok(config(Artifacts::from_dir(&self.folder)?))
+        Ok(Config { ports: 0, ..Config::with_virtual_clock(Artifacts::from_dir(&self.folder)?) })
     }
 
     /// Like [`BenchEnv::config`], with pmacct and with memory for counters in user space. Also
     /// returns the Debian package of ipfm.
     pub fn config_with_programs(&self, ws: &Workspace) -> Result<(Config, PathBuf)> {
         let _lock = host::require(ws)?;
-        let config = Config { memory_mib: 1024, ..config(peers::guest(ws, &self.folder)?) };
-        Ok((config, peers::ipfm(ws)?))
+        let peers = Peers::read()?;
+        let config = self.config()?;
+        let artifacts = config.artifacts.with_base(guest_root::prepare_with(ws, &peers.packages)?);
+        Ok((Config { memory_mib: 1024, artifacts, ..config }, fetch::pinned(ws, &peers.ipfm)?))
     }
 }
 
-fn config(artifacts: Artifacts) -> Config {
-    Config { ports: 0, ..Config::with_virtual_clock(artifacts) }
+/// Unpacks `ACCOUNT` and builds its programs. It does not run `configure`, which requires a kernel
+/// with everything that the other extensions of xtables-addons need.
+const SCRIPT: &str = "\
+rm -rf * && tar --extract --file \"/src/$1\" --strip-components 1
+cd extensions/ACCOUNT && cp ../compat_*.h .
+echo 'obj-m += xt_ACCOUNT.o' >Kbuild
+gcc -O2 -fPIC -shared -D_INIT=libxt_ACCOUNT_init -I/repo -I. -o /out/libxt_ACCOUNT.so libxt_ACCOUNT.c
+gcc -O2 -I/repo -I. -o /out/iptaccount iptaccount.c libxt_ACCOUNT_cl.c";
+
+/// Builds `ACCOUNT` if its source, the kernel or iptables has changed: the kernel module, the
+/// iptables extension, and the program `iptaccount`, which prints the counters.
+fn account(ws: &Workspace, root: &BuildRoot, kernel: &Kernel, iptables: &Iptables) -> Result<PathBuf> {
+    let source = Peers::read()?.xtables_addons;
+    let out = ws.target("build").join("account");
+    let stamp = Recipe::new("account 3")
+        .text("source", &source.sha256)
+        .text("script", SCRIPT)
+        .text("kernel", kernel.stamp.as_str())
+        .text("iptables", iptables.stamp.as_str())
+        .stamp();
+    let stamp_file = out.join("stamp");
+    if stamp.is_in(&stamp_file) {
+        return Ok(out);
+    }
+    fs::create_dir_all(&out)?;
+    remove_if_exists(&stamp_file)?;
+    let tarball = fetch::pinned(ws, &source)?;
+    let downloads = tarball.parent().context("the download has no parent folder")?;
+    let mut step = ws.step("account", "building ACCOUNT of xtables-addons")?;
+    let headers = iptables.installed.join("usr/local/include");
+    let sandbox = root.sandbox().bind_ro(downloads, "src").bind_ro(&headers, "repo").bind_rw(&out, "out");
+    step.run(sandbox.command("out", &["sh", "-euc", SCRIPT, "-", &file_name(&tarball)]))?;
+    let sandbox = root.sandbox().bind_ro(&kernel.source, "src").bind_ro(&kernel.objects, "build").bind_rw(&out, "out");
+    step.run(sandbox.command("out", &["make", "-C", "/build", "M=/out/extensions/ACCOUNT", "modules"]))?;
+    step.finish();
+    stamp.write(&stamp_file)?;
+    Ok(out)
 }

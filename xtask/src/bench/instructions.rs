@@ -1,19 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The number of instructions that the kernel executes per packet.
+//! The number of instructions that the kernel executes per packet, and for reading a table.
 //!
 //! The guest has one CPU, and its clock advances by one nanosecond per executed instruction:
 //! <https://www.qemu.org/docs/master/devel/tcg-icount.html>. pktgen passes packets for other hosts
 //! to a device's receive path. The time that it reports per packet is the number of instructions
 //! per packet. It is repeatable, except for a few timer interrupts.
 
-use anyhow::{Context, Result, ensure};
+use std::path::Path;
+
+use anyhow::{Context, Result, bail, ensure};
 use fs_err as fs;
 use serde::{Deserialize, Serialize};
 use vm_harness::guest::Guest;
 
 use super::env::BenchEnv;
-use super::peers::Account;
-use super::pktgen::{Kind, Pace, Pktgen, Traffic};
+use super::pktgen::{self, Kind, Pace, Traffic};
 use crate::ui::Step;
 use crate::workspace::Workspace;
 
@@ -23,9 +24,8 @@ pub const ADDRESSES: &[u32] = &[1, 1 << 8, MOST];
 pub const MOST: u32 = 1 << 16;
 /// The smallest number of packets in a run.
 pub const PACKETS: u32 = 20_000;
-
-/// The folder in which the guest's iptables looks for extensions.
-const EXTENSIONS: &str = "/usr/local/lib/xtables";
+/// The number of times that a table is read.
+const READS: u32 = 20;
 
 /// One row of the table of instructions.
 #[derive(Clone, Copy)]
@@ -83,9 +83,16 @@ pub const ALL: &str = "--traffic --ipconn --portconn";
 pub const ACCOUNT: &str = "ACCOUNT";
 pub const SETS: &str = "nftables sets of senders and receivers";
 
+/// The shell command that adds a rule of our own.
+macro_rules! rule {
+    ($program:literal, $options:literal, $network:literal) => {
+        concat!($program, " -A PROMISC -m traffic ", $options, " --net ", $network, " --name t")
+    };
+}
+
 /// The rule of [`TRAFFIC`].
-pub const RULE_TRAFFIC: &str = "iptables-legacy -A PROMISC -m traffic --traffic --net 10.0.0.0/16 --name t";
-const RULE_ALL: &str = "iptables-legacy -A PROMISC -m traffic --traffic --ipconn --portconn --net 10.0.0.0/16 --name t";
+pub const RULE_TRAFFIC: &str = rule!("iptables-legacy", "--traffic", "10.0.0.0/16");
+const RULE_ALL: &str = rule!("iptables-legacy", "--traffic --ipconn --portconn", "10.0.0.0/16");
 
 /// Prints the sent and the received bytes of a table, divided by the size of a packet.
 pub const TABLE: &str =
@@ -99,31 +106,16 @@ const CONNECTIONS: &str = "for file in ipconn portconn; do \
 const DROPPED: &str = "ip -j -s -s link show mirror0 | grep -o '\"otherhost\":[0-9]*' | cut -d: -f2";
 
 const CASES: &[Case] = &[
-    Case { name: NOTHING, without: NOTHING, ..RULES },
-    Case { name: EMPTY, without: EMPTY, setup: "iptables-legacy -L PROMISC", ..RULES },
+    empty(NOTHING, ""),
+    empty(EMPTY, "iptables-legacy -L PROMISC"),
     Case { name: "a rule that matches nothing", setup: "iptables-legacy -A PROMISC -s 192.0.2.1", ..RULES },
-    Case { name: TRAFFIC, setup: RULE_TRAFFIC, counted: &[Counted::Packets(TABLE)], limit: Some(230.0), ..RULES },
+    ours(TRAFFIC, RULE_TRAFFIC, 230.0),
+    ours("--traffic, hashed rows (0.0.0.0/0)", rule!("iptables-legacy", "--traffic", "0.0.0.0/0"), 322.0),
+    Case { counted: &[Counted::Packets(TABLE), Counted::Flows(CONNECTIONS)], ..ours(ALL, RULE_ALL, 387.0) },
     Case {
-        name: "--traffic, hashed rows (0.0.0.0/0)",
-        setup: "iptables-legacy -A PROMISC -m traffic --traffic --net 0.0.0.0/0 --name t",
-        counted: &[Counted::Packets(TABLE)],
-        limit: Some(322.0),
-        ..RULES
-    },
-    Case {
-        name: ALL,
-        setup: RULE_ALL,
-        counted: &[Counted::Packets(TABLE), Counted::Flows(CONNECTIONS)],
-        limit: Some(387.0),
-        ..RULES
-    },
-    Case {
-        name: "all three, each packet a connection",
-        setup: RULE_ALL,
         kind: Kind::Ipv4Flows,
         counted: &[Counted::Packets(TABLE), Counted::Packets(CONNECTIONS)],
-        limit: Some(830.0),
-        ..RULES
+        ..ours("all three, each packet a connection", RULE_ALL, 830.0)
     },
     Case {
         name: ACCOUNT,
@@ -133,44 +125,29 @@ const CASES: &[Case] = &[
         )],
         ..RULES
     },
+    empty(EMPTY_NFT, "iptables-nft -A PROMISC -s 192.0.2.1 && iptables-nft -F PROMISC"),
     Case {
-        name: EMPTY_NFT,
         without: EMPTY_NFT,
-        setup: "iptables-nft -A PROMISC -s 192.0.2.1 && iptables-nft -F PROMISC",
-        ..RULES
+        ..ours("--traffic, iptables-nft", rule!("iptables-nft", "--traffic", "10.0.0.0/16"), 243.0)
     },
+    Case { kind: Kind::Ipv6, ..empty(EMPTY_IPV6, "ip6tables-legacy -L PROMISC") },
     Case {
-        name: "--traffic, iptables-nft",
-        without: EMPTY_NFT,
-        setup: "iptables-nft -A PROMISC -m traffic --traffic --net 10.0.0.0/16 --name t",
-        counted: &[Counted::Packets(TABLE)],
-        limit: Some(243.0),
-        ..RULES
-    },
-    Case { name: EMPTY_IPV6, without: EMPTY_IPV6, setup: "ip6tables-legacy -L PROMISC", kind: Kind::Ipv6, ..RULES },
-    Case {
-        name: "--traffic, IPv6 (hashed rows)",
         without: EMPTY_IPV6,
-        setup: "ip6tables-legacy -A PROMISC -m traffic --traffic --net fd00::/48 --name t",
         kind: Kind::Ipv6,
         counted: &[Counted::Packets(TABLE_IPV6)],
-        limit: Some(418.0),
+        ..ours("--traffic, IPv6 (hashed rows)", rule!("ip6tables-legacy", "--traffic", "fd00::/48"), 418.0)
     },
     Case {
-        name: "all three, IPv6",
         without: EMPTY_IPV6,
-        setup: "ip6tables-legacy -A PROMISC -m traffic --traffic --ipconn --portconn --net fd00::/48 --name t",
         kind: Kind::Ipv6,
         counted: &[Counted::Packets(TABLE_IPV6), Counted::Flows(CONNECTIONS)],
-        limit: Some(605.0),
+        ..ours("all three, IPv6", rule!("ip6tables-legacy", "--traffic --ipconn --portconn", "fd00::/48"), 605.0)
     },
-    Case {
-        name: INGRESS,
-        without: INGRESS,
-        setup: "nft 'add table netdev bench; \
-                add chain netdev bench ingress { type filter hook ingress device mirror0 priority 0; }'",
-        ..RULES
-    },
+    empty(
+        INGRESS,
+        "nft 'add table netdev bench; \
+         add chain netdev bench ingress { type filter hook ingress device mirror0 priority 0; }'",
+    ),
     Case {
         name: "nftables set of senders",
         without: INGRESS,
@@ -203,6 +180,16 @@ END",
 
 /// The defaults of a case.
 const RULES: Case = Case { name: "", without: EMPTY, setup: "", kind: Kind::Ipv4, counted: &[], limit: None };
+
+/// A case that other cases are compared with.
+const fn empty(name: &'static str, setup: &'static str) -> Case {
+    Case { name, without: name, setup, ..RULES }
+}
+
+/// A rule of our own, with the limit of its cost.
+const fn ours(name: &'static str, setup: &'static str, limit: f64) -> Case {
+    Case { name, setup, counted: &[Counted::Packets(TABLE)], limit: Some(limit), ..RULES }
+}
 
 /// A shell function that prints the sum of the packet counters of a set.
 const ELEMENTS: &str = "elements() {
@@ -237,60 +224,86 @@ pub fn measure(ws: &Workspace, env: &BenchEnv, quick: bool) -> Result<Vec<Cost>>
     let mut step = ws.step("bench-instructions", "counting instructions")?;
     let mut costs: Vec<Cost> = Vec::new();
     for case in CASES {
-        let mut measured = measure_case(env, case, numbers, &mut step).with_context(|| case.name.to_owned())?;
-        for cost in &mut measured {
-            let base = costs.iter().find(|base| base.case == case.without && base.addresses == cost.addresses);
-            cost.added = base.map_or(0.0, |base| cost.instructions - base.instructions);
-        }
-        costs.extend(measured);
+        measure_case(env, case, numbers, &mut costs, &mut step).with_context(|| case.name.to_owned())?;
     }
     step.finish();
     Ok(costs)
 }
 
-/// Measures a case in a guest of its own, so that cases do not influence each other.
-fn measure_case(env: &BenchEnv, case: &Case, numbers: &[u32], step: &mut Step) -> Result<Vec<Cost>> {
+/// Measures a case in a guest of its own, so that cases do not influence each other. Adds the
+/// results to `costs`.
+fn measure_case(env: &BenchEnv, case: &Case, numbers: &[u32], costs: &mut Vec<Cost>, step: &mut Step) -> Result<()> {
     let mut guest = Guest::boot(&env.config()?)?;
     if case.name == ACCOUNT {
         install_account(&mut guest, &env.account)?;
     }
-    let pktgen = Pktgen::new(&mut guest)?;
-    if !case.setup.is_empty() {
-        guest.must(case.setup)?;
-    }
-    let (mut costs, mut sent, mut pairs) = (Vec::new(), 0, 0);
+    pktgen::prepare(&mut guest)?;
+    guest.must(case.setup)?;
+    let (mut sent, mut pairs) = (0, 0);
     for &addresses in numbers {
         step.line(&format!("{}, {addresses} addresses", case.name));
         let packets = PACKETS.max(case.kind.min_packets(addresses));
         let traffic = Traffic { addresses, packets, pace: Pace::Each, kind: case.kind };
-        let microseconds = pktgen.send_twice(&mut guest, traffic)?;
+        let instructions = traffic.send_twice(&mut guest)? * 1000.0 / f64::from(packets);
         sent += 2 * u64::from(packets);
         pairs += u64::from(traffic.pairs());
-        let instructions = microseconds * 1000.0 / f64::from(packets);
+        let base = costs.iter().find(|base| base.case == case.without && base.addresses == addresses);
+        let added = base.map_or(0.0, |base| instructions - base.instructions);
         let limit = case.limit.filter(|_| addresses == MOST);
-        costs.push(Cost { case: case.name.into(), addresses, instructions, added: 0.0, limit });
+        costs.push(Cost { case: case.name.into(), addresses, instructions, added, limit });
     }
     for counted in [Counted::Packets(DROPPED)].iter().chain(case.counted) {
         counted.check(&mut guest, sent, pairs)?;
     }
-    guest.finish()?;
-    Ok(costs)
+    guest.finish()
 }
 
-fn install_account(guest: &mut Guest, account: &Account) -> Result<()> {
+/// Copies the built `ACCOUNT` to the guest.
+fn install_account(guest: &mut Guest, folder: &Path) -> Result<()> {
     for (file, place) in [
-        (&account.module, "/xt_ACCOUNT.ko"),
-        (&account.library, &format!("{EXTENSIONS}/libxt_ACCOUNT.so")),
-        (&account.reader, "/usr/local/bin/iptaccount"),
+        ("extensions/ACCOUNT/xt_ACCOUNT.ko", "/xt_ACCOUNT.ko"),
+        ("libxt_ACCOUNT.so", "/usr/local/lib/xtables/libxt_ACCOUNT.so"),
+        ("iptaccount", "/usr/local/bin/iptaccount"),
     ] {
-        guest.write(place, &fs::read(file)?)?;
+        guest.write(place, &fs::read(folder.join(file))?)?;
     }
     guest.must("chmod 755 /usr/local/bin/iptaccount").map(drop)
 }
 
+/// The cost of reading a table once.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub struct Reading {
+    /// The rows of the table.
+    pub rows: u32,
+    /// Instructions for the whole table.
+    pub instructions: f64,
+}
+
+/// Reads a table with a row for each of [`MOST`] addresses.
+pub fn measure_reading(ws: &Workspace, env: &BenchEnv) -> Result<Reading> {
+    let step = ws.step("bench-reading", "reading a table")?;
+    let mut guest = Guest::boot(&env.config()?)?;
+    pktgen::prepare(&mut guest)?;
+    guest.must(RULE_TRAFFIC)?;
+    let packets = PACKETS.max(MOST);
+    Traffic { addresses: MOST, packets, pace: Pace::Each, kind: Kind::Ipv4 }.send(&mut guest)?;
+    let lines = guest.must("wc -l </proc/net/xt_traffic/t")?;
+    ensure!(lines.trim() == (MOST + 1).to_string(), "the table has {} lines, expected {}", lines.trim(), MOST + 1);
+    let times = guest.must(&format!(
+        "read begun rest </proc/uptime; n=0; \
+         while [ $n -lt {READS} ]; do cat /proc/net/xt_traffic/t >/dev/null; n=$((n + 1)); done; \
+         read ended rest </proc/uptime; echo $begun $ended"
+    ))?;
+    guest.finish()?;
+    step.finish();
+    let seconds: Vec<f64> = times.split_whitespace().filter_map(|time| time.parse().ok()).collect();
+    let &[begun, ended] = &seconds[..] else { bail!("/proc/uptime has no numbers: {}", times.trim()) };
+    Ok(Reading { rows: MOST, instructions: (ended - begun) * 1e9 / f64::from(READS) })
+}
+
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::report::tests::cost, *};
 
     #[test]
     fn every_case_is_compared_with_an_earlier_base_case() {
@@ -302,8 +315,7 @@ mod tests {
 
     #[test]
     fn a_limit_is_met_by_a_positive_cost_up_to_it() {
-        let met =
-            |added| Cost { case: "ours".into(), addresses: 1, instructions: 0.0, added, limit: Some(250.0) }.met();
+        let met = |added| cost("ours", 1, added, Some(250.0)).met();
         assert_eq!([250.0, 251.0, -1.0].map(met), [Some(true), Some(false), Some(false)]);
     }
 }

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The time per packet on the host, without a kernel: `module/benches/packet.rs`.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use fs_err as fs;
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use walkdir::WalkDir;
 use xshell::{Shell, cmd};
 
@@ -39,42 +41,6 @@ pub struct Memory {
     pub bytes: f64,
 }
 
-/// A line of the benchmark's output that is not criterion's.
-#[derive(Deserialize)]
-struct Line {
-    memory: Memory,
-}
-
-// Criterion's stable output needs the program cargo-criterion, and its CSV files are deprecated and
-// have no median. These structures match the private files of the version in Cargo.lock:
-// <https://bheisler.github.io/criterion.rs/book/user_guide/csv_output.html>
-
-/// Criterion's `benchmark.json`.
-#[derive(Deserialize)]
-struct Benchmark {
-    group_id: String,
-    function_id: String,
-    value_str: String,
-}
-
-/// The median in criterion's `estimates.json`, in nanoseconds.
-#[derive(Deserialize)]
-struct Estimates {
-    median: Estimate,
-}
-
-#[derive(Deserialize)]
-struct Estimate {
-    point_estimate: f64,
-    confidence_interval: Interval,
-}
-
-#[derive(Deserialize)]
-struct Interval {
-    lower_bound: f64,
-    upper_bound: f64,
-}
-
 /// Runs the benchmark, with shorter measurements if `quick`.
 pub fn measure(ws: &Workspace, quick: bool) -> Result<(Vec<Time>, Vec<Memory>)> {
     let sh = Shell::new()?;
@@ -93,39 +59,46 @@ pub fn measure(ws: &Workspace, quick: bool) -> Result<(Vec<Time>, Vec<Memory>)> 
     step.finish();
     ensure!(!memory.is_empty(), "the benchmark printed no line about memory");
     let mut times = Vec::new();
-    for entry in WalkDir::new(&results) {
+    for entry in WalkDir::new(&results).sort_by_file_name() {
         let entry = entry?;
         if entry.file_name() == "new" {
             times.push(read(entry.path())?);
         }
     }
-    times.sort_by(|a, b| (&a.group, &a.case, a.number).cmp(&(&b.group, &b.case, b.number)));
-    memory.sort_by(|a, b| (&a.case, a.addresses).cmp(&(&b.case, b.addresses)));
     Ok((times, memory))
 }
 
-/// The median of one measurement, in nanoseconds per packet.
-pub fn find(times: &[Time], group: &str, case: &str, number: u32) -> Option<f64> {
-    let is = |time: &&Time| time.group == group && time.case == case && time.number == number;
+/// The median of the measurement with the id GROUP/CASE/NUMBER, in nanoseconds per packet.
+pub fn find(times: &[Time], id: &str) -> Option<f64> {
+    let is = |time: &&Time| format!("{}/{}/{}", time.group, time.case, time.number) == id;
     times.iter().find(is).map(|time| time.nanoseconds)
 }
 
 /// The figure in a line of the benchmark's output, if it has one.
 fn memory_in(line: &str) -> Option<Memory> {
-    serde_json::from_str(line).ok().map(|Line { memory }| memory)
+    serde_json::from_str::<BTreeMap<String, Memory>>(line).ok()?.remove("memory")
 }
 
+/// Reads a measurement.
+///
+/// Criterion's stable output needs the program cargo-criterion, and its CSV files are deprecated
+/// and have no median. So this reads the private files of the version in Cargo.lock:
+/// <https://bheisler.github.io/criterion.rs/book/user_guide/csv_output.html>
 fn read(folder: &Path) -> Result<Time> {
-    let Benchmark { group_id, function_id, value_str } = json(&folder.join("benchmark.json"))?;
-    let Estimates { median: Estimate { point_estimate, confidence_interval } } = json(&folder.join("estimates.json"))?;
-    let Interval { lower_bound, upper_bound } = confidence_interval;
-    let number = value_str.parse().with_context(|| format!("{group_id}/{function_id}/{value_str} has no number"))?;
-    let interval = [lower_bound, upper_bound];
-    Ok(Time { group: group_id, case: function_id, number, nanoseconds: point_estimate, interval })
-}
-
-fn json<T: DeserializeOwned>(file: &Path) -> Result<T> {
-    serde_json::from_slice(&fs::read(file)?).with_context(|| format!("unknown format of {}", file.display()))
+    let json = |name| -> Result<Value> { Ok(serde_json::from_slice(&fs::read(folder.join(name))?)?) };
+    let (benchmark, estimates) = (json("benchmark.json")?, json("estimates.json")?);
+    let text = |key: &str| benchmark[key].as_str().map(str::to_owned);
+    let median = |pointer| estimates["median"].pointer(pointer)?.as_f64();
+    let time = || {
+        Some(Time {
+            group: text("group_id")?,
+            case: text("function_id")?,
+            number: text("value_str")?.parse().ok()?,
+            nanoseconds: median("/point_estimate")?,
+            interval: [median("/confidence_interval/lower_bound")?, median("/confidence_interval/upper_bound")?],
+        })
+    };
+    time().with_context(|| format!("unknown format of the files in {}", folder.display()))
 }
 
 #[cfg(test)]

@@ -21,8 +21,6 @@ pub const BURST: u32 = 64;
 const IPV6_SENDERS: u32 = 32;
 /// The device's file, for settings and results.
 const DEVICE: &str = "/proc/net/pktgen/mirror0";
-/// Sends all packets and waits until they are sent.
-const START: &str = "echo start >/proc/net/pktgen/pgctrl";
 /// The longest time that sending may take.
 const TIMEOUT: Duration = Duration::from_secs(600);
 
@@ -51,21 +49,10 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The length of a packet at the IP layer. It includes pktgen's own header.
-    const fn size(self) -> u32 {
-        match self {
-            Self::Ipv4 | Self::Ipv4Flows => 46,
-            Self::Ipv6 => 64,
-        }
-    }
-
     /// The number of packets after which all addresses have occurred.
     pub fn min_packets(self, addresses: u32) -> u32 {
-        match self {
-            Self::Ipv4 | Self::Ipv4Flows => 2 * addresses,
-            // One of 65,536 receivers is left out with a probability of 1 in 136.
-            Self::Ipv6 => 16 * addresses,
-        }
+        // With 16, one of 65,536 receivers of IPv6 is left out with a probability of 1 in 136.
+        addresses * if let Self::Ipv6 = self { 16 } else { 2 }
     }
 }
 
@@ -85,90 +72,59 @@ pub struct Traffic {
 impl Traffic {
     /// The number of pairs of addresses.
     pub fn pairs(self) -> u32 {
-        match self.kind {
-            Kind::Ipv4 | Kind::Ipv4Flows => (self.addresses / 2).max(1),
-            Kind::Ipv6 => self.addresses,
-        }
+        if let Kind::Ipv6 = self.kind { self.addresses } else { (self.addresses / 2).max(1) }
     }
 
-    /// The settings of all parts.
-    fn settings(self) -> Vec<String> {
-        let (burst, delay) = match self.pace {
-            Pace::Each => (1, 0),
-            Pace::Bursts(None) => (BURST, 0),
+    /// The settings of all parts, as words for a shell.
+    fn settings(self) -> String {
+        let (burst, delay, shared) = match self.pace {
+            Pace::Each => (1, 0, "!SHARED"),
+            Pace::Bursts(None) => (BURST, 0, "SHARED"),
             // The delay is from one burst to the next, in nanoseconds.
-            Pace::Bursts(Some(rate)) => (BURST, u64::from(BURST) * 1_000_000_000 / u64::from(rate)),
+            Pace::Bursts(Some(rate)) => (BURST, u64::from(BURST) * 1_000_000_000 / u64::from(rate), "SHARED"),
         };
-        let shared = if burst > 1 { "SHARED" } else { "!SHARED" };
-        // pktgen excludes the last port. Ports and addresses advance together, but wrap at
-        // different numbers.
-        let ports = match self.kind {
-            Kind::Ipv4 | Kind::Ipv6 => (9, 9),
-            Kind::Ipv4Flows => (1024, 65533),
+        // The length of a packet, which includes pktgen's own header, and the ports. pktgen
+        // excludes the last port. Ports and addresses advance together, but wrap at different
+        // numbers.
+        let (length, first, end) = match self.kind {
+            Kind::Ipv4 => (46, 9, 9),
+            Kind::Ipv4Flows => (46, 1024, 65533),
+            Kind::Ipv6 => (64, 9, 9),
         };
-        vec![
-            "xmit_mode netif_receive".to_owned(),
-            format!("pkt_size {}", self.kind.size() + ETHERNET),
-            "dst_mac 02:00:00:00:00:99".to_owned(),
-            format!("burst {burst}"),
-            format!("flag {shared}"),
-            format!("udp_src_min {}", ports.0),
-            format!("udp_src_max {}", ports.1),
-            format!("delay {delay}"),
-        ]
+        format!(
+            "'xmit_mode netif_receive' 'pkt_size {}' 'dst_mac 02:00:00:00:00:99' 'burst {burst}' 'flag {shared}' \
+             'udp_src_min {first}' 'udp_src_max {end}' 'delay {delay}'",
+            length + ETHERNET
+        )
     }
 
     /// The settings of each part of the packets.
-    fn parts(self) -> Vec<Vec<String>> {
-        match self.kind {
-            Kind::Ipv4 | Kind::Ipv4Flows => vec![self.ipv4_part()],
-            Kind::Ipv6 => {
-                let senders = self.addresses.min(IPV6_SENDERS);
-                (0..senders).map(|sender| self.ipv6_part(sender, senders)).collect()
-            }
+    fn parts(self) -> Vec<String> {
+        if let Kind::Ipv4 | Kind::Ipv4Flows = self.kind {
+            let (pairs, last) = (self.pairs(), self.addresses - 1);
+            let range = |side, from, to| {
+                let [from, to] = [from, to].map(|n| Ipv4Addr::from(FIRST + n));
+                format!("'{side}_min {from}' '{side}_max {to}'")
+            };
+            let (sources, destinations) = (range("src", 0, pairs - 1), range("dst", last + 1 - pairs, last));
+            return vec![format!("'count {}' {sources} {destinations}", self.packets)];
         }
-    }
-
-    fn ipv4_part(self) -> Vec<String> {
-        let (pairs, last) = (self.pairs(), self.addresses - 1);
-        let address = |n| Ipv4Addr::from(FIRST + n);
-        vec![
-            format!("count {}", self.packets),
-            format!("src_min {}", address(0)),
-            format!("src_max {}", address(pairs - 1)),
-            format!("dst_min {}", address(last + 1 - pairs)),
-            format!("dst_max {}", address(last)),
-        ]
-    }
-
-    fn ipv6_part(self, sender: u32, senders: u32) -> Vec<String> {
-        let share = u128::from(self.addresses / senders);
-        // Each number of addresses has receivers of its own: the flows of the others are known
-        // already.
-        let first = FIRST_IPV6 + (u128::from(self.addresses) << 32) + u128::from(sender) * share;
-        vec![
-            format!("count {}", self.packets / senders),
-            format!("src6 {}", Ipv6Addr::from(FIRST_IPV6 + u128::from(sender))),
-            format!("dst6_min {}", Ipv6Addr::from(first)),
-            format!("dst6_max {}", Ipv6Addr::from(first + share - 1)),
-        ]
-    }
-}
-
-/// The dummy device `mirror0`, added to the first thread of pktgen.
-pub struct Pktgen(());
-
-impl Pktgen {
-    /// Creates the device, up and promiscuous, and adds it to pktgen.
-    pub fn new(guest: &mut Guest) -> Result<Self> {
-        guest.must("ip link add mirror0 type dummy && ip link set mirror0 up promisc on")?;
-        guest.must("echo add_device mirror0 >/proc/net/pktgen/kpktgend_0")?;
-        Ok(Self(()))
+        let senders = self.addresses.min(IPV6_SENDERS);
+        let (packets, share) = (self.packets / senders, self.addresses / senders);
+        let part = |number| {
+            let sender = Ipv6Addr::from(FIRST_IPV6 + u128::from(number));
+            // Each number of addresses has receivers of its own: the flows of the others are known
+            // already.
+            let first = FIRST_IPV6 + (u128::from(self.addresses) << 32) + u128::from(number * share);
+            let [first, last] = [first, first + u128::from(share) - 1].map(Ipv6Addr::from);
+            format!("'count {packets}' 'src6 {sender}' 'dst6_min {first}' 'dst6_max {last}'")
+        };
+        (0..senders).map(part).collect()
     }
 
     /// Sends the packets and returns the time in microseconds.
-    pub fn send(&self, guest: &mut Guest, traffic: Traffic) -> Result<f64> {
-        self.run(guest, traffic, "all")
+    pub fn send(self, guest: &mut Guest) -> Result<f64> {
+        self.run(guest, "all")
     }
 
     /// Sends the packets twice, the first time to make the addresses known, and returns the time of
@@ -177,25 +133,21 @@ impl Pktgen {
     /// The guest must not wait for the host between the runs: its clock would advance, and it would
     /// forget the flows of addresses. The flows of [`Kind::Ipv4Flows`] must be new in both runs, so
     /// the guest sleeps until it has forgotten them.
-    pub fn send_twice(&self, guest: &mut Guest, traffic: Traffic) -> Result<f64> {
-        let between = match traffic.kind {
-            Kind::Ipv4 | Kind::Ipv6 => "",
-            Kind::Ipv4Flows => "sleep 31 && ",
-        };
-        self.run(guest, traffic, &format!("all >/dev/null && {between}all"))
+    pub fn send_twice(self, guest: &mut Guest) -> Result<f64> {
+        let pause = if let Kind::Ipv4Flows = self.kind { "sleep 31 && " } else { "" };
+        self.run(guest, &format!("all >/dev/null && {pause}all"))
     }
 
     /// Runs a shell command, in which the function `all` sends all parts.
-    fn run(&self, guest: &mut Guest, traffic: Traffic, command: &str) -> Result<f64> {
-        let arguments = |settings: &Vec<String>| format!("'{}'", settings.join("' '"));
-        let parts: Vec<_> = traffic.parts().iter().map(|settings| format!("part {}", arguments(settings))).collect();
+    fn run(self, guest: &mut Guest, command: &str) -> Result<f64> {
+        let parts = self.parts();
         let script = format!(
             "configure() {{ for line; do echo $line >{DEVICE} || {{ echo \"$line\" >&2; return 1; }}; done; }}\n\
-             part() {{ configure \"$@\" && {START} && grep ^Result: {DEVICE}; }}\n\
-             all() {{ {}; }}\n\
+             part() {{ configure \"$@\" && echo start >/proc/net/pktgen/pgctrl && grep ^Result: {DEVICE}; }}\n\
+             all() {{ part {}; }}\n\
              configure {} && {command}",
-            parts.join(" && "),
-            arguments(&traffic.settings())
+            parts.join(" && part "),
+            self.settings()
         );
         let output = guest.run_for(&script, TIMEOUT)?;
         ensure!(output.status == 0, "failed to start pktgen: {}", output.stderr);
@@ -203,6 +155,13 @@ impl Pktgen {
         ensure!(times.len() == parts.len(), "pktgen did not send everything: {}", output.stdout);
         Ok(times.iter().sum())
     }
+}
+
+/// Creates the dummy device `mirror0`, up and promiscuous, and adds it to the first thread of
+/// pktgen.
+pub fn prepare(guest: &mut Guest) -> Result<()> {
+    guest.must("ip link add mirror0 type dummy && ip link set mirror0 up promisc on")?;
+    guest.must("echo add_device mirror0 >/proc/net/pktgen/kpktgend_0").map(drop)
 }
 
 /// The time in a result of pktgen: `Result: OK: 52(c50+d2) usec, ...`.
@@ -220,8 +179,9 @@ mod tests {
     }
 
     /// The values of one setting in all parts.
-    fn values<'a>(parts: &'a [Vec<String>], word: &'a str) -> impl Iterator<Item = &'a str> {
-        parts.iter().flatten().filter_map(move |line| line.strip_prefix(word)?.strip_prefix(' '))
+    fn values<'a>(parts: &'a [String], word: &'a str) -> impl Iterator<Item = &'a str> {
+        let words = parts.iter().flat_map(|part| part.split('\''));
+        words.filter_map(move |setting| setting.strip_prefix(word)?.strip_prefix(' '))
     }
 
     #[test]

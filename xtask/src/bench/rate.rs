@@ -12,7 +12,7 @@ use vm_harness::guest::{Config, Guest};
 
 use super::env::BenchEnv;
 use super::instructions::{RULE_TRAFFIC, TABLE, TRAFFIC};
-use super::pktgen::{BURST, Kind, Pace, Pktgen, Traffic};
+use super::pktgen::{self, BURST, Kind, Pace, Traffic};
 use crate::ui::Step;
 use crate::workspace::Workspace;
 
@@ -114,13 +114,37 @@ pub fn measure(ws: &Workspace, env: &BenchEnv) -> Result<Vec<Rate>> {
 fn measure_counter(config: &Config, ipfm: &[u8], counter: &Counter, step: &mut Step) -> Result<Rate> {
     let mut guest = Guest::boot(config)?;
     guest.write("/ipfm.deb", ipfm)?;
-    let pktgen = Pktgen::new(&mut guest)?;
+    pktgen::prepare(&mut guest)?;
     guest.must(counter.setup)?;
     let version = version_in(&guest.must(counter.version)?).to_owned();
-    let mut trial = Trial { guest, pktgen, counter, step, sent: 0, lost: 0 };
-    let (packets, receive_limit) = highest(&mut trial)?;
-    trial.guest.finish()?;
+    let (mut sent, mut lost) = (0, 0);
+    let (packets, receive_limit) = highest(|rate| {
+        let packets = (rate.unwrap_or(MANY) * SECONDS).next_multiple_of(BURST);
+        let traffic = Traffic { addresses: ADDRESSES, packets, pace: Pace::Bursts(rate), kind: Kind::Ipv4 };
+        let rate = f64::from(packets) / traffic.send(&mut guest)? * 1e6;
+        sent += u64::from(packets);
+        let mut missing = missing_of(sent, &mut guest, counter)?;
+        let kept = missing <= lost + counter.pending;
+        step.line(&format!("{}: {packets} packets at {rate:.0}/s, {missing} missing", counter.name));
+        // Wait until the number of missing packets no longer decreases.
+        while !kept && lost != missing {
+            lost = missing;
+            missing = missing_of(sent, &mut guest, counter)?;
+        }
+        Ok((rate, kept))
+    })?;
+    guest.finish()?;
     Ok(Rate { counter: counter.name.into(), version, packets, receive_limit })
+}
+
+/// How many of the packets sent have not been counted after two seconds for buffered ones.
+fn missing_of(sent: u64, guest: &mut Guest, counter: &Counter) -> Result<u64> {
+    guest.must("sleep 2")?;
+    let printed = guest.must(counter.counted)?;
+    let mut numbers = printed.split_whitespace().map(str::parse);
+    let Some(Ok(first)) = numbers.next() else { bail!("it printed {}, expected a number", printed.trim()) };
+    ensure!(numbers.all(|number| number == Ok(first)), "it counted {}, expected equal numbers", printed.trim());
+    sent.checked_sub(first).with_context(|| format!("it counted {first} of {sent} packets"))
 }
 
 /// The first number with a dot in a text, or nothing.
@@ -130,77 +154,27 @@ fn version_in(text: &str) -> &str {
 }
 
 /// The highest rate that is kept, and whether the receive path is the limit. Doubles the rate until
-/// it is not kept, then halves the last step.
-fn highest(trial: &mut Trial) -> Result<(f64, bool)> {
-    let (mut highest, true) = trial.at(Some(LOWEST))? else {
+/// it is not kept, then halves the last step. `send_at` sends at a rate, or as fast as possible. It
+/// returns the actual rate, and whether all packets were counted.
+fn highest(mut send_at: impl FnMut(Option<u32>) -> Result<(f64, bool)>) -> Result<(f64, bool)> {
+    let (mut highest, true) = send_at(Some(LOWEST))? else {
         bail!("it does not keep the lowest rate, {LOWEST} packets per second")
     };
-    if let (actual, true) = trial.at(None)? {
+    if let (actual, true) = send_at(None)? {
         return Ok((actual, true));
     }
     let (mut low, mut high) = (LOWEST, 2 * LOWEST);
-    while let (actual, true) = trial.at(Some(high))? {
+    while let (actual, true) = send_at(Some(high))? {
         (highest, low, high) = (actual, high, 2 * high);
     }
     for _ in 0..HALVINGS {
         let middle = low.midpoint(high);
-        match trial.at(Some(middle))? {
+        match send_at(Some(middle))? {
             (actual, true) => (highest, low) = (actual, middle),
             (_, false) => high = middle,
         }
     }
     Ok((highest, false))
-}
-
-/// A running counter.
-struct Trial<'a> {
-    guest: Guest,
-    pktgen: Pktgen,
-    counter: &'a Counter,
-    step: &'a mut Step,
-    /// The number of packets sent so far.
-    sent: u64,
-    /// The number of packets lost so far.
-    lost: u64,
-}
-
-impl Trial<'_> {
-    /// Sends at a rate, or as fast as possible. Returns the actual rate, and whether all packets
-    /// were counted.
-    fn at(&mut self, rate: Option<u32>) -> Result<(f64, bool)> {
-        let packets = (rate.unwrap_or(MANY) * SECONDS).next_multiple_of(BURST);
-        let traffic = Traffic { addresses: ADDRESSES, packets, pace: Pace::Bursts(rate), kind: Kind::Ipv4 };
-        let microseconds = self.pktgen.send(&mut self.guest, traffic)?;
-        self.sent += u64::from(packets);
-        let missing = self.missing()?;
-        let kept = missing <= self.lost + self.counter.pending;
-        let rate = f64::from(packets) / microseconds * 1e6;
-        self.step.line(&format!("{}: {packets} packets at {rate:.0}/s, {missing} missing", self.counter.name));
-        if !kept {
-            self.lost = self.missing_finally(missing)?;
-        }
-        Ok((rate, kept))
-    }
-
-    /// The number of packets that have not been counted after two seconds for buffered ones.
-    fn missing(&mut self) -> Result<u64> {
-        self.guest.must("sleep 2")?;
-        let printed = self.guest.must(self.counter.counted)?;
-        let mut numbers = printed.split_whitespace().map(str::parse);
-        let Some(Ok(first)) = numbers.next() else { bail!("it printed {}, expected a number", printed.trim()) };
-        ensure!(numbers.all(|number| number == Ok(first)), "it counted {}, expected equal numbers", printed.trim());
-        self.sent.checked_sub(first).with_context(|| format!("it counted {first} of {} packets", self.sent))
-    }
-
-    /// The number of missing packets when it no longer decreases.
-    fn missing_finally(&mut self, mut missing: u64) -> Result<u64> {
-        loop {
-            match self.missing()? {
-                same if same == missing => return Ok(same),
-                other => missing = other,
-            }
-        }
-    }
 }
 
 #[cfg(test)]

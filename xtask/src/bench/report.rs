@@ -1,23 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The figures of one run, as JSON and as plots.
+//! The figures of one run, as JSON.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use fs_err as fs;
 use git2::Repository;
-use plotters::coord::ranged1d::{AsRangedCoord, ValueFormatter};
-use plotters::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::instructions::Cost;
+use super::env::Peers;
+use super::instructions::{Cost, Reading};
 use super::native::{Memory, Time};
-use super::peers;
 use super::rate::Rate;
-use super::reading::Reading;
 use super::targets::Target;
 use crate::builds::kernel::Choice;
 use crate::packages::version::is_dirty;
+use crate::stamp::write_atomically;
 use crate::workspace::Workspace;
 
 /// All figures of one run.
@@ -45,24 +43,9 @@ impl Report {
         serde_json::from_slice(&fs::read(file)?).with_context(|| format!("cannot parse {}", file.display()))
     }
 
-    /// Writes `report.json` and the plots to a folder.
-    pub fn write(&self, folder: &Path) -> Result<()> {
-        fs::create_dir_all(folder)?;
-        fs::write(folder.join("report.json"), serde_json::to_string_pretty(self)?)?;
-        let plot = |name, title, x_label| Plot { file: folder.join(name), title, x_label };
-        // The base cases add nothing.
-        let costs: Vec<_> = self.instructions.iter().filter(|cost| cost.added > 0.0).collect();
-        let costs = lines(&costs, |cost| (cost.case.clone(), cost.addresses, cost.added));
-        plot("addresses.svg", "Instructions that a rule adds to a packet", "addresses").draw(&costs, |top| 0.0..top)?;
-        let times = |groups: &[&str], name: fn(&Time) -> String| {
-            let times: Vec<_> = self.native.iter().filter(|time| groups.contains(&time.group.as_str())).collect();
-            lines(&times, |time| (name(time), time.number, time.nanoseconds))
-        };
-        let logarithmic = |top: f64| (1.0..top).log_scale();
-        let hot = times(&["hot", "mixed"], |time| format!("{}, {}", time.case, time.group));
-        plot("nanoseconds.svg", "Nanoseconds per packet", "addresses").draw(&hot, logarithmic)?;
-        let threads = times(&["threads"], |time| time.case.clone());
-        plot("cpus.svg", "Nanoseconds per packet on each CPU", "CPUs that count").draw(&threads, logarithmic)
+    /// Writes a `report.json`.
+    pub fn write(&self, file: &Path) -> Result<()> {
+        write_atomically(file, serde_json::to_string_pretty(self)?.as_bytes())
     }
 }
 
@@ -96,7 +79,7 @@ impl Origin {
             commit: commit(ws).unwrap_or_else(|_| "unknown".into()),
             kernel: ws.pins().kernel_source(&choice.series)?.version.clone(),
             config: choice.config.to_string(),
-            xtables_addons: peers::xtables_addons_version(ws)?,
+            xtables_addons: Peers::read()?.xtables_addons.version,
             cpu: model.map_or("unknown", |(_, name)| name).to_owned(),
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
             caches: caches(),
@@ -122,110 +105,48 @@ fn commit(ws: &Workspace) -> Result<String> {
     Ok(format!("{id}{}", if is_dirty(&repo, &[])? { "+" } else { "" }))
 }
 
-/// A line of a plot: its name and its points.
-type Line = (String, Vec<(f64, f64)>);
-
-fn lines<T>(figures: &[T], point: impl Fn(&T) -> (String, u32, f64)) -> Vec<Line> {
-    let mut lines: Vec<Line> = Vec::new();
-    for (name, x, y) in figures.iter().map(point) {
-        let point = (f64::from(x), y);
-        match lines.iter_mut().find(|line| line.0 == name) {
-            Some(line) => line.1.push(point),
-            None => lines.push((name, vec![point])),
-        }
-    }
-    lines
-}
-
-/// A plot.
-struct Plot {
-    file: PathBuf,
-    title: &'static str,
-    /// The label of the horizontal axis.
-    x_label: &'static str,
-}
-
-impl Plot {
-    /// Draws lines over a logarithmic axis. `height` makes the vertical axis, given the highest
-    /// figure.
-    fn draw<Y>(&self, lines: &[Line], height: impl Fn(f64) -> Y) -> Result<()>
-    where
-        Y: AsRangedCoord<Value = f64, CoordDescType: ValueFormatter<f64>>,
-    {
-        let points = || lines.iter().flat_map(|(_, points)| points);
-        let last = points().map(|point| point.0).fold(1.0, f64::max);
-        let top = points().map(|point| point.1).fold(1.0, f64::max);
-        let area = SVGBackend::new(&self.file, (1100, 540)).into_drawing_area();
-        area.fill(&WHITE)?;
-        // The legend is to the right of all lines.
-        let width = last.powf(1.5);
-        let mut chart = ChartBuilder::on(&area)
-            .caption(self.title, ("sans-serif", 22))
-            .margin(16)
-            .x_label_area_size(44)
-            .y_label_area_size(64)
-            .build_cartesian_2d((1.0..width).log_scale().base(2.0), height(top * 1.1))?;
-        let label = |x: &f64| if x.fract() == 0.0 && *x <= last { format!("{x:.0}") } else { String::new() };
-        chart.configure_mesh().x_desc(self.x_label).x_label_formatter(&label).draw()?;
-        for (number, (name, points)) in lines.iter().enumerate() {
-            let colour = Palette99::pick(number).stroke_width(2);
-            chart
-                .draw_series(LineSeries::new(points.iter().copied(), colour).point_size(3))?
-                .label(name.as_str())
-                .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], colour));
-        }
-        let position = SeriesLabelPosition::UpperRight;
-        chart.configure_series_labels().position(position).background_style(WHITE).border_style(BLACK).draw()?;
-        area.present().with_context(|| format!("cannot write {}", self.file.display()))
-    }
-}
-
 #[cfg(test)]
 pub mod tests {
     use super::{super::targets::Bound, *};
 
+    /// The cost of a case.
+    pub fn cost(case: &str, addresses: u32, added: f64, limit: Option<f64>) -> Cost {
+        Cost { case: case.into(), addresses, instructions: 1250.0 + added, added, limit }
+    }
+
+    /// The rate of a counter.
+    pub fn rate(counter: &str, packets: f64) -> Rate {
+        Rate { counter: counter.into(), version: "1".into(), packets, receive_limit: true }
+    }
+
+    /// A time on the host.
+    pub fn time(group: &str, case: &str, number: u32, nanoseconds: f64) -> Time {
+        Time { group: group.into(), case: case.into(), number, nanoseconds, interval: [8.0, 10.0] }
+    }
+
     /// A report with two figures of most kinds.
     pub fn report() -> Report {
-        let cost = |addresses, added, limit| Cost {
-            case: "--traffic, hashed".into(),
-            addresses,
-            instructions: 1500.0,
-            added,
-            limit,
-        };
         let target = |value, met| Target { what: "a target".into(), value, bound: Bound::AtMost(0.8), met };
-        let time = |group: &str, case: &str, number| Time {
-            group: group.into(),
-            case: case.into(),
-            number,
-            nanoseconds: 9.0,
-            interval: [8.0, 10.0],
-        };
         Report {
             origin: Origin { cpu: "fast".into(), cpus: 2, config: "test".into(), ..Origin::default() },
-            instructions: vec![cost(1, 250.0, None), cost(65536, 260.0, Some(255.0))],
-            rates: vec![Rate { counter: "one".into(), version: "1".into(), packets: 64_123.0, receive_limit: true }],
+            instructions: [(1, None), (65536, Some(245.0))]
+                .map(|(addresses, limit)| cost("--traffic, hashed", addresses, 250.0, limit))
+                .into(),
+            rates: vec![rate("one", 64_123.0)],
             reading: Reading { rows: 65536, instructions: 6.5536e7 },
-            native: vec![
-                time("hot", "traffic/16", 1),
-                time("hot", "traffic/16", 65536),
-                time("threads", "traffic/16/1", 1),
-                time("threads", "traffic/16/1", 2),
-            ],
+            native: [("hot", "traffic/16", 1), ("hot", "traffic/16", 65536), ("threads", "traffic/16/1", 2)]
+                .map(|(group, case, number)| time(group, case, number, 9.0))
+                .into(),
             memory: vec![Memory { case: "traffic/16".into(), addresses: 256, bytes: 64.0 }],
             targets: vec![target(0.75, true), target(0.85, false)],
         }
     }
 
     #[test]
-    fn a_report_is_written_with_plots_and_read_back() {
+    fn a_report_is_written_and_read_back() {
         let folder = tempfile::tempdir().unwrap();
-        report().write(folder.path()).unwrap();
-        for name in ["addresses.svg", "nanoseconds.svg", "cpus.svg"] {
-            let plot = fs::read_to_string(folder.path().join(name)).unwrap();
-            assert!(plot.starts_with("<svg") && plot.contains("<polyline"), "{name}");
-        }
         let file = folder.path().join("report.json");
+        report().write(&file).unwrap();
         let json: serde_json::Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
         assert_eq!(json["instructions"][1]["addresses"], 65536);
         assert_eq!(json["targets"][1]["met"], false);

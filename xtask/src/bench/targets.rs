@@ -2,8 +2,6 @@
 //! The targets that compare two figures or bound one, and whether they are met. The limit of a
 //! single case is in [`super::instructions`].
 
-use std::fmt::{self, Display, Formatter};
-
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
@@ -19,15 +17,6 @@ pub enum Bound {
     AtMost(f64),
     /// An inclusive minimum.
     AtLeast(f64),
-}
-
-impl Display for Bound {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::AtMost(bound) => write!(f, "at most {bound}"),
-            Self::AtLeast(bound) => write!(f, "at least {bound}"),
-        }
-    }
 }
 
 /// A figure and its bound.
@@ -61,13 +50,11 @@ pub fn for_instructions(costs: &[Cost]) -> Result<Vec<Target>> {
         let cost = costs.iter().find(|cost| cost.case == case && cost.addresses == MOST);
         cost.map(|cost| cost.added).with_context(|| format!("{case} was not measured"))
     };
-    [(TRAFFIC, ACCOUNT, 0.8), (TRAFFIC, SETS, 0.4), (ALL, ACCOUNT, 2.0)]
-        .into_iter()
-        .map(|(one, other, bound)| {
-            let ratio = added(one)? / added(other)?;
-            Ok(Target::new(format!("instructions added, {one} / {other}"), ratio, Bound::AtMost(bound)))
-        })
-        .collect()
+    let target = |(one, other, bound)| {
+        let ratio = added(one)? / added(other)?;
+        Ok(Target::new(format!("instructions added, {one} / {other}"), ratio, Bound::AtMost(bound)))
+    };
+    [(TRAFFIC, ACCOUNT, 0.8), (TRAFFIC, SETS, 0.4), (ALL, ACCOUNT, 2.0)].into_iter().map(target).collect()
 }
 
 /// The target for packets per second.
@@ -83,23 +70,19 @@ pub fn for_rates(rates: &[Rate]) -> Result<Vec<Target>> {
 
 /// The targets for times on the host: of one core, and of two if the host has them.
 pub fn for_times(times: &[Time]) -> Result<Vec<Target>> {
-    let time = |group, case, number| {
-        let time = native::find(times, group, case, number);
-        time.with_context(|| format!("{group}/{case}/{number} was not measured"))
-    };
+    let time = |id: &str| native::find(times, id).with_context(|| format!("{id} was not measured"));
     let mut targets = Vec::new();
-    for (what, case, addresses, bound) in [
-        ("nanoseconds, 256 addresses", "traffic/16", 1 << 8, 15.0),
-        ("nanoseconds, 65,536 addresses", "traffic/16", 1 << 16, 40.0),
-        ("nanoseconds, 65,536 addresses, hashed rows", "traffic/8", 1 << 16, 40.0),
+    for (what, id, bound) in [
+        ("nanoseconds, 256 addresses", "hot/traffic/16/256", 15.0),
+        ("nanoseconds, 65,536 addresses", "hot/traffic/16/65536", 40.0),
+        ("nanoseconds, 65,536 addresses, hashed rows", "hot/traffic/8/65536", 40.0),
     ] {
-        targets.push(Target::new(what, time("hot", case, addresses)?, Bound::AtMost(bound)));
+        targets.push(Target::new(what, time(id)?, Bound::AtMost(bound)));
     }
-    let cores = times.iter().filter(|time| time.group == "draw").map(|time| time.number).max();
-    if cores > Some(1) {
-        for (what, case) in [("256", "traffic/16/256"), ("65,536", "traffic/16/65536")] {
-            let ratio = 2.0 * time("threads", case, 1)? / time("threads", case, 2)?;
-            let what = format!("packets of two threads / of one, {what} addresses");
+    if native::find(times, "draw/nothing/2").is_some() {
+        for (addresses, case) in [("256", "threads/traffic/16/256"), ("65,536", "threads/traffic/16/65536")] {
+            let ratio = 2.0 * time(&format!("{case}/1"))? / time(&format!("{case}/2"))?;
+            let what = format!("packets of two threads / of one, {addresses} addresses");
             targets.push(Target::new(what, ratio, Bound::AtLeast(1.9)));
         }
     }
@@ -108,15 +91,7 @@ pub fn for_times(times: &[Time]) -> Result<Vec<Target>> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
-    fn cost(case: &str, addresses: u32, added: f64) -> Cost {
-        Cost { case: case.into(), addresses, instructions: 1000.0 + added, added, limit: None }
-    }
-
-    fn time(group: &str, case: &str, number: u32, nanoseconds: f64) -> Time {
-        Time { group: group.into(), case: case.into(), number, nanoseconds, interval: [nanoseconds; 2] }
-    }
+    use super::{super::report::tests::*, *};
 
     fn results(targets: &[Target]) -> Vec<(f64, bool)> {
         targets.iter().map(|target| (target.value, target.met)).collect()
@@ -124,15 +99,14 @@ mod tests {
 
     #[test]
     fn instructions_are_compared_with_the_most_addresses() {
-        let costs = [
-            (TRAFFIC, 1, 400.0),
-            (TRAFFIC, MOST, 150.0),
-            (ACCOUNT, 1, 100.0),
-            (ACCOUNT, MOST, 200.0),
-            (SETS, MOST, 300.0),
-            (ALL, MOST, 400.0),
+        let mut costs = vec![
+            cost(TRAFFIC, 1, 400.0, None),
+            cost(TRAFFIC, MOST, 150.0, None),
+            cost(ACCOUNT, 1, 100.0, None),
+            cost(ACCOUNT, MOST, 200.0, None),
+            cost(SETS, MOST, 300.0, None),
+            cost(ALL, MOST, 400.0, None),
         ];
-        let mut costs = costs.map(|(case, addresses, added)| cost(case, addresses, added)).to_vec();
         assert_eq!(results(&for_instructions(&costs).unwrap()), [(0.75, true), (0.5, false), (2.0, true)]);
         costs.pop();
         assert!(for_instructions(&costs).is_err());
@@ -140,7 +114,7 @@ mod tests {
 
     #[test]
     fn figures_that_were_not_measured_miss_their_target() {
-        let costs = |added| [TRAFFIC, ALL, ACCOUNT, SETS].map(|case| cost(case, MOST, added));
+        let costs = |added| [TRAFFIC, ALL, ACCOUNT, SETS].map(|case| cost(case, MOST, added, None));
         assert!(for_instructions(&costs(0.0)).unwrap().iter().all(|target| !target.met));
         for value in [-1.0, 0.0, f64::INFINITY, f64::NAN] {
             assert!(
@@ -151,14 +125,7 @@ mod tests {
 
     #[test]
     fn the_rate_is_compared_with_pmacctd() {
-        let rates = |ours| {
-            [(TRAFFIC, ours), (PMACCTD, 200.0)].map(|(name, packets)| Rate {
-                counter: name.into(),
-                version: String::new(),
-                packets,
-                receive_limit: false,
-            })
-        };
+        let rates = |ours| [rate(TRAFFIC, ours), rate(PMACCTD, 200.0)];
         assert_eq!(results(&for_rates(&rates(1000.0)).unwrap()), [(5.0, true)]);
         assert_eq!(results(&for_rates(&rates(800.0)).unwrap()), [(4.0, false)]);
         assert_eq!(results(&for_rates(&rates(f64::INFINITY)).unwrap()), [(f64::INFINITY, false)]);

@@ -8,7 +8,7 @@ use clap::Args;
 
 use crate::bench::env::BenchEnv;
 use crate::bench::report::{Origin, Report};
-use crate::bench::{code, instructions, native, rate, reading, tables, targets};
+use crate::bench::{code, instructions, native, rate, tables, targets};
 use crate::builds::kernel::{self, Choice, Config};
 use crate::workspace::Workspace;
 
@@ -49,13 +49,14 @@ pub fn run(ws: &Workspace, options: &Options) -> Result<()> {
         print!("{}", code::packet_path(ws, &choice)?);
         return Ok(());
     }
-    if options.check {
-        return check(ws, choice);
-    }
     let report = match &options.from {
         Some(file) => Report::read(file)?,
-        None => measure(ws, choice, options.quick)?,
+        None => measure(ws, choice, options)?,
     };
+    if options.check {
+        tables::print(&report, &["machine", "targets", "instructions"]);
+        return check(&report);
+    }
     if options.json {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {
@@ -67,32 +68,34 @@ pub fn run(ws: &Workspace, options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Measures everything and writes the report to `target/bench`.
-fn measure(ws: &Workspace, choice: Choice, quick: bool) -> Result<Report> {
+/// Measures everything and writes the report to `target/bench`. With `--check`, measures only what
+/// is repeatable, and writes nothing.
+fn measure(ws: &Workspace, choice: Choice, options: &Options) -> Result<Report> {
     let env = BenchEnv::prepare(ws, choice)?;
+    if options.check {
+        code::check(ws, &env.choice)?;
+    }
+    let quick = options.quick || options.check;
     let origin = Origin::current(ws, &env.choice, quick)?;
     let instructions = instructions::measure(ws, &env, quick)?;
-    let reading = reading::measure(ws, &env)?;
+    let mut targets = targets::for_instructions(&instructions)?;
+    if options.check {
+        return Ok(Report { origin, instructions, targets, ..Report::default() });
+    }
+    let reading = instructions::measure_reading(ws, &env)?;
     let rates = rate::measure(ws, &env)?;
     let (native, memory) = native::measure(ws, quick)?;
-    let targets =
-        [targets::for_instructions(&instructions)?, targets::for_times(&native)?, targets::for_rates(&rates)?].concat();
+    targets.extend(targets::for_times(&native)?);
+    targets.extend(targets::for_rates(&rates)?);
     let report = Report { origin, instructions, reading, rates, native, memory, targets };
-    let folder = ws.target("bench");
-    report.write(&folder)?;
-    eprintln!("report.json and plots: {}", folder.display());
+    let file = ws.target("bench/report.json");
+    report.write(&file)?;
+    eprintln!("all figures: {}", file.display());
     Ok(report)
 }
 
-/// Measures only what is repeatable.
-fn check(ws: &Workspace, choice: Choice) -> Result<()> {
-    let env = BenchEnv::prepare(ws, choice)?;
-    code::check(ws, &env.choice)?;
-    let instructions = instructions::measure(ws, &env, true)?;
-    let targets = targets::for_instructions(&instructions)?;
-    let origin = Origin::current(ws, &env.choice, true)?;
-    let report = Report { origin, instructions, targets, ..Report::default() };
-    tables::print(&report, &["machine", "targets", "instructions"]);
+/// Fails if a target or a limit is missed.
+fn check(report: &Report) -> Result<()> {
     let over_limit = report.instructions.iter().filter(|cost| cost.met() == Some(false)).map(|cost| &cost.case);
     let missed = report.targets.iter().filter(|target| !target.met).map(|target| &target.what);
     let missed: Vec<_> = over_limit.chain(missed).map(String::as_str).collect();

@@ -31,8 +31,9 @@ pub struct SourcePackage<'a> {
     pub name: &'a str,
     /// The version without its last part, which is the number of [`Changelog`].
     pub version_prefix: &'a str,
-    /// The changelog, with the last part of the version.
-    pub changelog: Changelog,
+    /// The files and folders that [`Changelog::from_git`] reads the history of, other than the
+    /// templates.
+    pub version_inputs: &'a [&'a str],
     /// The placeholders in names and contents of the templates, without the `@` on both sides, and
     /// their values.
     pub placeholders: &'a [(&'a str, &'a str)],
@@ -52,26 +53,17 @@ pub struct Built {
     pub stamp: Stamp,
 }
 
-impl Built {
-    /// The name of the file of the binary package `name`.
-    pub fn file_name_of(&self, name: &str) -> Result<String> {
-        let mut names = self.files.iter().map(|file| file_name(file));
-        let found = names.find(|file| file.split('_').next() == Some(name));
-        found.with_context(|| format!("the package {name} was not built"))
-    }
-}
-
 impl SourcePackage<'_> {
-    fn version(&self) -> String {
-        format!("{}{}", self.version_prefix, self.changelog.number())
-    }
-
     /// Builds the package unless the cache has it, and copies it to the builder's folder.
     /// `write_sources` writes the files other than `debian/` to the folder that it is given.
     pub fn build(&self, builder: &PackageBuilder<'_>, write_sources: impl Fn(&Path) -> Result<()>) -> Result<Built> {
-        let suite = &builder.ws.pins().suite;
-        let changelog = self.changelog.text(self.name, self.version_prefix, suite, MAINTAINER);
-        let templates = builder.ws.repo().join(TEMPLATES).join(self.folder);
+        let ws = builder.ws;
+        let folder = format!("{TEMPLATES}/{}", self.folder);
+        let history = Changelog::from_git(ws.repo(), &folder, self.version_inputs, builder.test_entries);
+        let history = history.context("cannot read the history of the repository")?;
+        let version = format!("{}{}", self.version_prefix, history.number());
+        let changelog = history.text(self.name, self.version_prefix, &ws.pins().suite, MAINTAINER);
+        let templates = ws.repo().join(folder);
         let mut recipe = Recipe::new("package 1")
             .text("root", builder.root.stamp().as_str())
             .text("changelog", &changelog)
@@ -79,59 +71,43 @@ impl SourcePackage<'_> {
         for (placeholder, value) in self.placeholders {
             recipe = recipe.text(placeholder, value);
         }
-        for input in self.inputs {
-            recipe = recipe.text("input", input.as_str());
-        }
-        let stamp = recipe.stamp();
-        let builds = builder.ws.cache().join("deb").join(self.name);
+        let stamp = self.inputs.iter().fold(recipe, |recipe, input| recipe.text("input", input.as_str())).stamp();
+        let builds = ws.cache().join("deb").join(self.name);
         let build = builds.join(stamp.short());
         if !build.exists() {
             remove_old_builds(&builds)?;
-            self.make(builder, &build, |source| {
-                write_sources(source)?;
-                let debian = source.join("debian");
-                copy_tree(&templates, &debian, self.placeholders)?;
-                write_atomically(&debian.join("changelog"), changelog.as_bytes())
-            })?;
+            let mut step = ws.step(&format!("deb-{}", self.name), format!("packing {} {version}", self.name))?;
+            let out = ws.temporary()?;
+            let source = out.path().join("source");
+            fs::create_dir(&source)?;
+            write_sources(&source)?;
+            copy_tree(&templates, &source.join("debian"), self.placeholders)?;
+            write_atomically(&source.join("debian/changelog"), changelog.as_bytes())?;
+            self.run_dpkg(&mut step, out.path())?;
+            remove_tree(&source)?;
+            keep(&out.keep(), &build)?;
+            step.finish();
         }
         let files = publish(self.name, &packages_in(&build)?, builder.folder)?;
-        Ok(Built { version: self.version(), files, stamp })
+        Ok(Built { version, files, stamp })
     }
 
-    fn make(
-        &self,
-        builder: &PackageBuilder<'_>,
-        build: &Path,
-        write_source: impl FnOnce(&Path) -> Result<()>,
-    ) -> Result<()> {
-        let title = format!("packing {} {}", self.name, self.version());
-        let mut step = builder.ws.step(&format!("deb-{}", self.name), title)?;
-        let out = builder.ws.temporary()?;
-        let source = out.path().join("source");
-        fs::create_dir(&source)?;
-        write_source(&source)?;
-        let sandbox = self.sandbox.clone().bind_rw(out.path(), "out");
+    /// Builds and checks the packages of the folder `source` in `out`.
+    fn run_dpkg(&self, step: &mut Step, out: &Path) -> Result<()> {
+        let sandbox = self.sandbox.clone().bind_rw(out, "out");
         let jobs = jobs();
         // No -dbgsym packages: everything can be rebuilt.
         // https://manpages.debian.org/trixie/debhelper/debhelper.7.en.html
         let words =
             ["env", "DEB_BUILD_OPTIONS=noautodbgsym", "dpkg-buildpackage", "--build=binary", "--no-sign", &jobs];
         step.run(sandbox.command("out/source", &words))?;
-        lint(&mut step, &sandbox)?;
-        remove_tree(&source)?;
-        ensure!(!packages_in(out.path())?.is_empty(), "dpkg-buildpackage did not build a package of {}", self.name);
-        keep(&out.keep(), build)?;
-        step.finish();
-        Ok(())
+        ensure!(!packages_in(out)?.is_empty(), "dpkg-buildpackage did not build a package of {}", self.name);
+        // Errors and warnings of lintian are errors. The suppressed tag is for the first upload to
+        // Debian's archive, which must close a bug.
+        let lintian = "lintian --allow-root --fail-on=error,warning \
+                       --suppress-tags=initial-upload-closes-no-bugs /out/*.deb";
+        step.run(sandbox.command("out", &["sh", "-c", lintian]))
     }
-}
-
-/// Runs lintian on the packages in `/out`. Errors and warnings of lintian are errors.
-fn lint(step: &mut Step, sandbox: &Sandbox) -> Result<()> {
-    // The tag is for the first upload to Debian's archive, which must close a bug.
-    let suppressed = "initial-upload-closes-no-bugs";
-    let script = format!("lintian --allow-root --fail-on=error,warning --suppress-tags={suppressed} /out/*.deb");
-    step.run(sandbox.command("out", &["sh", "-c", &script]))
 }
 
 /// Copies files to `folder` and removes those that an earlier call with the same `name` copied
@@ -155,15 +131,14 @@ pub fn copy_tree(from: &Path, to: &Path, placeholders: &[(&str, &str)]) -> Resul
     };
     for entry in WalkDir::new(from) {
         let entry = entry?;
-        let relative = entry.path().strip_prefix(from)?.to_string_lossy();
-        let target = to.join(replace(&relative));
+        let target = to.join(replace(&entry.path().strip_prefix(from)?.to_string_lossy()));
         if entry.file_type().is_dir() {
             fs::create_dir_all(&target)?;
             continue;
         }
         // fs::copy also copies the permissions.
         fs::copy(entry.path(), &target)?;
-        if let Ok(text) = fs::read_to_string(entry.path()) {
+        if let Ok(text) = fs::read_to_string(&target) {
             fs::write(&target, replace(&text))?;
         }
     }
@@ -179,15 +154,10 @@ pub fn packages_in(folder: &Path) -> Result<Vec<PathBuf>> {
 
 /// Makes room for one more build of a package: removes the oldest.
 fn remove_old_builds(builds: &Path) -> Result<()> {
-    if !builds.exists() {
-        return Ok(());
-    }
-    let mut kept = list(builds)?
-        .into_iter()
-        .map(|build| Ok((fs::metadata(&build)?.modified()?, build)))
-        .collect::<Result<Vec<_>>>()?;
-    kept.sort();
-    kept.iter().rev().skip(KEPT - 1).try_for_each(|(_, build)| remove_tree(build))
+    fs::create_dir_all(builds)?;
+    let mut kept = list(builds)?;
+    kept.sort_by_cached_key(|build| fs::metadata(build).and_then(|metadata| metadata.modified()).ok());
+    kept.iter().rev().skip(KEPT - 1).try_for_each(|build| remove_tree(build))
 }
 
 #[cfg(test)]

@@ -4,10 +4,8 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
-use git2::{Commit, DiffOptions, Repository, Sort, StatusOptions};
-
-use crate::workspace::Workspace;
+use anyhow::{Result, ensure};
+use git2::{Commit, Repository, Sort, StatusOptions};
 
 /// The inputs of every package: the packages of the build root, and the code that builds. The rest
 /// of `xtask/src` decides when something is built, not its content. `Cargo.lock` is not an input:
@@ -16,17 +14,15 @@ pub(super) const SHARED_INPUTS: [&str; 4] =
     ["xtask/pins.toml", "xtask/src/builds", "xtask/src/packages", "xtask/src/sources"];
 
 /// A package's changelog: one entry for each commit that changed an input, since the package
-/// exists.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Changelog {
-    /// The entries, oldest first. Their count is the last part of the version.
-    entries: Vec<Entry>,
-    /// Whether the last entry is for changes that are not committed.
-    dirty: bool,
-}
+/// exists. Oldest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changelog(Vec<Entry>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Entry {
+    /// The last part of the version. Debian sorts `4~dirty` between `3` and `4`.
+    /// <https://www.debian.org/doc/debian-policy/ch-controlfields.html#version>
+    number: String,
     /// The first line of the commit message.
     summary: String,
     /// The time of the commit, in seconds since 1970 (UTC).
@@ -34,102 +30,71 @@ struct Entry {
 }
 
 impl Changelog {
-    /// Reads the history of `inputs`, which are files or folders of the repository, and of
-    /// [`SHARED_INPUTS`]. The first input is the package's folder in `xtask/deb/`: the package
-    /// exists since that folder exists.
+    /// Reads the history of the package's folder in `xtask/deb/`, of `inputs`, which are other
+    /// files or folders of the repository, and of [`SHARED_INPUTS`]. The package exists since its
+    /// folder exists. Adds `test_entries` entries for tests of upgrades.
     ///
     /// # Errors
     /// In a shallow clone, whose count of commits would be too low.
-    pub fn from_git(ws: &Workspace, inputs: &[&str]) -> Result<Self> {
-        Self::read(ws.repo(), inputs).context("cannot read the history of the repository")
-    }
-
-    fn read(folder: &Path, inputs: &[&str]) -> Result<Self> {
-        let repo = Repository::open(folder)?;
+    pub fn from_git(repository: &Path, package: &str, inputs: &[&str], test_entries: usize) -> Result<Self> {
+        let repo = Repository::open(repository)?;
         // For a linked worktree, libgit2 does not find the file `shallow` of the main repository.
         let is_shallow = Repository::open(repo.commondir())?.is_shallow();
         ensure!(!is_shallow, "the history is incomplete, run `git fetch --unshallow`");
-        let package = Path::new(inputs[0]);
-        let inputs = [inputs, &SHARED_INPUTS].concat();
+        let paths = [&[package], inputs, &SHARED_INPUTS].concat();
+        let contents = |commit: &Commit<'_>| -> Result<Vec<_>> {
+            let tree = commit.tree()?;
+            let content = |path: &&str| tree.get_path(Path::new(path)).ok().map(|entry| (entry.id(), entry.filemode()));
+            Ok(paths.iter().map(content).collect())
+        };
         let mut walk = repo.revwalk()?;
         walk.set_sorting(Sort::TOPOLOGICAL | Sort::REVERSE)?;
         walk.push_head()?;
-        let mut changelog = Self { entries: Vec::new(), dirty: is_dirty(&repo, &inputs)? };
+        let mut changelog = Self::default();
         for oid in walk {
             let commit = repo.find_commit(oid?)?;
-            if commit.tree()?.get_path(package).is_ok() && touches(&repo, &commit, &inputs)? {
+            let after = contents(&commit)?;
+            let before = commit.parents().next().map(|parent| contents(&parent)).transpose()?;
+            if after[0].is_some() && before != Some(after) {
                 let summary = String::from_utf8_lossy(commit.summary_bytes().unwrap_or_default());
-                changelog.add(&summary, commit.time().seconds());
+                changelog.add("", &summary, commit.time().seconds());
             }
         }
-        if changelog.dirty {
-            changelog.add("Changes that are not committed.", repo.head()?.peel_to_commit()?.time().seconds());
+        if is_dirty(&repo, &paths)? {
+            let time = repo.head()?.peel_to_commit()?.time().seconds();
+            changelog.add("~dirty", "Changes that are not committed.", time);
         }
-        ensure!(!changelog.entries.is_empty(), "no commit contains {}", package.display());
+        ensure!(!changelog.0.is_empty(), "no commit contains {package}");
+        (0..test_entries).for_each(|_| changelog.add("", "No change: an entry for tests of upgrades.", 0));
         Ok(changelog)
     }
 
-    fn add(&mut self, summary: &str, time: i64) {
+    fn add(&mut self, suffix: &str, summary: &str, time: i64) {
         // The dates of a changelog must increase, but commits can have the same time.
         let time = time.max(self.time() + 1);
-        self.entries.push(Entry { summary: summary.to_owned(), time });
+        self.0.push(Entry { number: format!("{}{suffix}", self.0.len() + 1), summary: summary.to_owned(), time });
     }
 
-    /// The same changelog with `count` more entries, for tests of upgrades.
-    #[must_use]
-    pub fn with_test_entries(mut self, count: usize) -> Self {
-        for _ in 0..count {
-            self.add("No change: an entry for tests of upgrades.", 0);
-        }
-        self
-    }
-
-    /// The last part of the version. Debian sorts `4~dirty` between `3` and `4`.
-    /// <https://www.debian.org/doc/debian-policy/ch-controlfields.html#version>
-    pub fn number(&self) -> String {
-        self.number_of(self.entries.len())
-    }
-
-    fn number_of(&self, count: usize) -> String {
-        let suffix = if self.dirty && count == self.entries.len() { "~dirty" } else { "" };
-        format!("{count}{suffix}")
+    /// The last part of the version.
+    pub fn number(&self) -> &str {
+        self.0.last().map_or("", |entry| &entry.number)
     }
 
     /// The time of the last entry, in seconds since 1970 (UTC).
     fn time(&self) -> i64 {
-        self.entries.last().map_or(0, |entry| entry.time)
+        self.0.last().map_or(0, |entry| entry.time)
     }
 
-    /// The content of `debian/changelog`; `prefix` is the version without its last part.
+    /// The content of `debian/changelog`; `prefix` is the version without its last part. The dates
+    /// have the format of RFC 5322: <https://www.rfc-editor.org/rfc/rfc5322#section-3.3>.
     /// <https://www.debian.org/doc/debian-policy/ch-source.html#debian-changelog-debian-changelog>
     pub fn text(&self, name: &str, prefix: &str, suite: &str, maintainer: &str) -> String {
-        let entries = self.entries.iter().enumerate().rev().map(|(index, entry)| {
-            let number = self.number_of(index + 1);
-            let Entry { summary, .. } = entry;
-            let date = entry.date();
+        let entries = self.0.iter().rev().map(|Entry { number, summary, time }| {
+            let date = jiff::Timestamp::from_second(*time).unwrap_or_default().strftime("%a, %d %b %Y %H:%M:%S +0000");
             format!("{name} ({prefix}{number}) {suite}; urgency=medium\n\n  * {summary}\n\n -- {maintainer}  {date}\n")
         });
         entries.collect::<Vec<_>>().join("\n")
     }
-}
-
-impl Entry {
-    /// The time in the format of RFC 5322: <https://www.rfc-editor.org/rfc/rfc5322#section-3.3>.
-    fn date(&self) -> String {
-        let time = jiff::Timestamp::from_second(self.time).unwrap_or_default();
-        time.strftime("%a, %d %b %Y %H:%M:%S +0000").to_string()
-    }
-}
-
-/// Whether a commit changed something in `paths`, compared with its first parent.
-fn touches(repo: &Repository, commit: &Commit<'_>, paths: &[&str]) -> Result<bool> {
-    let parent = commit.parents().next().map(|parent| parent.tree()).transpose()?;
-    let mut options = DiffOptions::new();
-    for path in paths {
-        options.pathspec(path);
-    }
-    let diff = repo.diff_tree_to_tree(parent.as_ref(), Some(&commit.tree()?), Some(&mut options))?;
-    Ok(diff.deltas().len() > 0)
 }
 
 /// Whether a file in `paths` differs from the last commit. Without paths: whether any file differs.
@@ -149,8 +114,6 @@ mod tests {
 
     use super::*;
 
-    const INPUTS: [&str; 2] = ["deb/thing", "source"];
-
     struct History {
         folder: tempfile::TempDir,
         repo: Repository,
@@ -169,7 +132,9 @@ mod tests {
             fs::write(file, content).unwrap();
         }
 
-        fn commit(&self, seconds: i64) {
+        /// Commits a file.
+        fn commit(&self, seconds: i64, path: &str, content: &str) {
+            self.write(path, content);
             let mut index = self.repo.index().unwrap();
             index.add_all(["*"], git2::IndexAddOption::DEFAULT, None).unwrap();
             index.write().unwrap();
@@ -180,22 +145,21 @@ mod tests {
             self.repo.commit(Some("HEAD"), &who, &who, "change", &tree, &parents).unwrap();
         }
 
-        fn read(&self, folder: &str) -> Result<Changelog> {
-            Changelog::read(&self.folder.path().join(folder), &INPUTS)
+        fn read(&self, folder: &str, test_entries: usize) -> Result<Changelog> {
+            Changelog::from_git(&self.folder.path().join(folder), "deb/thing", &["source"], test_entries)
         }
 
         /// The number and the time.
         fn revision(&self) -> (String, i64) {
-            let changelog = self.read("repo").unwrap();
-            (changelog.number(), changelog.time())
+            let changelog = self.read("repo", 0).unwrap();
+            (changelog.number().to_owned(), changelog.time())
         }
     }
 
     #[test]
     fn commits_that_touch_an_input_count() {
         let history = History::new();
-        history.write("source/a", "before the package existed");
-        history.commit(10);
+        history.commit(10, "source/a", "before the package existed");
         for (time, path, number, last) in [
             (20, "deb/thing/control", "1", 20),
             (30, "elsewhere", "1", 20),
@@ -204,24 +168,22 @@ mod tests {
             (60, "xtask/src/commands/deb.rs", "3", 50),
             (70, "xtask/pins.toml", "4", 70),
         ] {
-            history.write(path, "new");
-            history.commit(time);
+            history.commit(time, path, "new");
             assert_eq!(history.revision(), (number.to_owned(), last), "{path}");
         }
-        let later = history.read("repo").unwrap().with_test_entries(1);
-        assert_eq!((later.number().as_str(), later.time()), ("5", 71));
+        let later = history.read("repo", 1).unwrap();
+        assert_eq!((later.number(), later.time()), ("5", 71));
     }
 
     #[test]
     fn uncommitted_changes_sort_before_the_next_commit() {
         let history = History::new();
-        history.write("elsewhere", "1");
-        history.commit(10);
-        let error = history.read("repo").unwrap_err().to_string();
+        history.commit(10, "elsewhere", "1");
+        let error = history.read("repo", 0).unwrap_err().to_string();
         assert_eq!(error, "no commit contains deb/thing");
         history.write("deb/thing/control", "1");
         assert_eq!(history.revision(), ("1~dirty".to_owned(), 10));
-        history.commit(20);
+        history.commit(20, "deb/thing/control", "1");
         history.write("xtask/src/packages/new.rs", "1");
         assert_eq!(history.revision(), ("2~dirty".to_owned(), 21));
     }
@@ -229,16 +191,15 @@ mod tests {
     #[test]
     fn a_shallow_clone_is_refused() {
         let history = History::new();
-        history.write("deb/thing/control", "1");
-        history.commit(10);
+        history.commit(10, "deb/thing/control", "1");
         history.repo.worktree("linked", &history.folder.path().join("linked"), None).unwrap();
         for folder in ["repo", "linked"] {
-            assert_eq!(history.read(folder).unwrap().number(), "1");
+            assert_eq!(history.read(folder, 0).unwrap().number(), "1");
         }
         let head = history.repo.head().unwrap().target().unwrap();
         fs::write(history.repo.path().join("shallow"), format!("{head}\n")).unwrap();
         for folder in ["repo", "linked"] {
-            let error = history.read(folder).unwrap_err().to_string();
+            let error = history.read(folder, 0).unwrap_err().to_string();
             assert_eq!(error, "the history is incomplete, run `git fetch --unshallow`", "{folder}");
         }
     }
@@ -247,11 +208,10 @@ mod tests {
     fn the_changelog_has_one_entry_per_commit_newest_first() {
         let history = History::new();
         for (seconds, text) in [(1_767_225_600, "1"), (1_767_225_601, "2")] {
-            history.write("deb/thing/control", text);
-            history.commit(seconds);
+            history.commit(seconds, "deb/thing/control", text);
         }
         assert_eq!(
-            history.read("repo").unwrap().text("thing", "1.0-", "trixie", "A <a@b>"),
+            history.read("repo", 0).unwrap().text("thing", "1.0-", "trixie", "A <a@b>"),
             "thing (1.0-2) trixie; urgency=medium\n\n  * change\n\n -- A <a@b>  Thu, 01 Jan 2026 00:00:01 +0000\n\n\
              thing (1.0-1) trixie; urgency=medium\n\n  * change\n\n -- A <a@b>  Thu, 01 Jan 2026 00:00:00 +0000\n"
         );

@@ -8,102 +8,83 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::process::Running;
 use crate::workspace::file_name;
 
-/// The names of the maintainer scripts.
-const SCRIPTS: [&str; 4] = ["preinst", "postinst", "prerm", "postrm"];
+/// The properties of a binary package that dpkg and other packages depend on: the control fields
+/// (`the field NAME`), the texts of other control files (`the control file NAME`), and the type,
+/// mode and owner of installed files (`/PATH`).
+pub(super) type Package = BTreeMap<String, String>;
 
-/// The parts of a binary package that dpkg and other packages depend on.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Package {
-    /// The control fields.
-    pub(super) fields: BTreeMap<String, String>,
-    /// The maintainer scripts, by name.
-    pub(super) scripts: BTreeMap<String, String>,
-    /// The type, mode and owner of installed files, by path; the texts of other control files; the
-    /// actions of the maintainer scripts.
-    pub(super) contents: BTreeMap<String, String>,
+/// Reads a package.
+pub(super) fn read(deb: &Path) -> Result<Package> {
+    let archive = |which| {
+        let mut command = Command::new("dpkg-deb");
+        let output = command.arg(which).arg(deb).stderr(Stdio::inherit()).output().context("cannot start dpkg-deb")?;
+        ensure!(output.status.success(), "dpkg-deb failed ({})", output.status);
+        Ok(output.stdout)
+    };
+    let mut package = control(&archive("--ctrl-tarfile")?)?;
+    package.extend(files(&archive("--fsys-tarfile")?)?);
+    Ok(package)
 }
 
-impl Package {
-    /// Reads a package; [`super::scripts`] adds the actions of the scripts.
-    pub(super) fn read(deb: &Path) -> Result<Self> {
-        let mut package = Self::default();
-        package.add_control(&archive(deb, "--ctrl-tarfile")?)?;
-        package.add_files(&archive(deb, "--fsys-tarfile")?)?;
-        Ok(package)
-    }
-
-    /// The value of a field; empty if the package does not have it.
-    pub(super) fn field(&self, name: &str) -> &str {
-        self.fields.get(name).map_or("", String::as_str)
-    }
-
-    fn add_control(&mut self, archive: &[u8]) -> Result<()> {
-        for entry in tar::Archive::new(archive).entries()? {
-            let mut entry = entry?;
-            if !entry.header().entry_type().is_file() {
-                continue;
-            }
-            let name = file_name(&entry.path()?);
-            let mut text = String::new();
-            entry.read_to_string(&mut text).with_context(|| format!("{name} is not a text file"))?;
-            match name.as_str() {
-                "control" => self.fields = fields(&text),
-                // The checksums depend on the contents of files, which are expected to differ.
-                "md5sums" => {}
-                script if SCRIPTS.contains(&script) => drop(self.scripts.insert(name, text)),
-                _ => drop(self.contents.insert(format!("the control file {name}"), text)),
-            }
-        }
-        ensure!(!self.fields.is_empty(), "the package has no control file");
-        Ok(())
-    }
-
-    fn add_files(&mut self, archive: &[u8]) -> Result<()> {
-        for entry in tar::Archive::new(archive).entries()? {
-            let entry = entry?;
-            let header = entry.header();
-            let path: PathBuf = Path::new("/").join(entry.path()?).components().collect();
-            let mut text = format!(
-                "{:?} {:04o} {}({})/{}({})",
-                header.entry_type(),
-                header.mode()? & 0o7777,
-                header.username()?.unwrap_or_default(),
-                header.uid()?,
-                header.groupname()?.unwrap_or_default(),
-                header.gid()?
-            );
-            if let Some(target) = entry.link_name()? {
-                text.push_str(&format!(" -> {}", target.display()));
-            }
-            self.contents.insert(path.display().to_string(), text);
-        }
-        Ok(())
-    }
+/// The name of a package.
+pub(super) fn name(package: &Package) -> &str {
+    package.get("the field Package").map_or("", String::as_str)
 }
 
-/// One of the tar archives in a package.
-fn archive(deb: &Path, which: &str) -> Result<Vec<u8>> {
-    let mut command = Command::new("dpkg-deb");
-    command.arg(which).arg(deb).stdin(Stdio::null()).stdout(Stdio::piped());
-    let mut running = Running::spawn(command)?;
-    let mut archive = Vec::new();
-    let mut output = running.take_stdout().context("dpkg-deb has no output")?;
-    output.read_to_end(&mut archive).context("cannot read from dpkg-deb")?;
-    let status = running.wait()?;
-    ensure!(status.success(), "dpkg-deb failed ({status})");
-    Ok(archive)
+/// The properties in the archive of control files.
+fn control(archive: &[u8]) -> Result<Package> {
+    let mut package = Package::new();
+    for entry in tar::Archive::new(archive).entries()? {
+        let mut entry = entry?;
+        if !entry.header().entry_type().is_file() {
+            continue;
+        }
+        let name = file_name(&entry.path()?);
+        let mut text = String::new();
+        entry.read_to_string(&mut text).with_context(|| format!("{name} is not a text file"))?;
+        match name.as_str() {
+            "control" => package.extend(fields(&text)),
+            // The checksums depend on the contents of files, which are expected to differ.
+            "md5sums" => {}
+            _ => drop(package.insert(format!("the control file {name}"), text)),
+        }
+    }
+    ensure!(package.keys().any(|key| key.starts_with("the field ")), "the package has no control file");
+    Ok(package)
+}
+
+/// The properties in the archive of installed files.
+fn files(archive: &[u8]) -> Result<Package> {
+    let mut package = Package::new();
+    for entry in tar::Archive::new(archive).entries()? {
+        let entry = entry?;
+        let header = entry.header();
+        let path: PathBuf = Path::new("/").join(entry.path()?).components().collect();
+        let target = entry.link_name()?.map(|target| format!(" -> {}", target.display())).unwrap_or_default();
+        let text = format!(
+            "{:?} {:04o} {}({})/{}({}){target}",
+            header.entry_type(),
+            header.mode()? & 0o7777,
+            header.username()?.unwrap_or_default(),
+            header.uid()?,
+            header.groupname()?.unwrap_or_default(),
+            header.gid()?
+        );
+        package.insert(path.display().to_string(), text);
+    }
+    Ok(package)
 }
 
 /// The fields of a control file. A space at the start of a line continues the value of the line
 /// before.
 /// <https://www.debian.org/doc/debian-policy/ch-controlfields.html#syntax-of-control-files>
-pub(super) fn fields(control: &str) -> BTreeMap<String, String> {
+pub(super) fn fields(control: &str) -> Package {
     let joined = control.replace("\n ", "\0");
     let fields = joined.lines().filter_map(|line| line.split_once(':'));
-    fields.map(|(name, value)| (name.to_owned(), value.trim().replace('\0', "\n"))).collect()
+    let field = |(name, value): (&str, &str)| (format!("the field {name}"), value.trim().replace('\0', "\n"));
+    fields.map(field).collect()
 }
 
 #[cfg(test)]
@@ -136,16 +117,12 @@ mod tests {
         add("./usr/b", tar::EntryType::Symlink, 0o777, Some("../a"), b"");
         let archive = builder.into_inner().unwrap();
 
-        let mut control = Package::default();
-        control.add_control(&archive).unwrap();
-        assert_eq!(control.fields, fields("Name: x\n"));
-        assert_eq!(control.scripts.into_iter().collect::<Vec<_>>(), [("postinst".into(), "#!/bin/sh\n".into())]);
-        let texts: Vec<_> = control.contents.into_iter().collect();
-        assert_eq!(texts, [("the control file a".into(), "text\n".into())]);
+        let expected =
+            [("the control file a", "text\n"), ("the control file postinst", "#!/bin/sh\n"), ("the field Name", "x")];
+        let expected = expected.map(|(key, text)| (key.to_owned(), text.to_owned()));
+        assert_eq!(control(&archive).unwrap().into_iter().collect::<Vec<_>>(), expected);
 
-        let mut files = Package::default();
-        files.add_files(&archive).unwrap();
-        let found: Vec<_> = files.contents.iter().map(|(path, text)| format!("{path} {text}")).collect();
+        let found: Vec<_> = files(&archive).unwrap().iter().map(|(path, text)| format!("{path} {text}")).collect();
         let expected = [
             "/ Directory 2755",
             "/control Regular 0644",
@@ -163,8 +140,8 @@ mod tests {
     #[test]
     fn multi_line_fields_keep_their_lines() {
         let fields = fields(CONTROL);
-        assert_eq!(fields["Description"], "administration tools\nLong and\n.\nwide.");
-        assert_eq!(fields["Version"], "1.8.11-2");
+        assert_eq!(fields["the field Description"], "administration tools\nLong and\n.\nwide.");
+        assert_eq!(fields["the field Version"], "1.8.11-2");
         assert_eq!(fields.len(), 9);
     }
 }

@@ -3,52 +3,28 @@
 //! calls it. A stub that logs its arguments replaces the programs that would change the system.
 //! <https://www.debian.org/doc/debian-policy/ch-maintainerscripts.html>
 
-use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result};
 use fs_err::{self as fs, os::unix::fs::symlink};
-use tempfile::TempDir;
 
-use super::package::Package;
+use super::package::{self, Package};
 use crate::process;
 
-/// The ways in which dpkg calls scripts. `$old` and `$new` are versions before and after all of
-/// those that are compared, and `$debian` is Debian's.
+/// The scripts, and the arguments with which dpkg calls them. `$old` and `$new` are versions before
+/// and after all of those that are compared, and `$debian` is Debian's.
 /// <https://www.debian.org/doc/debian-policy/ch-maintainerscripts.html#summary-of-ways-maintainer-scripts-are-called>
-const CALLS: [&str; 31] = [
-    "preinst install",
-    "preinst install $old $new",
-    "preinst upgrade $old $new",
-    "preinst upgrade $debian $new",
-    "preinst abort-upgrade $new",
-    "postinst configure ''",
-    "postinst configure $old",
-    "postinst configure $debian",
-    "postinst configure $new",
-    "postinst abort-upgrade $new",
-    "postinst abort-remove",
-    "postinst abort-remove in-favour other 1",
-    "postinst abort-deconfigure in-favour other 1",
-    "postinst abort-deconfigure in-favour other 1 removing third 1",
-    "postinst triggered ldconfig",
-    "prerm remove",
-    "prerm upgrade $old",
-    "prerm upgrade $debian",
-    "prerm upgrade $new",
-    "prerm failed-upgrade $debian $new",
-    "prerm remove in-favour other 1",
-    "prerm deconfigure in-favour other 1",
-    "prerm deconfigure in-favour other 1 removing third 1",
-    "postrm remove",
-    "postrm purge",
-    "postrm upgrade $new",
-    "postrm failed-upgrade $debian $new",
-    "postrm abort-install",
-    "postrm abort-install $debian $new",
-    "postrm abort-upgrade $debian $new",
-    "postrm disappear other 1",
+const CALLS: [&str; 4] = [
+    "preinst: install; install $old $new; upgrade $old $new; upgrade $debian $new; abort-upgrade $new",
+    "postinst: configure ''; configure $old; configure $debian; configure $new; abort-upgrade $new; abort-remove; \
+     abort-remove in-favour other 1; abort-deconfigure in-favour other 1; \
+     abort-deconfigure in-favour other 1 removing third 1; triggered ldconfig",
+    "prerm: remove; upgrade $old; upgrade $debian; upgrade $new; failed-upgrade $debian $new; \
+     remove in-favour other 1; deconfigure in-favour other 1; deconfigure in-favour other 1 removing third 1",
+    "postrm: remove; purge; upgrade $new; failed-upgrade $debian $new; abort-install; abort-install $debian $new; \
+     abort-upgrade $debian $new; disappear other 1",
 ];
 
 /// The programs with which maintainer scripts change the system.
@@ -61,69 +37,53 @@ const STUB: &str = include_str!("stub.sh");
 /// The actions of a script that does nothing, and of a script that the package does not have.
 pub(super) const NO_ACTION: &str = "exit status: 0";
 
-/// A folder for dry runs.
-pub(super) struct DryRun<F> {
-    folder: TempDir,
-    /// The folder's path in the sandbox.
-    path: String,
-    /// The shell variables of [`CALLS`].
-    variables: String,
-    /// Makes a command in the sandbox.
-    command: F,
+/// Writes the stubs to a folder for dry runs.
+pub(super) fn write_stubs(folder: &Path) -> Result<()> {
+    let (programs, stub) = (folder.join("bin"), folder.join("stub"));
+    fs::create_dir(&programs)?;
+    fs::write(&stub, STUB)?;
+    fs::set_permissions(stub, PermissionsExt::from_mode(0o755))?;
+    STUBS.split(' ').try_for_each(|name| Ok(symlink("../stub", programs.join(name))?))
 }
 
-impl<F: Fn(&[&str]) -> Command> DryRun<F> {
-    /// Writes the stubs to `folder`, which the commands that `command` makes find at `path`.
-    pub(super) fn new(folder: TempDir, path: &str, debian_version: &str, command: F) -> Result<Self> {
-        let programs = folder.path().join("bin");
-        fs::create_dir(&programs)?;
-        let stub = folder.path().join("stub");
-        fs::write(&stub, STUB)?;
-        fs::set_permissions(stub, PermissionsExt::from_mode(0o755))?;
-        STUBS.split(' ').try_for_each(|name| symlink("../stub", programs.join(name)))?;
-        let variables = format!("old=1.4.21-1 debian={debian_version} new=1:9-1");
-        Ok(Self { folder, path: path.to_owned(), variables, command })
-    }
-
-    /// The actions of each call of the package's scripts.
-    pub(super) fn actions(&self, package: &Package) -> Result<BTreeMap<String, String>> {
-        let actions = CALLS.iter().map(|call| {
-            let script = call.split(' ').next().unwrap_or(call);
-            let actions = match package.scripts.get(script) {
-                Some(text) => self.run(package.field("Package"), script, text, call),
-                None => Ok(NO_ACTION.to_owned()),
-            };
-            Ok(((*call).to_owned(), actions.with_context(|| format!("cannot run {call}"))?))
-        });
-        actions.collect()
-    }
-
-    /// The output of one call, the calls of stubs and the exit status, one a line.
-    fn run(&self, package: &str, script: &str, text: &str, call: &str) -> Result<String> {
-        let log = self.folder.path().join("log");
+/// Replaces the scripts of a package by the actions of each call of them: the output, the calls of
+/// stubs and the exit status, one a line. `shell` makes a command that runs a shell script in the
+/// sandbox, with `folder` as its work folder.
+pub(super) fn replace_scripts(
+    package: &mut Package,
+    folder: &Path,
+    debian_version: &str,
+    shell: impl Fn(&str) -> Command,
+) -> Result<()> {
+    let name = package::name(package).to_owned();
+    let log = folder.join("log");
+    let run = |script: &str, text: &str, call: &str| -> Result<String> {
         fs::write(&log, "")?;
-        fs::write(self.folder.path().join(script), text)?;
+        fs::write(folder.join(script), text)?;
         // The kernel refuses to execute a file that is open for writing, and a child of another
         // thread may have inherited the open file. So the interpreter is called with the file as
         // its argument.
         let interpreter = text.lines().next().and_then(|line| line.strip_prefix("#!")).unwrap_or("/bin/sh");
-        let Self { path, variables, .. } = self;
-        let words = [
-            "env",
-            &format!("DRY_RUN={path}"),
-            &format!("PATH={path}/bin:/usr/sbin:/usr/bin"),
-            &format!("DPKG_MAINTSCRIPT_PACKAGE={package}"),
-            &format!("DPKG_MAINTSCRIPT_NAME={script}"),
-            "sh",
-            "-c",
-            &format!("{variables}; exec {interpreter} {path}/{call}"),
-        ];
+        let command = shell(&format!(
+            "export DRY_RUN=$PWD PATH=$PWD/bin:/usr/sbin:/usr/bin\n\
+             export DPKG_MAINTSCRIPT_PACKAGE={name} DPKG_MAINTSCRIPT_NAME={script}\n\
+             old=1.4.21-1 debian={debian_version} new=1:9-1\n\
+             cd / && exec {interpreter} $DRY_RUN/{call}"
+        ));
         let mut actions = Vec::new();
-        let status = process::run_lines((self.command)(&words), |line| actions.push(format!("prints {line}")))?;
+        let status = process::run_lines(command, |line| actions.push(format!("prints {line}")))?;
         actions.extend(fs::read_to_string(&log)?.lines().map(|line| format!("calls {line}")));
         actions.push(status.to_string());
         Ok(actions.join("\n"))
+    };
+    for (script, calls) in CALLS.iter().filter_map(|calls| calls.split_once(": ")) {
+        let text = package.remove(&format!("the control file {script}"));
+        for call in calls.split("; ").map(|arguments| format!("{script} {arguments}")) {
+            let actions = text.as_ref().map_or_else(|| Ok(NO_ACTION.to_owned()), |text| run(script, text, &call));
+            package.insert(call.clone(), actions.with_context(|| format!("cannot run {call}"))?);
+        }
     }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -140,36 +100,27 @@ mod tests {
              if [ \"$1\" = configure ]; then update-alternatives --install 'a b' \"$2\"; fi\n[ \"$1\" != abort-remove ]\n",
             victim.display()
         );
-        let package = Package {
-            fields: [("Package".into(), "iptables".into())].into(),
-            scripts: [("postinst".into(), script)].into(),
-            ..Package::default()
-        };
-        let path = folder.path().to_str().unwrap().to_owned();
-        let dry_run = DryRun::new(folder, &path, "1.8.11-2", |words| {
-            let mut command = Command::new(words[0]);
-            command.args(&words[1..]);
+        let properties = [("the field Package", "iptables"), ("the control file postinst", script.as_str())];
+        let mut package: Package = properties.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+        write_stubs(folder.path()).unwrap();
+        let shell = |script: &str| {
+            let mut command = Command::new("sh");
+            command.args(["-c", script]).current_dir(folder.path());
             command
-        })
-        .unwrap();
-        let actions = dry_run.actions(&package).unwrap();
+        };
+        replace_scripts(&mut package, folder.path(), "1.8.11-2", shell).unwrap();
         assert!(victim.exists());
-        assert_eq!(actions.len(), CALLS.len());
+        assert_eq!(package.len(), 1 + 31);
         let removal = format!("prints iptables postinst\ncalls rm [-f] [{}]\n", victim.display());
+        let install = format!("{removal}calls update-alternatives [--install] [a b]");
         for (call, expected) in [
-            (
-                "postinst configure $debian",
-                format!("{removal}calls update-alternatives [--install] [a b] [1.8.11-2]\nexit status: 0"),
-            ),
-            (
-                "postinst configure ''",
-                format!("{removal}calls update-alternatives [--install] [a b] []\nexit status: 0"),
-            ),
+            ("postinst configure $debian", format!("{install} [1.8.11-2]\nexit status: 0")),
+            ("postinst configure ''", format!("{install} []\nexit status: 0")),
             ("postinst triggered ldconfig", format!("{removal}exit status: 0")),
             ("postinst abort-remove", format!("{removal}exit status: 1")),
             ("prerm remove", NO_ACTION.to_owned()),
         ] {
-            assert_eq!(actions[call], expected, "{call}");
+            assert_eq!(package[call], expected, "{call}");
         }
     }
 }
