@@ -99,7 +99,18 @@ impl Stamp {
         fs::read_to_string(file).is_ok_and(|text| text.trim() == self.0)
     }
 
-    /// Writes the stamp to `file`. This is the last step of making a product.
+    /// Calls `make`, which makes `product`, unless the product exists and `file` contains this
+    /// stamp. The stamp is removed before and written afterwards, so an interrupted run is repeated.
+    pub fn make(&self, file: &Path, product: &Path, make: impl FnOnce() -> Result<()>) -> Result<()> {
+        if self.is_in(file) && product.exists() {
+            return Ok(());
+        }
+        remove_if_exists(file)?;
+        make()?;
+        self.write(file)
+    }
+
+    /// Writes the stamp to `file`.
     pub fn write(&self, file: &Path) -> Result<()> {
         write_atomically(file, format!("{}\n", self.0).as_bytes())
     }

@@ -17,7 +17,7 @@ use crate::host;
 use crate::images::{guest, guest_root};
 use crate::sources::fetch;
 use crate::sources::pins::Download;
-use crate::stamp::{Recipe, remove_if_exists};
+use crate::stamp::Recipe;
 use crate::workspace::{Workspace, file_name};
 
 /// The content of `peers.toml`.
@@ -103,21 +103,20 @@ fn account(ws: &Workspace, root: &BuildRoot, kernel: &Kernel, iptables: &Iptable
         .text("kernel", kernel.stamp.as_str())
         .text("iptables", iptables.stamp.as_str())
         .stamp();
-    let stamp_file = out.join("stamp");
-    if stamp.is_in(&stamp_file) {
-        return Ok(out);
-    }
-    fs::create_dir_all(&out)?;
-    remove_if_exists(&stamp_file)?;
-    let tarball = fetch::pinned(ws, &source)?;
-    let downloads = tarball.parent().context("the download has no parent folder")?;
-    let mut step = ws.step("account", "building ACCOUNT of xtables-addons")?;
-    let headers = iptables.installed.join("usr/local/include");
-    let sandbox = root.sandbox().bind_ro(downloads, "src").bind_ro(&headers, "repo").bind_rw(&out, "out");
-    step.run(sandbox.command("out", &["sh", "-euc", SCRIPT, "-", &file_name(&tarball)]))?;
-    let sandbox = root.sandbox().bind_ro(&kernel.source, "src").bind_ro(&kernel.objects, "build").bind_rw(&out, "out");
-    step.run(sandbox.command("out", &["make", "-C", "/build", "M=/out/extensions/ACCOUNT", "modules"]))?;
-    step.finish();
-    stamp.write(&stamp_file)?;
+    let module = out.join("extensions/ACCOUNT/xt_ACCOUNT.ko");
+    stamp.make(&out.join("stamp"), &module, || {
+        fs::create_dir_all(&out)?;
+        let tarball = fetch::pinned(ws, &source)?;
+        let downloads = tarball.parent().context("the download has no parent folder")?;
+        let mut step = ws.step("account", "building ACCOUNT of xtables-addons")?;
+        let headers = iptables.installed.join("usr/local/include");
+        let sandbox = root.sandbox().bind_ro(downloads, "src").bind_ro(&headers, "repo").bind_rw(&out, "out");
+        step.run(sandbox.command("out", &["sh", "-euc", SCRIPT, "-", &file_name(&tarball)]))?;
+        let sandbox =
+            root.sandbox().bind_ro(&kernel.source, "src").bind_ro(&kernel.objects, "build").bind_rw(&out, "out");
+        step.run(sandbox.command("out", &["make", "-C", "/build", "M=/out/extensions/ACCOUNT", "modules"]))?;
+        step.finish();
+        Ok(())
+    })?;
     Ok(out)
 }

@@ -10,7 +10,7 @@ use git2::Oid;
 use crate::builds::root::BuildRoot;
 use crate::builds::sandbox::jobs;
 use crate::sources::tree::Tree;
-use crate::stamp::{Recipe, Stamp, remove_if_exists};
+use crate::stamp::{Recipe, Stamp};
 use crate::workspace::{Workspace, remove_tree};
 
 /// The prefix keeps Debian's own iptables in the guest intact. The rpath makes ldconfig
@@ -61,29 +61,27 @@ pub fn build_at(ws: &Workspace, root: &BuildRoot, tree: &Tree, commit: Oid, chec
         stamp,
     };
     let Iptables { installed, source, objects, stamp } = &iptables;
-    if stamp.is_in(&stamp_file) && installed.exists() {
-        return Ok(iptables);
-    }
-    remove_if_exists(&stamp_file)?;
-    let mut step = ws.step("iptables", "building iptables")?;
-    let configured_file = objects.join(".configured");
-    let sandbox = root.sandbox().bind_rw(source, "src").bind_rw(objects, "build");
-    if !configured.is_in(&configured_file) {
-        remove_tree(objects)?;
-        fs::create_dir_all(objects)?;
-        // Git keeps no times, so the generated files may look older than their sources.
-        step.run(sandbox.command("src", &["autoreconf", "--force", "--install"]))?;
-        step.run(sandbox.command("build", &CONFIGURE))?;
-        configured.write(&configured_file)?;
-    }
-    step.run(sandbox.command("build", &["make", &jobs()]))?;
+    stamp.make(&stamp_file, installed, || {
+        let mut step = ws.step("iptables", "building iptables")?;
+        let configured_file = objects.join(".configured");
+        let sandbox = root.sandbox().bind_rw(source, "src").bind_rw(objects, "build");
+        if !configured.is_in(&configured_file) {
+            remove_tree(objects)?;
+            fs::create_dir_all(objects)?;
+            // Git keeps no times, so the generated files may look older than their sources.
+            step.run(sandbox.command("src", &["autoreconf", "--force", "--install"]))?;
+            step.run(sandbox.command("build", &CONFIGURE))?;
+            configured.write(&configured_file)?;
+        }
+        step.run(sandbox.command("build", &["make", &jobs()]))?;
 
-    let new = ws.temporary()?;
-    let sandbox = sandbox.bind_rw(new.path(), "out");
-    step.run(sandbox.command("build", &["make", "install-strip", "DESTDIR=/out"]))?;
-    remove_tree(installed)?;
-    fs::rename(new.keep(), installed)?;
-    stamp.write(&stamp_file)?;
-    step.finish();
+        let new = ws.temporary()?;
+        let sandbox = sandbox.bind_rw(new.path(), "out");
+        step.run(sandbox.command("build", &["make", "install-strip", "DESTDIR=/out"]))?;
+        remove_tree(installed)?;
+        fs::rename(new.keep(), installed)?;
+        step.finish();
+        Ok(())
+    })?;
     Ok(iptables)
 }

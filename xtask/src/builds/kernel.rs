@@ -15,7 +15,7 @@ use crate::builds::sandbox::{Sandbox, jobs};
 use crate::sources::fetch;
 use crate::sources::pins::Download;
 use crate::sources::tree::Tree;
-use crate::stamp::{Recipe, Stamp, remove_if_exists, write_atomically};
+use crate::stamp::{Recipe, Stamp, write_atomically};
 use crate::ui::Step;
 use crate::workspace::{Workspace, file_name, remove_tree};
 
@@ -184,16 +184,13 @@ pub fn build_at(
     if let Some(debian) = debian {
         recipe = recipe.text("debian", &debian.sha256);
     }
-    let build = Build { ws, root, tree, commit, debian, fragments, name: &name, objects: &objects };
     let stamp = recipe.stamp();
     let stamp_file = ws.cache().join(checkout).join(format!("{name}.stamp"));
     let source = tree.checkout(ws, checkout, commit)?;
-    if !stamp.is_in(&stamp_file) {
-        remove_if_exists(&stamp_file)?;
-        build.make(&source)?;
-        stamp.write(&stamp_file)?;
-    }
-    Ok(Kernel { source, objects, stamp, choice: choice.clone() })
+    let kernel = Kernel { source, objects, stamp, choice: choice.clone() };
+    let build = Build { ws, root, tree, commit, debian, fragments, name: &name, objects: &kernel.objects };
+    kernel.stamp.make(&stamp_file, &kernel.image(), || build.make(&kernel.source))?;
+    Ok(kernel)
 }
 
 struct Build<'a> {
@@ -264,12 +261,11 @@ impl Build<'_> {
                 recipe = recipe.text(&path, &oid.to_string());
             }
         }
-        let stamp = recipe.stamp();
-        let stamp_file = self.objects.join(".configured");
-        if stamp.is_in(&stamp_file) {
-            return Ok(());
-        }
-        remove_if_exists(&stamp_file)?;
+        let (stamp_file, product) = (self.objects.join(".configured"), self.objects.join(".config"));
+        recipe.stamp().make(&stamp_file, &product, || self.make_config(step, sandbox))
+    }
+
+    fn make_config(&self, step: &mut Step, sandbox: &Sandbox) -> Result<()> {
         // The metadata of the kernel's crates depends on all options, but make does not know that.
         // The headers package contains it.
         remove_tree(&self.objects.join("rust"))?;
@@ -292,8 +288,7 @@ impl Build<'_> {
         let mut unknown = Vec::new();
         step.run_watching(make("olddefconfig"), |line| unknown.extend(kconfig::unknown(line)))?;
         merged.require_known(&unknown)?;
-        Settings::read(&self.fragments)?.require_in(&self.objects.join(".config"))?;
-        stamp.write(&stamp_file)
+        Settings::read(&self.fragments)?.require_in(&self.objects.join(".config"))
     }
 
     /// Writes the configuration in Debian's binary package to `.config`.

@@ -6,7 +6,7 @@ use fs_err as fs;
 
 use crate::builds::iptables::Iptables;
 use crate::builds::root::BuildRoot;
-use crate::stamp::{Product, Recipe, remove_if_exists, write_atomically};
+use crate::stamp::{Product, Recipe, write_atomically};
 use crate::workspace::Workspace;
 
 /// The extension's file.
@@ -49,16 +49,15 @@ pub fn build(ws: &Workspace, root: &BuildRoot, iptables: &Iptables) -> Result<Pr
         sandbox = sandbox.bind_ro(&path, &format!("repo/{input}"));
     }
     let (file, stamp, stamp_file) = (folder.join(LIBRARY), recipe.stamp(), folder.join("stamp"));
-    if !stamp.is_in(&stamp_file) {
+    stamp.make(&stamp_file, &file, || {
         fs::create_dir_all(&folder)?;
-        remove_if_exists(&stamp_file)?;
         let mut step = ws.step("libxt", format!("building {LIBRARY}"))?;
         let output = format!("-o/out/{LIBRARY}");
         // rustc also writes to its work folder.
         step.run(sandbox.command("out", &[&RUSTC[..], &[&output]].concat()))?;
         step.finish();
-        stamp.write(&stamp_file)?;
-    }
+        Ok(())
+    })?;
     Ok(Product { file, stamp })
 }
 

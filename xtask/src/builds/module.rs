@@ -7,7 +7,7 @@ use fs_err as fs;
 use crate::builds::kernel::{FIXED, Kernel};
 use crate::builds::root::BuildRoot;
 use crate::builds::sandbox::jobs;
-use crate::stamp::{Product, Recipe, remove_if_exists};
+use crate::stamp::{Product, Recipe};
 use crate::workspace::Workspace;
 
 /// The module's file.
@@ -25,26 +25,24 @@ pub fn build(ws: &Workspace, root: &BuildRoot, kernel: &Kernel) -> Result<Produc
     let stamp = recipe.folder_without(&source, &HOST_ONLY)?.stamp();
     let stamp_file = out.join("stamp");
     let file = out.join(MODULE);
-    if stamp.is_in(&stamp_file) && file.exists() {
-        return Ok(Product { file, stamp });
-    }
-    fs::create_dir_all(&out)?;
-    remove_if_exists(&stamp_file)?;
-    let mut step = ws.step(&name, format!("building {name}"))?;
-    let sandbox = root
-        .sandbox()
-        .bind_ro(&kernel.source, "src")
-        .bind_ro(&kernel.objects, "build")
-        .bind_ro(ws.repo(), "repo")
-        .bind_rw(&out, "out");
-    let jobs = jobs();
-    // W=e makes warnings errors, whether or not the kernel has CONFIG_WERROR.
-    let mut words = vec!["make", "-C", "/build", "M=/repo/module", "MO=/out", "W=e", &jobs];
-    words.extend(FIXED);
-    words.push("modules");
-    step.run(sandbox.command("build", &words))?;
-    step.finish();
-    ensure!(file.exists(), "module/Kbuild did not build {MODULE}");
-    stamp.write(&stamp_file)?;
+    stamp.make(&stamp_file, &file, || {
+        fs::create_dir_all(&out)?;
+        let mut step = ws.step(&name, format!("building {name}"))?;
+        let sandbox = root
+            .sandbox()
+            .bind_ro(&kernel.source, "src")
+            .bind_ro(&kernel.objects, "build")
+            .bind_ro(ws.repo(), "repo")
+            .bind_rw(&out, "out");
+        let jobs = jobs();
+        // W=e makes warnings errors, whether or not the kernel has CONFIG_WERROR.
+        let mut words = vec!["make", "-C", "/build", "M=/repo/module", "MO=/out", "W=e", &jobs];
+        words.extend(FIXED);
+        words.push("modules");
+        step.run(sandbox.command("build", &words))?;
+        step.finish();
+        ensure!(file.exists(), "module/Kbuild did not build {MODULE}");
+        Ok(())
+    })?;
     Ok(Product { file, stamp })
 }

@@ -67,7 +67,14 @@ pub fn artifacts(ws: &Workspace, choice: &Choice) -> Result<Artifacts> {
 fn agent(ws: &Workspace) -> Result<Product> {
     let folder = ws.target("build").join("agent");
     let mut cargo = Command::new("cargo");
-    cargo.current_dir(ws.repo()).args(["rustc", "--quiet", "--locked", "--release", "--package=vm-agent", "--bin=vm-agent"]);
+    cargo.current_dir(ws.repo()).args([
+        "rustc",
+        "--quiet",
+        "--locked",
+        "--release",
+        "--package=vm-agent",
+        "--bin=vm-agent",
+    ]);
     cargo.arg("--target-dir").arg(&folder).args(["--", "-Ctarget-feature=+crt-static", "-Cpanic=abort"]);
     process::run_foreground(cargo)?;
     let file = folder.join("release/vm-agent");
@@ -92,20 +99,17 @@ fn assemble(folder: &Path, base: &Path, kernel: &Kernel, overlay: &Overlay) -> R
         .text("libxt", overlay.libxt.stamp.as_str())
         .text("iptables", overlay.iptables.stamp.as_str())
         .stamp();
-    let stamp_file = folder.join("stamp");
-    if stamp.is_in(&stamp_file) {
-        return Ok(());
-    }
-    remove_if_exists(&stamp_file)?;
-    fs::create_dir_all(folder)?;
-    // Rename new files into place: a guest that is starting may have the old ones open.
-    write_atomically(&folder.join("bzImage"), &fs::read(kernel.image())?)?;
-    let new = folder.join(".base.cpio");
-    remove_if_exists(&new)?;
-    symlink(base, &new)?;
-    fs::rename(&new, folder.join("base.cpio"))?;
-    overlay.archive()?.write(&folder.join("overlay.cpio"))?;
-    stamp.write(&stamp_file)
+    let archive = folder.join("overlay.cpio");
+    stamp.make(&folder.join("stamp"), &archive, || {
+        fs::create_dir_all(folder)?;
+        // Rename new files into place: a guest that is starting may have the old ones open.
+        write_atomically(&folder.join("bzImage"), &fs::read(kernel.image())?)?;
+        let new = folder.join(".base.cpio");
+        remove_if_exists(&new)?;
+        symlink(base, &new)?;
+        fs::rename(&new, folder.join("base.cpio"))?;
+        overlay.archive()?.write(&archive)
+    })
 }
 
 impl Overlay {

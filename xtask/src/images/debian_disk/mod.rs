@@ -150,11 +150,11 @@ fn pack(ws: &Workspace, root: &BuildRoot, repositories: &[(&str, &Path)], folder
         recipe = recipe.text("repository", name).text("files", &files.len().to_string());
         recipe = files.iter().try_fold(recipe, |recipe, file| recipe.file(file))?;
     }
-    let (stamp, file) = (recipe.stamp(), folder.join("packages.stamp"));
-    if stamp.is_in(&file) && folder.join("packages.img").exists() {
-        return Ok(());
-    }
-    remove_if_exists(&file)?;
+    let image = folder.join("packages.img");
+    recipe.stamp().make(&folder.join("packages.stamp"), &image, || pack_image(ws, root, repositories, &image))
+}
+
+fn pack_image(ws: &Workspace, root: &BuildRoot, repositories: &[(&str, &Path)], image: &Path) -> Result<()> {
     let mut step = ws.step("debian-packages", "packing the repositories for the Debian VM")?;
     let temporary = ws.temporary()?;
     let tree = temporary.path().join("tree");
@@ -168,10 +168,8 @@ fn pack(ws: &Workspace, root: &BuildRoot, repositories: &[(&str, &Path)], folder
     let words = [&words[..], &["-E", "root_owner=0:0", "-d", "tree", "packages.img", &size]].concat();
     step.run(root.sandbox().bind_rw(temporary.path(), "out").command("out", &words))?;
     // The cache and the target folder may be on different file systems.
-    let image = folder.join("packages.img");
-    remove_if_exists(&image)?;
-    fs::copy(temporary.path().join("packages.img"), &image)?;
-    stamp.write(&file)?;
+    remove_if_exists(image)?;
+    fs::copy(temporary.path().join("packages.img"), image)?;
     step.finish();
     Ok(())
 }
