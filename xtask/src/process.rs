@@ -82,7 +82,7 @@ fn signal_all(signal: Signal) {
 }
 
 /// Runs two closures in parallel. If one fails, all children are terminated, and the first error is
-/// returned.
+/// returned. So neither closure may call this function.
 pub fn both<A: Send, B>(
     first: impl FnOnce() -> Result<A> + Send,
     second: impl FnOnce() -> Result<B>,

@@ -68,6 +68,11 @@ impl Recipe {
         })
     }
 
+    /// Adds a file or a folder.
+    pub fn path(self, path: &Path) -> Result<Self> {
+        if path.is_dir() { self.folder(path) } else { self.file(path) }
+    }
+
     /// The stamp: 64 hexadecimal digits.
     pub fn stamp(self) -> Stamp {
         Stamp(hex(&self.0.finalize()))
@@ -100,7 +105,8 @@ impl Stamp {
     }
 
     /// Calls `make`, which makes `product`, unless the product exists and `file` contains this
-    /// stamp. The stamp is removed before and written afterwards, so an interrupted run is repeated.
+    /// stamp. The stamp is removed before and written afterwards, so an interrupted run is
+    /// repeated.
     pub fn make(&self, file: &Path, product: &Path, make: impl FnOnce() -> Result<()>) -> Result<()> {
         if self.is_in(file) && product.exists() {
             return Ok(());

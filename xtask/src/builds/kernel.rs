@@ -30,6 +30,9 @@ pub const FIXED: [&str; 5] = [
     "LOCALVERSION=",
 ];
 
+/// The checkout that [`build`] uses.
+const CHECKOUT: &str = "build";
+
 /// The folder of the configurations' fragments.
 const FRAGMENTS: &str = "kernel-patches/config";
 /// The configuration of Debian's amd64 kernel in the package `linux-config-*`.
@@ -150,11 +153,17 @@ impl Kernel {
     }
 }
 
+/// Prepares the patched source for [`build`]. This does not need the build root.
+pub fn checkout(ws: &Workspace, choice: &Choice) -> Result<()> {
+    let tree = Tree::kernel(ws, &choice.series)?;
+    tree.checkout(ws, CHECKOUT, tree.tip()?).map(drop)
+}
+
 /// Builds the kernel if its inputs have changed.
 pub fn build(ws: &Workspace, root: &BuildRoot, choice: &Choice) -> Result<Kernel> {
     let tree = Tree::kernel(ws, &choice.series)?;
     let tip = tree.tip()?;
-    build_at(ws, root, &tree, tip, choice, "build")
+    build_at(ws, root, &tree, tip, choice, CHECKOUT)
 }
 
 /// Builds the kernel of one commit. Each checkout has objects of its own.

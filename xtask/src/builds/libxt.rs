@@ -45,7 +45,7 @@ pub fn build(ws: &Workspace, root: &BuildRoot, iptables: &Iptables) -> Result<Pr
     let mut sandbox = root.sandbox().bind_rw(&folder, "out").bind_ro(&libraries, "build");
     for input in INPUTS {
         let path = ws.repo().join(input);
-        recipe = if path.is_dir() { recipe.folder(&path)? } else { recipe.file(&path)? };
+        recipe = recipe.path(&path)?;
         sandbox = sandbox.bind_ro(&path, &format!("repo/{input}"));
     }
     let (file, stamp, stamp_file) = (folder.join(LIBRARY), recipe.stamp(), folder.join("stamp"));

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! What is compiled from the sources, all of it in the build root.
+//! What is compiled from the sources: in the build root, except the guest's init.
 
+pub mod agent;
 pub mod iptables;
 pub mod kconfig;
 pub mod kernel;

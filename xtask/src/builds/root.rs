@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use fs_err as fs;
 
 use crate::builds::sandbox::{MOUNT_POINTS, Sandbox};
@@ -27,8 +27,8 @@ pub const EXCLUDED: [&str; 6] = [
 
 /// Paths excluded from the build root in addition to [`EXCLUDED`]: the compiler's own source in
 /// `rust-src`, of which the kernel needs the folder `library` only, and the static libraries and
-/// headers of clang, of which bindgen needs the shared library only. They are half of all files. The
-/// versions are in full, because dpkg's `*` matches slashes, too.
+/// headers of clang, of which bindgen needs the shared library only. These paths are half of all
+/// files. The versions are in full, because dpkg's `*` matches slashes, too.
 const UNUSED: [&str; 4] = [
     "/usr/src/rustc-1.85.1/compiler/*",
     "/usr/src/rustc-1.85.1/src/*",
@@ -88,6 +88,10 @@ fn make(ws: &Workspace, path: &Path) -> Result<()> {
 
     for name in MOUNT_POINTS {
         fs::create_dir(root.join(name))?;
+    }
+    for pattern in UNUSED {
+        let folder = Path::new(pattern).parent().unwrap_or_else(|| Path::new("/")).strip_prefix("/")?;
+        ensure!(root.join(folder).exists(), "{} does not match {pattern}: has a version changed?", pins.suite);
     }
     keep(&root, path)?;
     // TempDir could not remove folders without write permission.

@@ -3,12 +3,12 @@
 //! initramfs.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result};
 use fs_err::{self as fs, os::unix::fs::symlink};
 use vm_harness::artifacts::Artifacts;
 
+use crate::builds::agent;
 use crate::builds::iptables::{self, Iptables};
 use crate::builds::kernel::{self, Choice, Kernel};
 use crate::builds::libxt;
@@ -17,7 +17,7 @@ use crate::builds::root::BuildRoot;
 use crate::host;
 use crate::images::guest_root;
 use crate::images::initramfs::Archive;
-use crate::process::{self, both};
+use crate::process::both;
 use crate::sources::tree::Tree;
 use crate::stamp::{Product, Recipe, remove_if_exists, write_atomically};
 use crate::workspace::Workspace;
@@ -30,15 +30,14 @@ const EXTENSIONS: &str = "usr/local/lib/xtables";
 /// Builds everything that a guest boots. Returns the folder for the VM harness.
 pub fn build(ws: &Workspace, choice: &Choice) -> Result<PathBuf> {
     // Making the build root leaves a processor idle, and so does building the kernel at times.
-    let ((base, agent), root) = both(
+    let ((), root) = both(
         || {
-            Tree::kernel(ws, &choice.series)?;
             Tree::iptables(ws)?;
-            Ok((guest_root::prepare(ws)?, agent(ws)?))
+            kernel::checkout(ws, choice)
         },
         || BuildRoot::prepare(ws),
     )?;
-    let ((kernel, module), (iptables, libxt)) = both(
+    let ((kernel, module), (base, agent, iptables, libxt)) = both(
         || {
             let kernel = kernel::build(ws, &root, choice)?;
             let module = module::build(ws, &root, &kernel)?;
@@ -47,7 +46,7 @@ pub fn build(ws: &Workspace, choice: &Choice) -> Result<PathBuf> {
         || {
             let iptables = iptables::build(ws, &root)?;
             let libxt = libxt::build(ws, &root, &iptables)?;
-            Ok((iptables, libxt))
+            Ok((guest_root::prepare(ws)?, agent::build(ws)?, iptables, libxt))
         },
     )?;
     let folder = ws.target("guest").join(choice.to_string());
@@ -60,26 +59,6 @@ pub fn build(ws: &Workspace, choice: &Choice) -> Result<PathBuf> {
 pub fn artifacts(ws: &Workspace, choice: &Choice) -> Result<Artifacts> {
     let _lock = host::require(ws)?;
     Artifacts::from_dir(&build(ws, choice)?)
-}
-
-/// The guest's init. It is linked statically: it starts before the file systems are mounted. Cargo
-/// decides whether to build it, so its stamp is the hash of the program.
-fn agent(ws: &Workspace) -> Result<Product> {
-    let folder = ws.target("build").join("agent");
-    let mut cargo = Command::new("cargo");
-    cargo.current_dir(ws.repo()).args([
-        "rustc",
-        "--quiet",
-        "--locked",
-        "--release",
-        "--package=vm-agent",
-        "--bin=vm-agent",
-    ]);
-    cargo.arg("--target-dir").arg(&folder).args(["--", "-Ctarget-feature=+crt-static", "-Cpanic=abort"]);
-    process::run_foreground(cargo)?;
-    let file = folder.join("release/vm-agent");
-    let stamp = Recipe::new("agent").file(&file)?.stamp();
-    Ok(Product { file, stamp })
 }
 
 /// The part of the initramfs that is built here.
