@@ -7,7 +7,7 @@ use std::io::{Read, Seek, Write};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, ensure};
 use fs_err as fs;
 use rustix::event::PollFlags;
 use rustix::net::SocketType;
@@ -43,7 +43,7 @@ fn open_table(netns: &str) -> Result<fs::File> {
         move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
         Ok(fs::File::open("/proc/thread-self/net/dev")?)
     });
-    table.join().map_err(|_| anyhow!("the namespace thread panicked"))?
+    table.join().expect("the thread does not panic")
 }
 
 fn parse(table: &str, device: &str) -> Result<[u64; 2]> {

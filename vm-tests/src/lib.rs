@@ -107,7 +107,7 @@ pub fn table_files(guest: &mut Guest) -> Result<String> {
     guest.must(&format!("ls {TABLES}"))
 }
 
-/// Sends frames to a port that may be down.
+/// Opens a port and sends frames to it.
 ///
 /// # Errors
 /// When a frame is lost.

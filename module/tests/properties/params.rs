@@ -14,7 +14,7 @@ use xt_traffic_accounting::{
     },
 };
 
-/// The number of CPUs: so many that it bounds the rows on each of them.
+/// The number of CPUs. It is large enough to limit the rows on each CPU.
 const CPUS: u32 = 100;
 
 fn padded<const N: usize>(bytes: &[u8]) -> [u8; N] {

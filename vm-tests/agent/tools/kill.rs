@@ -5,11 +5,13 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
-use std::process::Command;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use rustix::mm::{MapFlags, ProtFlags, mmap};
+use rustix::process::Signal;
 
 use crate::child::read_all;
 
@@ -24,27 +26,28 @@ const INTERVAL: Duration = Duration::from_micros(200);
 
 /// Starts a process that reads a file byte by byte, kills it after about `bytes` bytes, and returns
 /// what it has read.
-pub fn read_and_die(path: &str, bytes: usize) -> Result<String> {
+pub fn read_until_killed(path: &str, bytes: usize) -> Result<String> {
     let memory = tempfile::tempfile()?;
     memory.set_len(ROOM as u64)?;
     let mut reader = Command::new("/proc/self/exe");
     let mut reader = reader.args(["read-bytes", path]).stdout(memory.try_clone()?).spawn()?;
-    await_byte(&memory, 0, START_TIMEOUT)?;
-    await_byte(&memory, bytes as u64, READ_TIMEOUT)?;
+    await_byte(&memory, 0, &mut reader, START_TIMEOUT)?;
+    await_byte(&memory, bytes as u64, &mut reader, READ_TIMEOUT)?;
     reader.kill()?;
     // This waits until the reader's files are closed.
-    reader.wait()?;
+    let status = reader.wait()?;
+    ensure!(status.signal() == Some(Signal::KILL.as_raw()), "the reader of {path} has ended ({status})");
     let mut text = read_all(&memory)?;
     // Tables have no NUL, so the first NUL ends what was read.
     text.truncate(text.iter().position(|&byte| byte == 0).unwrap_or(ROOM));
     Ok(String::from_utf8(text)?)
 }
 
-/// Waits until the byte at an offset is written or the time is over.
-fn await_byte(file: &File, offset: u64, timeout: Duration) -> io::Result<()> {
+/// Waits until the byte at an offset is written, the reader has ended or the time is over.
+fn await_byte(file: &File, offset: u64, reader: &mut Child, timeout: Duration) -> io::Result<()> {
     let deadline = Instant::now() + timeout;
     let mut byte = [0];
-    while byte == [0] && Instant::now() < deadline {
+    while byte == [0] && Instant::now() < deadline && reader.try_wait()?.is_none() {
         std::thread::sleep(INTERVAL);
         file.read_exact_at(&mut byte, offset)?;
     }

@@ -4,8 +4,19 @@
 //! the table, how many complete rows it got, and their sums.
 //!
 //! A row is complete when its bytes were read in order, from the first one to the newline.
-//! `random:LENGTH` reads at random offsets, which can be inside of a row. To detect that, the first
-//! cells of all rows must have LENGTH bytes.
+//!
+//! | pattern | how it reads the table once |
+//! | --- | --- |
+//! | `whole` | to the end, with a buffer of 64 KiB |
+//! | `bytes` | to the end, byte by byte |
+//! | `page` | one read of 4096 bytes |
+//! | `pieces` | to the end, in pieces of random length |
+//! | `rewind` | some pieces, then from the start to the end |
+//! | `killed` | byte by byte, in a process that is killed while it reads |
+//! | `random:LENGTH` | eight pieces at random offsets |
+//!
+//! A random offset can be inside of a row. To detect that, the first cells of all rows must have
+//! LENGTH bytes.
 
 use std::io::{self, Read, Seek};
 use std::path::Path;
@@ -55,7 +66,7 @@ impl Reader<'_> {
     fn round(&mut self, pattern: &str) -> Result<()> {
         if pattern == "killed" {
             let bytes = self.random.usize(..1500);
-            return self.rows.add_whole_lines(&kill::read_and_die(self.path, bytes)?);
+            return self.rows.add_whole_lines(&kill::read_until_killed(self.path, bytes)?);
         }
         let mut file = File::open(self.path)?;
         let random = &mut self.random;

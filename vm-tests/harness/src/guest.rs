@@ -72,7 +72,8 @@ impl Guest {
         Ok(Self { agent, qemu, clock: config.clock, last_change: Instant::now() })
     }
 
-    /// Runs a shell command line.
+    /// Runs a shell command line. Its orphans stay zombies while a command of [`Guest::start`] is
+    /// unfinished.
     ///
     /// # Errors
     /// When it does not end within [`COMMAND_TIMEOUT`], or the guest has ended.
@@ -96,7 +97,8 @@ impl Guest {
         self.run(line)?.success(line)
     }
 
-    /// Starts a shell command line; [`Guest::finish_command`] waits for it.
+    /// Starts a shell command line; [`Guest::finish_command`] waits for it. Until then, orphans of
+    /// all commands stay zombies.
     ///
     /// # Errors
     /// When it cannot be started.

@@ -7,6 +7,7 @@
 mod port;
 mod qmp;
 
+use std::io::ErrorKind;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -152,10 +153,14 @@ impl Process {
     fn connect(&mut self, name: &str) -> Result<UnixStream> {
         poll(START_TIMEOUT, "QEMU to start", || match UnixStream::connect(self.folder.path().join(name)) {
             Ok(stream) => Ok(Some(stream)),
-            Err(_) => match self.child.try_wait()? {
-                Some(status) => bail!("QEMU did not start ({status})"),
-                None => Ok(None),
-            },
+            // The socket does not exist yet, or QEMU does not listen on it yet.
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
+                match self.child.try_wait()? {
+                    Some(status) => bail!("QEMU did not start ({status})"),
+                    None => Ok(None),
+                }
+            }
+            Err(error) => Err(error).with_context(|| format!("cannot connect to QEMU's socket {name}")),
         })
     }
 

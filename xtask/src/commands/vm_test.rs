@@ -57,6 +57,9 @@ const DEPLOY: Program = Program { name: "deploy", variable: "XT_TRAFFIC_DEBIAN_V
 pub fn run(ws: &Workspace, options: &Options) -> Result<()> {
     let sh = Shell::new()?;
     sh.change_dir(ws.repo());
+    if options.review {
+        cmd!(sh, "cargo insta --version").quiet().read().context("`cargo install cargo-insta` installs it")?;
+    }
     let tests = Tests { ws, sh: &sh, options };
     let mut guests = Vec::new();
     for program in &GUESTS {
@@ -68,17 +71,17 @@ pub fn run(ws: &Workspace, options: &Options) -> Result<()> {
     if let Some(filter) = options.filter.as_ref().filter(|_| alone && deploy.is_none()) {
         bail!("no VM test matches {filter:?}");
     }
-    thread::scope(|scope| {
+    let result = thread::scope(|scope| {
         let deploy = deploy.map(|command| scope.spawn(move || tests_beside(ws, command, alone)));
         // Do not stop at the first failure: the deployment test would go on without a reader.
         let results: Vec<_> = guests.into_iter().map(process::run_foreground).collect();
         let deploy = deploy.map_or(Ok(()), |thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
-        results.into_iter().filter(|_| !options.review).chain([deploy]).collect::<Result<()>>()
-    })?;
+        results.into_iter().chain([deploy]).collect::<Result<()>>()
+    });
     if options.review {
-        process::run_foreground(cmd!(sh, "cargo insta review")).context("`cargo install cargo-insta` installs it")?;
+        process::run_foreground(cmd!(sh, "cargo insta review"))?;
     }
-    Ok(())
+    result
 }
 
 /// Runs the deployment test while others may run. Their output would mix, so its output goes to a
@@ -130,8 +133,10 @@ impl Tests<'_> {
             command = command.arg("--test-threads").arg(threads.to_string());
         }
         if *review {
-            // Write the differences next to the snapshots, even if CI is set.
-            command = command.env("INSTA_UPDATE", "new");
+            // Write the differences next to the snapshots, even if CI is set. A test continues after
+            // a difference, so that it writes those of its other snapshots too
+            // (https://docs.rs/insta/latest/insta/#settings).
+            command = command.env("INSTA_UPDATE", "new").env("INSTA_FORCE_PASS", "1");
         }
         command.into()
     }

@@ -68,6 +68,7 @@ impl Terminal {
     pub(super) fn discard_output(&mut self) -> Result<()> {
         self.pending.clear();
         self.stream.set_nonblocking(true)?;
+        // After an error or the end of file, the next read reports an error.
         while matches!(self.stream.read(&mut [0; 4096]), Ok(1..)) {}
         self.stream.set_nonblocking(false).context("the terminal")
     }
@@ -109,6 +110,8 @@ impl Terminal {
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 Err(io::Error::from(ErrorKind::TimedOut)).context("timeout")
             }
+            // SIGSTOP and SIGCONT interrupt a read with a timeout (signal(7)).
+            Err(error) if error.kind() == ErrorKind::Interrupted => Ok(()),
             Err(error) => Err(error.into()),
         }
     }

@@ -82,10 +82,11 @@ impl Agent {
         let answer = read_message(&mut self.stream).context("no answer from the agent")?;
         match answer.as_slice() {
             [word, error] if word == b"error" => bail!("in the guest: {}", String::from_utf8_lossy(error)),
-            _ => {
+            [word, ..] if word == b"ok" => {
                 let fields: Vec<_> = answer.into_iter().skip(1).collect();
                 fields.try_into().map_err(|fields| anyhow!("unexpected answer from the agent: {fields:?}"))
             }
+            _ => bail!("unexpected answer from the agent: {answer:?}"),
         }
     }
 }

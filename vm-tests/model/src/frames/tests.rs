@@ -26,6 +26,18 @@ fn check(packet: &[u8], extensions: usize) {
     assert_eq!(Some(transport), headers.transport);
 }
 
+/// The header is the example of <https://en.wikipedia.org/wiki/Internet_checksum>. RFC 1071
+/// specifies the sum: <https://www.rfc-editor.org/rfc/rfc1071>.
+#[test]
+fn checksum_of_a_known_ipv4_header() {
+    let known = [0x4500_u16, 0x0073, 0, 0x4000, 0x4011, 0xb861, 0xc0a8, 0x0001, 0xc0a8, 0x00c7];
+    let known = known.map(u16::to_be_bytes).concat();
+    let mut header = known.clone();
+    header[10..12].fill(0);
+    fix_checksum(&mut header);
+    assert_eq!(header, known);
+}
+
 #[test]
 fn etherparse_accepts_packets_of_both_families() {
     let extensions = vec![

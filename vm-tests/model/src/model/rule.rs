@@ -150,11 +150,16 @@ impl Rule {
                 "--portconn" => rule.files[File::Portconn as usize] = true,
                 "--net" => {
                     let (net, bits) = value()?.split_once('/').context("--net without a length")?;
-                    (base, length) = (Some(net.parse()?), Some(bits.parse()?));
+                    set(&mut base, net.parse()?)?;
+                    set(&mut length, bits.parse()?)?;
                 }
-                "--netbase" => base = Some(value()?.parse()?),
-                // iptables accepts only masks without holes.
-                "--netmask" => length = Some(number(value()?.parse()?).count_ones()),
+                "--netbase" => set(&mut base, value()?.parse()?)?,
+                "--netmask" => {
+                    let mask: IpAddr = value()?.parse()?;
+                    ensure!(mask.is_ipv6() == ipv6, "the mask is not one of this family");
+                    // iptables accepts only masks without holes.
+                    set(&mut length, number(mask).count_ones())?;
+                }
                 "--name" => name = Some(value()?.to_string()),
                 "--nointernal" => rule.internal = if inverted { Internal::Only } else { Internal::Skip },
                 // These do not change the text that the first reader of a table gets.
@@ -167,6 +172,12 @@ impl Rule {
         ensure!(rule.base.is_ipv6() == ipv6 && rule.length <= bits(rule.base), "the network is not one of this family");
         Ok((name.context("it has no name")?, rule))
     }
+}
+
+/// Sets a part of the network, which can be set once.
+fn set<T>(part: &mut Option<T>, value: T) -> Result<()> {
+    ensure!(part.replace(value).is_none(), "it has more than one network");
+    Ok(())
 }
 
 /// The number of bits in an address.

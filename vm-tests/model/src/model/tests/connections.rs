@@ -167,7 +167,7 @@ fn a_fragmented_packet_starts_one_connection() {
         }
         // The first three fragments hold parts of the TCP header.
         assert_eq!(starts(&ip.fragments(TCP, &ip.segment((1, 2), 3, SYN, b""), 8)), 0);
-        // A later fragment does not keep a flow alive, whatever it holds.
+        // A later fragment does not keep a flow alive, even if its payload is a UDP header.
         let datagram = ip.datagram((1, 2), &ip.datagram((1, 2), b""));
         let parts = ip.fragments(UDP, &datagram, 8);
         let times = [(0, parts[0].clone()), (29_000, parts[1].clone()), (30_000, parts[0].clone())];

@@ -17,7 +17,7 @@ fn ipv6(extensions: &[Extension]) -> Ip {
     Ip { extensions: extensions.to_vec(), ..Ip::new(A6, FAR6) }
 }
 
-/// A frame from Alice to Bob, whatever the version field of the packet holds.
+/// A frame from Alice to Bob. Its EtherType need not match the version field of the packet.
 fn to_bob(ethertype: u16, packet: &[u8]) -> Vec<u8> {
     Ethernet::new(ALICE, BOB).wrap(ethertype, packet)
 }
