@@ -46,13 +46,15 @@ struct Program {
     variable: &'static str,
     /// The kernel configuration that the program needs by default.
     config: Config,
+    /// The nice value. The deployment test takes longest, so it gets a processor first.
+    nice: &'static str,
 }
 
 const GUESTS: [Program; 2] = [
-    Program { name: "guest", variable: "XT_TRAFFIC_GUEST", config: Config::Debug },
-    Program { name: "fast", variable: "XT_TRAFFIC_GUEST", config: Config::Test },
+    Program { name: "guest", variable: "XT_TRAFFIC_GUEST", config: Config::Debug, nice: "10" },
+    Program { name: "fast", variable: "XT_TRAFFIC_GUEST", config: Config::Test, nice: "10" },
 ];
-const DEPLOY: Program = Program { name: "deploy", variable: "XT_TRAFFIC_DEBIAN_VM", config: Config::Vm };
+const DEPLOY: Program = Program { name: "deploy", variable: "XT_TRAFFIC_DEBIAN_VM", config: Config::Vm, nice: "0" };
 
 pub fn run(ws: &Workspace, options: &Options) -> Result<()> {
     let sh = Shell::new()?;
@@ -120,12 +122,14 @@ impl Tests<'_> {
     }
 
     fn command(&self, program: &Program, folder: &Path) -> Command {
-        let (sh, name) = (self.sh, program.name);
+        let Program { name, nice, variable, .. } = program;
         let Options { filter, arguments, review, .. } = self.options;
-        let mut command =
-            cmd!(sh, "cargo test --locked --quiet --package vm-tests --features qemu --test {name} -- {filter...}")
-                .args(arguments)
-                .env(program.variable, folder);
+        let mut command = cmd!(
+            self.sh,
+            "nice -n {nice} cargo test --locked --quiet --package vm-tests --features qemu --test {name} -- {filter...}"
+        )
+        .args(arguments)
+        .env(variable, folder);
         if !arguments.iter().any(|argument| argument.starts_with("--test-threads")) {
             // Without KVM a guest keeps one processor busy, but it sleeps while it waits for
             // kmemleak.
