@@ -48,11 +48,11 @@ pub fn run(ws: &Workspace, tree: &Tree, kernel: Option<&Choice>) -> Result<()> {
 
 fn check(ws: &Workspace, tree: &Tree, kernel: Option<&Choice>, name: &str, commit: Oid) -> Result<()> {
     let root = BuildRoot::prepare(ws)?;
+    if kernel.is_some() {
+        checkpatch(ws, &root, tree, name)?;
+    }
     match kernel {
-        Some(choice) => {
-            checkpatch(ws, &root, tree, name)?;
-            kernel::build_at(ws, &root, tree, commit, choice, CHECKOUT).map(drop)
-        }
+        Some(choice) => kernel::build_at(ws, &root, tree, commit, choice, CHECKOUT).map(drop),
         None => iptables::build_at(ws, &root, tree, commit, CHECKOUT).map(drop),
     }
     .with_context(|| format!("{name} does not build"))?;
