@@ -216,8 +216,8 @@ struct Build<'a> {
 
 impl Build<'_> {
     fn make(&self, source: &Path) -> Result<()> {
-        let mut step = self.ws.step(self.name, format!("building {}", self.name))?;
         self.remove_objects_of_other_roots()?;
+        let mut step = self.ws.step(self.name, format!("building {}", self.name))?;
         let sandbox = self.root.sandbox().bind_ro(source, "src").bind_rw(self.objects, "build");
         let sandbox = sandbox.bind_ro(self.ws.repo(), "repo");
         self.configure(&mut step, &sandbox)?;
@@ -248,6 +248,9 @@ impl Build<'_> {
     fn remove_objects_of_other_roots(&self) -> Result<()> {
         let mark = self.objects.join(".build-root");
         if !self.root.stamp().is_in(&mark) {
+            if mark.exists() {
+                eprintln!("{}: the build root has changed, so the kernel is compiled from the start", self.name);
+            }
             remove_tree(self.objects)?;
             fs::create_dir_all(self.objects)?;
             self.root.stamp().write(&mark)?;
