@@ -176,11 +176,45 @@ mod tests {
 
     #[test]
     fn synopsis_has_every_option() {
-        let synopsis = section("SYNOPSIS").join(" ");
-        let words = synopsis.split(|c: char| !c.is_ascii_lowercase() && c != '-');
-        let found: BTreeSet<&str> = words.filter_map(|word| word.strip_prefix("--")).collect();
-        let all: BTreeSet<&str> = OPTIONS.iter().map(|option| option.name.to_str().unwrap()).collect();
-        assert_eq!(found, all);
+        assert_eq!(options_in(&section("SYNOPSIS").join(" ")), all_but(&[]));
+    }
+
+    /// The names after two dashes in a text.
+    fn options_in(text: &str) -> BTreeSet<String> {
+        let words = text.split(|c: char| !c.is_ascii_lowercase() && c != '-');
+        words.filter_map(|word| word.strip_prefix("--")).map(str::to_owned).collect()
+    }
+
+    fn all_but(names: &[&str]) -> BTreeSet<String> {
+        let all = OPTIONS.iter().map(|option| option.name.to_str().unwrap());
+        all.filter(|name| !names.contains(name)).map(str::to_owned).collect()
+    }
+
+    /// The text between two others.
+    fn between<'a>(text: &'a str, begin: &str, end: &str) -> &'a str {
+        let (_, rest) = text.split_once(begin).unwrap_or_else(|| panic!("no text {begin}"));
+        rest.split_once(end).unwrap_or_else(|| panic!("no text {end} after {begin}")).0
+    }
+
+    #[test]
+    fn readme_and_reference_list_the_options() {
+        for text in [include_str!("../../README.md"), include_str!("../../docs/reference.md")] {
+            assert_eq!(options_in(between(text, "| option | meaning |\n| --- | --- |\n", "\n\n")), all_but(&[]));
+        }
+    }
+
+    /// In the service's configuration the name and the network have no dashes.
+    #[test]
+    fn the_service_knows_every_option() {
+        let script = include_str!("../../xtask/deb/xt-traffic/root/usr/share/xt-traffic/configuration.sh");
+        let read_table = between(script, "\nread_table() {", "\n}\n");
+        assert_eq!(
+            options_in(between(read_table, "case $1 in", "esac")),
+            all_but(&["net", "netbase", "netmask", "name"])
+        );
+        let manual = include_str!("../../xtask/deb/xt-traffic/root/usr/share/man/man5/xt-traffic.conf.5");
+        let table = between(manual, "\\fBtable\\fP", ".TP").replace("\\-", "-");
+        assert_eq!(options_in(&table), all_but(&["net", "netbase", "netmask", "name"]));
     }
 
     #[test]
