@@ -71,7 +71,7 @@ fn all_steps(test: &mut DeployTest) -> Result<()> {
     test.step("Back to Debian's iptables", restore_iptables)?;
     test.step("Leftover files", |test| before.compare(test))?;
     test.step("Reboot without the packages", boot_stock)?;
-    check_readme(README, test.vm.transcript(), &test.kernel.config)
+    check_readme(README, test.vm.transcript(), &test.kernel.release, &test.kernel.config)
 }
 
 fn begin(test: &mut DeployTest) -> Result<()> {

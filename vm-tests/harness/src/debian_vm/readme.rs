@@ -13,13 +13,21 @@ const SECTION: &str = "## Deploy";
 const DOTS: &str = "...";
 
 /// Checks that the transcript has the commands of the section in the same order and with the same
-/// output. The section names the kernel configuration `vm`; `config` replaces it.
+/// output. The section names one kernel with the configuration `vm`; `release` and `config` replace
+/// its release and its configuration.
 ///
 /// # Errors
 /// With the first command that is missing or has another output.
-pub fn check_readme(readme: &str, transcript: &Transcript, config: &str) -> Result<()> {
+pub fn check_readme(readme: &str, transcript: &Transcript, release: &str, config: &str) -> Result<()> {
     let section = section(readme).context("README has no section Deploy")?;
-    check_section(&section.replace("-vm", &format!("-{config}")), transcript.entries())
+    check_section(&of_kernel(&section, release, config)?, transcript.entries())
+}
+
+/// The section with the release and the configuration of another kernel.
+fn of_kernel(section: &str, release: &str, config: &str) -> Result<String> {
+    let shown = section.split_whitespace().find(|word| word.ends_with("-vm-promisc"));
+    let shown = shown.context("README's section Deploy has no kernel release")?;
+    Ok(section.replace(shown, release).replace("-vm", &format!("-{config}")))
 }
 
 /// The text of the section, without its heading.
@@ -90,6 +98,15 @@ fn line_matches(shown: &str, line: &str) -> bool {
     let Some((begin, rest)) = shown.split_once(DOTS) else { return shown == line };
     let Some(line) = line.strip_prefix(begin) else { return false };
     (0..=line.len()).filter(|at| line.is_char_boundary(*at)).any(|at| line_matches(rest, &line[at..]))
+}
+
+#[test]
+fn the_release_and_the_configuration_are_replaced() {
+    let section =
+        "    # uname -r\n    6.1.2-vm-promisc\n    # apt-get purge xt-traffic-vm linux-image-6.1.2-vm-promisc\n";
+    let expected = "    # uname -r\n    7.0-server-promisc\n    # apt-get purge xt-traffic-server linux-image-7.0-server-promisc\n";
+    assert_eq!(of_kernel(section, "7.0-server-promisc", "server").unwrap(), expected);
+    assert_eq!(of_kernel(section, "6.1.2-vm-promisc", "vm").unwrap(), section);
 }
 
 #[test]
