@@ -314,6 +314,20 @@ mod tests {
     }
 
     #[test]
+    fn the_document_has_a_row_with_the_limit_of_every_case() {
+        let document = include_str!("../../../docs/performance.md");
+        let table = document.split("bench:instructions -->").nth(1).unwrap();
+        let rows = table.lines().filter(|line| line.starts_with('|')).skip(2);
+        let shown = rows.map(|row| {
+            let cells: Vec<_> = row.split('|').map(str::trim).collect();
+            (cells[1].replace('`', ""), cells[4].to_owned())
+        });
+        let limit = |case: &Case| case.limit.map(|limit| limit.to_string()).unwrap_or_default();
+        let expected = CASES.iter().map(|case| (case.name.to_owned(), limit(case)));
+        assert_eq!(shown.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
+    }
+
+    #[test]
     fn a_limit_is_met_by_a_positive_cost_up_to_it() {
         let met = |added| cost("ours", 1, added, Some(250.0)).met();
         assert_eq!([250.0, 251.0, -1.0].map(met), [Some(true), Some(false), Some(false)]);

@@ -69,28 +69,35 @@ impl Table {
     }
 }
 
+/// The tables with the given names, or all tables if there are no names.
+fn named(names: &[&str]) -> impl Iterator<Item = &'static Table> {
+    TABLES.iter().filter(move |table| names.is_empty() || names.contains(&table.name))
+}
+
 /// Prints the tables with the given names, or all tables if there are no names.
 pub fn print(report: &Report, names: &[&str]) {
-    for table in TABLES.iter().filter(|table| names.is_empty() || names.contains(&table.name)) {
+    for table in named(names) {
         println!("{}\n\n{}", table.name, table.markdown(report));
     }
 }
 
-/// Writes the tables to the document.
+/// Writes the tables with the given names to the document, or all tables if there are no names.
 ///
 /// # Errors
-/// If the report is from a short run, or if the document lacks a marker.
-pub fn write(ws: &Workspace, report: &Report) -> Result<()> {
-    ensure!(!report.origin.quick, "the report is from a run with --quick: its figures are not precise enough");
+/// If the document lacks a marker, or if all tables are wanted and the report is from a short run.
+pub fn write(ws: &Workspace, report: &Report, names: &[&str]) -> Result<()> {
+    let complete = !report.origin.quick || !names.is_empty();
+    ensure!(complete, "the report is from a run with --quick: its figures are not precise enough");
     let file = ws.repo().join(DOCUMENT);
-    let text = replace(&fs::read_to_string(&file)?, report).with_context(|| format!("cannot update {DOCUMENT}"))?;
+    let text =
+        replace(&fs::read_to_string(&file)?, report, names).with_context(|| format!("cannot update {DOCUMENT}"))?;
     write_atomically(&file, text.as_bytes())
 }
 
-/// The document with the tables of the report between its markers.
-fn replace(document: &str, report: &Report) -> Result<String> {
+/// The document with the [`named`] tables of the report between its markers.
+fn replace(document: &str, report: &Report, names: &[&str]) -> Result<String> {
     let mut text = document.to_owned();
-    for table in TABLES {
+    for table in named(names) {
         text.replace_range(table.range(&text)?, &table.markdown(report));
     }
     Ok(text)
@@ -122,7 +129,10 @@ fn targets(report: &Report) -> Vec<Row> {
 
 fn instructions(report: &Report) -> Vec<Row> {
     let row = |cost: &Cost| {
-        let added = if cost.added > 0.0 { format!("{:.0}", cost.added) } else { String::new() };
+        // Without a decimal, 230.4 instructions would not look above the limit 230.
+        let near = cost.limit.is_some_and(|limit| cost.added > limit && cost.added <= limit + 0.5);
+        let digits = usize::from(near);
+        let added = if cost.added > 0.0 { format!("{:.digits$}", cost.added) } else { String::new() };
         let limit = cost.limit.map(|limit| limit.to_string()).unwrap_or_default();
         let mark = cost.met().map(mark).unwrap_or_default();
         vec![code(&cost.case), format!("{:.0}", cost.instructions), added, limit, mark.into()]
@@ -202,7 +212,10 @@ fn grouped(number: f64, unit: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::report::tests::report, *};
+    use super::{
+        super::report::tests::{cost, report},
+        *,
+    };
 
     /// Text between the markers of all tables, and around them.
     fn document(between: &str) -> String {
@@ -218,8 +231,8 @@ mod tests {
 
     #[test]
     fn exactly_the_text_between_markers_is_replaced() {
-        let mut text = replace(&document("old\n"), &report()).unwrap();
-        assert_eq!(replace(&text, &report()).unwrap(), text);
+        let mut text = replace(&document("old\n"), &report(), &[]).unwrap();
+        assert_eq!(replace(&text, &report(), &[]).unwrap(), text);
         for table in TABLES {
             let markdown = table.markdown(&report());
             assert_eq!(text[table.range(&text).unwrap()], markdown);
@@ -229,10 +242,20 @@ mod tests {
     }
 
     #[test]
+    fn only_the_named_tables_are_replaced() {
+        let old = document("old\n");
+        let new = replace(&old, &report(), &["rates"]).unwrap();
+        for table in TABLES {
+            let expected = if table.name == "rates" { table.markdown(&report()) } else { "old\n".to_owned() };
+            assert_eq!(new[table.range(&new).unwrap()], expected, "{}", table.name);
+        }
+    }
+
+    #[test]
     fn a_missing_marker_is_an_error() {
         for Table { name, .. } in TABLES {
             for marker in [format!("<!-- bench:{name} -->"), format!("<!-- /bench:{name} -->")] {
-                let error = replace(&document("").replace(&marker, ""), &report()).unwrap_err().to_string();
+                let error = replace(&document("").replace(&marker, ""), &report(), &[]).unwrap_err().to_string();
                 assert!(error.contains(&marker), "{error}");
             }
         }
@@ -254,6 +277,15 @@ mod tests {
             let table = TABLES.iter().find(|table| table.name == name).unwrap().markdown(&report());
             assert!(table.lines().any(|line| without_padding(line) == row), "{row}\n{table}");
         }
+    }
+
+    #[test]
+    fn a_narrowly_missed_limit_shows_a_decimal() {
+        let added = |added| {
+            let costs = vec![cost("--traffic", MOST, added, Some(230.0))];
+            instructions(&Report { instructions: costs, ..report() })[0][2].clone()
+        };
+        assert_eq!([229.6, 230.0, 230.4, 231.4].map(added), ["230", "230", "230.4", "231"]);
     }
 
     #[test]
