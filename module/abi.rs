@@ -4,7 +4,7 @@
 //!
 //! `libxt_traffic.so` passes it to the kernel with a rule, and gets it back when rules are listed.
 //! The module and the extension are both built from this file. A change of the layout needs a new
-//! revision.
+//! revision, with one exception: an option may use the byte `reserved`.
 
 /// The name of the match, as in `-m traffic`.
 pub const MATCH_NAME: &core::ffi::CStr = c"traffic";
@@ -49,7 +49,8 @@ pub struct XtTrafficMtinfo {
     pub internal: u8,
     /// `--clearonread`: 1 if reading clears the counters, else 0.
     pub clear_on_read: u8,
-    /// Zero.
+    /// Zero. The first new option may give a meaning to other values without a new revision: a
+    /// binary without this option sends zero, and a module without it refuses other values.
     pub reserved: u8,
     /// `--hashsize`, at most [`MAX_HASH_SIZE`], in host byte order. 0 stands for a size that fits
     /// the network.
