@@ -4,7 +4,7 @@
 //! | request | answer |
 //! | --- | --- |
 //! | `hello` | `ok` module: `loaded`, `absent` or an error |
-//! | `run` milliseconds line | `ok` status stdout stderr; status is empty if the command did not end in time |
+//! | `run` milliseconds line | `ok` status stdout stderr; no status if it did not end in time |
 //! | `start` line | `ok` id |
 //! | `finish` id milliseconds | as `run` |
 //! | `read` path | `ok` bytes |
@@ -97,8 +97,9 @@ impl Server<'_> {
 
     fn finish(&self, child: Child, timeout: Duration) -> Result<Answer> {
         let answer = child.finish(timeout)?;
-        // Orphans become children of process 1, which must wait for them. `wait` would also take the
-        // status of a started command. So orphans stay zombies until no started command is left.
+        // Orphans become children of process 1, which must wait for them. `wait` would also take
+        // the status of a started command. So orphans stay zombies until no started command is
+        // left.
         while self.running.is_empty() && matches!(wait(WaitOptions::NOHANG), Ok(Some(_))) {}
         Ok(answer)
     }

@@ -137,8 +137,8 @@ impl Tests<'_> {
             command = command.arg("--test-threads").arg(threads.to_string());
         }
         if *review {
-            // Write the differences next to the snapshots, even if CI is set. A test continues after
-            // a difference, so that it writes those of its other snapshots too
+            // Write the differences next to the snapshots, even if CI is set. A test continues
+            // after a difference, so that it writes those of its other snapshots too
             // (https://docs.rs/insta/latest/insta/#settings).
             command = command.env("INSTA_UPDATE", "new").env("INSTA_FORCE_PASS", "1");
         }
