@@ -100,7 +100,8 @@ impl Stamp {
     }
 
     /// Calls `make`, which makes `product`, unless the product exists and `file` contains this
-    /// stamp. The stamp is removed before and written afterwards, so an interrupted run is repeated.
+    /// stamp. The stamp is removed before and written afterwards, so an interrupted run is
+    /// repeated.
     pub fn make(&self, file: &Path, product: &Path, make: impl FnOnce() -> Result<()>) -> Result<()> {
         if self.is_in(file) && product.exists() {
             return Ok(());
