@@ -335,6 +335,7 @@ mod tests {
         let repo = Repository::open_bare(new.join("git")).unwrap();
         let tree = repo.find_commit(base).unwrap().tree_id();
         assert_eq!(tree.to_string(), "3dffb4c40cd7fb90fc0d72c3a5fc58eb626069b1");
+        fs::write(repo.path().join("info/attributes"), "* ident\n").unwrap();
         let tree = Tree { folder: new, name: "t".into(), repo, base, patches: PathBuf::new() };
         let folder = temporary.path().join("checkout");
         tree.write(&folder, base).unwrap();
