@@ -85,6 +85,12 @@ impl Change {
     }
 
     fn make(&self) -> Result<()> {
+        if !geteuid().is_root() {
+            let hint = |problem| format!("{problem}; as root, run: {}", self.command.join(" "));
+            let mut ask = Command::new(find("sudo").with_context(|| hint("sudo is missing"))?);
+            ask.arg("--validate");
+            process::run_foreground(ask).with_context(|| hint("sudo refuses"))?;
+        }
         let result = privileged(&self.command);
         if result.is_ok() || self.command[0] != "apt-get" {
             return result;
@@ -168,7 +174,7 @@ fn privileged(words: &[impl AsRef<str>]) -> Result<()> {
     let program = find(words[0]).with_context(|| format!("{} is missing", words[0]))?;
     let mut command = Command::new(&program);
     if !geteuid().is_root() {
-        command = Command::new(find("sudo").with_context(|| format!("sudo is missing; as root, run: {shown}"))?);
+        command = Command::new(find("sudo").context("sudo is missing")?);
         command.arg("--").arg(program);
     }
     eprintln!("running as root: {shown}");

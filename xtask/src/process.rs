@@ -185,14 +185,20 @@ pub fn pipe() -> Result<(File, OwnedFd)> {
     Ok((reader.into(), writer))
 }
 
-/// Reads lines until all writers have closed the pipe, and skips empty ones. A carriage return also
-/// ends a line. Bytes that are not UTF-8 are replaced.
+/// Reads lines until all writers have closed the pipe. Removes white space at the end of each line,
+/// and skips lines that are then empty. A carriage return also ends a line. Bytes that are not
+/// UTF-8 are replaced.
 pub fn each_line(reader: File, on_line: &mut dyn FnMut(&str)) -> Result<()> {
     let mut line = Vec::new();
     for byte in BufReader::new(reader).bytes().chain([Ok(b'\n')]) {
         match byte.context("cannot read the output of a command")? {
-            b'\n' | b'\r' if line.is_empty() => {}
-            b'\n' | b'\r' => on_line(String::from_utf8_lossy(&std::mem::take(&mut line)).trim_end()),
+            b'\n' | b'\r' => {
+                let text = String::from_utf8_lossy(&line);
+                if !text.trim_end().is_empty() {
+                    on_line(text.trim_end());
+                }
+                line.clear();
+            }
             byte => line.push(byte),
         }
     }

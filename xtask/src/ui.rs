@@ -75,8 +75,13 @@ impl Step {
     pub fn line(&mut self, line: &str) {
         // If the disk is full, the command itself fails with the better error.
         let _ = writeln!(self.log, "{line}");
-        self.bar.set_message(line.trim().to_owned());
         self.output.push(line.to_owned());
+        self.show(line);
+    }
+
+    /// Shows a line next to the spinner. Without a terminal, prints one line a minute.
+    pub fn show(&mut self, line: &str) {
+        self.bar.set_message(line.trim().to_owned());
         if self.bar.is_hidden() && self.last_report.elapsed() > HEARTBEAT {
             self.last_report = Instant::now();
             let (title, taken) = (self.bar.prefix(), HumanDuration(self.bar.elapsed()));

@@ -102,10 +102,14 @@ fn violations(functions: &[Function], entry: &str) -> Vec<String> {
         let is_frequent = frequent.iter().any(|other| ptr::eq(*other, function));
         let is_allowed =
             |callee: &str| ALLOWED_CALLS.contains(&callee) || functions.iter().any(|function| function.is(callee));
-        let is_violation = |code: &&String| {
-            callee(code).is_some_and(|callee| !is_allowed(callee)) || is_frequent && locks_or_divides(code)
-        };
-        violations.extend(code.iter().filter(is_violation).map(|code| format!("{name}:{code}")));
+        for code in code {
+            let instruction = code.lines().next().unwrap_or_default().trim();
+            if let Some(callee) = callee(code).filter(|callee| !is_allowed(callee)) {
+                violations.push(format!("{name}: {instruction} calls {callee}"));
+            } else if is_frequent && locks_or_divides(code) {
+                violations.push(format!("{name}: {instruction}"));
+            }
+        }
     }
     violations
 }
@@ -221,7 +225,11 @@ Disassembly of section .text.unlikely.:
             "call   4d <cpu_tables::count::<u32>+0xd>\n\t\t\t49: R_X86_64_PLT32\tcore::panicking::panic_bounds_check-0x4",
             "call   4d <cpu_tables::count::<u32>+0xd>\n\t\t\t49: R_X86_64_PLT32\tcore::slice::index::slice_end_index_len_fail-0x4",
         ] {
-            assert_eq!(violations(&code(bad), "entry").len(), 1, "{bad}");
+            let found = violations(&code(bad), "entry");
+            let (instruction, relocation) = bad.split_once('\n').unwrap_or((bad, ""));
+            let callee = relocation.split_once("PLT32\t").map_or("", |(_, callee)| callee);
+            let calls = callee.strip_suffix("-0x4").map_or(String::new(), |callee| format!(" calls {callee}"));
+            assert_eq!(found, [format!("cpu_tables::count::<u32>: 48:\t{instruction}{calls}")]);
         }
     }
 }

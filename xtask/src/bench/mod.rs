@@ -8,6 +8,7 @@ pub mod code;
 pub mod env;
 pub mod instructions;
 pub mod native;
+mod peers;
 mod pktgen;
 pub mod rate;
 pub mod report;

@@ -85,7 +85,10 @@ fn memory_in(line: &str) -> Option<Memory> {
 /// and have no median. So this reads the private files of the version in Cargo.lock:
 /// <https://bheisler.github.io/criterion.rs/book/user_guide/csv_output.html>
 fn read(folder: &Path) -> Result<Time> {
-    let json = |name| -> Result<Value> { Ok(serde_json::from_slice(&fs::read(folder.join(name))?)?) };
+    let json = |name| -> Result<Value> {
+        let file = folder.join(name);
+        serde_json::from_slice(&fs::read(&file)?).with_context(|| format!("{} is not valid JSON", file.display()))
+    };
     let (benchmark, estimates) = (json("benchmark.json")?, json("estimates.json")?);
     let text = |key: &str| benchmark[key].as_str().map(str::to_owned);
     let median = |pointer| estimates["median"].pointer(pointer)?.as_f64();

@@ -8,9 +8,9 @@ use fs_err as fs;
 use git2::Repository;
 use serde::{Deserialize, Serialize};
 
-use super::env::Peers;
 use super::instructions::{Cost, Reading};
 use super::native::{Memory, Time};
+use super::peers::Peers;
 use super::rate::Rate;
 use super::targets::Target;
 use crate::builds::kernel::Choice;
@@ -129,8 +129,8 @@ pub mod tests {
         let target = |value, met| Target { what: "a target".into(), value, bound: Bound::AtMost(0.8), met };
         Report {
             origin: Origin { cpu: "fast".into(), cpus: 2, config: "test".into(), ..Origin::default() },
-            instructions: [(1, None), (65536, Some(245.0))]
-                .map(|(addresses, limit)| cost("--traffic, hashed", addresses, 250.0, limit))
+            instructions: [(1, 200.0, None), (65536, 250.0, Some(245.0))]
+                .map(|(addresses, added, limit)| cost("--traffic, hashed", addresses, added, limit))
                 .into(),
             rates: vec![rate("one", 64_123.0)],
             reading: Reading { rows: 65536, instructions: 6.5536e7 },

@@ -25,7 +25,7 @@ use crate::workspace::{Workspace, file_name};
 /// The inputs of the versions, other than the templates and [`version::SHARED_INPUTS`].
 const IPTABLES: &[&str] = &["iptables-patches"];
 const LINUX: &[&str] = &["kernel-patches"];
-/// Those of the kernel are among them: the module is for one kernel build.
+/// They include the kernel's inputs, because the module is for one kernel build.
 const MODULES: &[&str] = &["module", "xtask/deb/linux", "kernel-patches"];
 /// The extension is linked with the patched libxtables.
 const XT_TRAFFIC: &[&str] = &["libxt", "module/abi.rs", "iptables-patches"];
@@ -78,16 +78,19 @@ impl PackageBuilder<'_> {
     /// differs.
     /// <https://wiki.debian.org/DebianRepository/Format>
     fn index(&self) -> Result<()> {
-        let mut step = self.ws.step("deb-index", "indexing the packages")?;
-        let sandbox = self.root.sandbox().bind_rw(self.folder, "out");
-        // `apt-ftparchive release` lists every index file that it finds, also an old Release.
-        let script = "apt-ftparchive packages . >.new
-            if [ -e Release ] && cmp -s .new Packages; then exit; fi
-            rm -f Release; mv .new Packages
-            apt-ftparchive -o APT::FTPArchive::Release::Label=xt_traffic release . >.new; mv .new Release";
-        step.run(sandbox.command("out", &["sh", "-euc", script]))?;
-        step.finish();
-        Ok(())
+        let recipe = Recipe::new("index 1").text("root", self.root.stamp().as_str());
+        let recipe = source::packages_in(self.folder)?.iter().try_fold(recipe, |recipe, file| recipe.file(file))?;
+        recipe.stamp().make(&self.folder.join(".index.stamp"), &self.folder.join("Release"), || {
+            let mut step = self.ws.step("deb-index", "indexing the packages")?;
+            let sandbox = self.root.sandbox().bind_rw(self.folder, "out");
+            // `apt-ftparchive release` lists every index file that it finds, also an old Release.
+            let script = "rm -f Packages Release
+                apt-ftparchive packages . >.new; mv .new Packages
+                apt-ftparchive -o APT::FTPArchive::Release::Label=xt_traffic release . >.new; mv .new Release";
+            step.run(sandbox.command("out", &["sh", "-euc", script]))?;
+            step.finish();
+            Ok(())
+        })
     }
 
     /// `iptables`: the patched iptables, split into the same binary packages as Debian's, and
@@ -107,7 +110,11 @@ impl PackageBuilder<'_> {
             sandbox: self.root.sandbox(),
         }
         .build(self, |folder| tree.write(folder, commit))?;
-        reference::check(self, &built, &self.debian_iptables()?, version)?;
+        let hashes: Vec<_> = debian.iter().map(|package| &package.sha256).collect();
+        let compared = Recipe::new("comparison 1").text("ours", built.stamp.as_str()).list("debian", &hashes).stamp();
+        compared.make(&self.folder.join(".comparison.stamp"), self.folder, || {
+            reference::check(self, &built, &self.debian_iptables()?, version)
+        })?;
         Ok(built)
     }
 

@@ -60,12 +60,13 @@ impl Changelog {
                 changelog.add("", &summary, commit.time().seconds());
             }
         }
-        if is_dirty(&repo, &paths)? {
+        let suffix = if is_dirty(&repo, &paths)? { "~dirty" } else { "" };
+        if !suffix.is_empty() {
             let time = repo.head()?.peel_to_commit()?.time().seconds();
-            changelog.add("~dirty", "Changes that are not committed.", time);
+            changelog.add(suffix, "Changes that are not committed.", time);
         }
         ensure!(!changelog.0.is_empty(), "no commit contains {package}");
-        (0..test_entries).for_each(|_| changelog.add("", "No change: an entry for tests of upgrades.", 0));
+        (0..test_entries).for_each(|_| changelog.add(suffix, "No change: an entry for tests of upgrades.", 0));
         Ok(changelog)
     }
 
@@ -186,6 +187,7 @@ mod tests {
         history.commit(20, "deb/thing/control", "1");
         history.write("xtask/src/packages/new.rs", "1");
         assert_eq!(history.revision(), ("2~dirty".to_owned(), 21));
+        assert_eq!(history.read("repo", 1).unwrap().number(), "3~dirty");
     }
 
     #[test]

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Pinned downloads. A file is verified before it gets its name in the cache.
 
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail, ensure};
-use fs_err as fs;
+use anyhow::{Result, bail, ensure};
+use fs_err::File;
 use sha2::{Digest, Sha256};
 
 use crate::process;
@@ -56,25 +57,47 @@ fn fetch(ws: &Workspace, step: &mut Step, address: &str, source: &Download, file
     let folder = ws.temporary()?;
     let new = folder.path().join(&source.file);
     let mut curl = Command::new("curl");
-    // The progress bar is for the lines of the step.
-    curl.args(["--progress-bar", "--show-error", "--fail", "--location"])
+    curl.args(["--progress-bar", "--fail", "--location"])
         .args(["--connect-timeout", "20", "--retry", "3", "--max-filesize", &source.size.to_string()])
         // Give up on a mirror that sends less than 1000 bytes a second for a minute.
         .args(["--speed-limit", "1000", "--speed-time", "60", "--output"])
         .arg(&new)
         .args(["--", address]);
-    step.run(curl).with_context(|| address.to_owned())?;
+    let mut error = None;
+    let status = process::run_lines(curl, |line| {
+        if line.starts_with("curl: (") {
+            step.line(&format!("{address}: {line}"));
+            error = Some(line.to_owned());
+        } else {
+            // The progress bar is not for the log.
+            step.show(line);
+        }
+    })?;
+    ensure!(status.success(), "{address}: {}", error.unwrap_or_else(|| format!("curl failed ({status})")));
     let found = hash_of(&new)?;
     ensure!(found == source.sha256, mismatch(address, &found, &source.sha256));
     keep(&new, file)
 }
 
 fn hash_of(file: &Path) -> Result<String> {
-    Ok(hex(&Sha256::digest(fs::read(file)?)))
+    let mut hasher = Sha256::new();
+    let mut reader = BufReader::with_capacity(1 << 16, File::open(file)?);
+    loop {
+        let part = reader.fill_buf()?;
+        if part.is_empty() {
+            break;
+        }
+        hasher.update(part);
+        let length = part.len();
+        reader.consume(length);
+    }
+    Ok(hex(&hasher.finalize()))
 }
 
 #[cfg(test)]
 mod tests {
+    use fs_err as fs;
+
     use super::*;
 
     #[test]

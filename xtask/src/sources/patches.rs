@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use fs_err as fs;
 use git2::{ApplyOptions, Diff, Oid, Repository, Signature, Time};
-use jiff::fmt::rfc2822;
+use jiff::fmt::rfc2822::DateTimeParser;
 use mailparse::MailHeaderMap;
 
 use crate::workspace::{file_name, list};
@@ -53,7 +53,9 @@ impl Patch {
         let address = from.trim_end().strip_suffix('>').and_then(|from| from.rsplit_once('<'));
         let (name, email) = address.with_context(|| format!("From: has no address: {from}"))?;
         let date = header("Date")?;
-        let date = rfc2822::parse(&date).with_context(|| format!("bad Date: {date}"))?;
+        // The day of the week may be wrong.
+        let parser = DateTimeParser::new().relaxed_weekday(true);
+        let date = parser.parse_zoned(&date).with_context(|| format!("bad Date: {date}"))?;
         let time = Time::new(date.timestamp().as_second(), date.offset().seconds() / 60);
         let author = Signature::new(name.trim().trim_matches('"'), email, &time)?;
         let body = mail.get_body_raw()?;
@@ -97,10 +99,12 @@ impl Patch {
 }
 
 /// The subject without `[PATCH ...]`.
-fn without_prefix<'a>(subject: &'a str) -> &'a str {
+fn without_prefix(subject: &str) -> &str {
     let mut rest = subject.trim();
-    let tag = |text: &'a str| text.strip_prefix('[')?.split_once(']').filter(|(tag, _)| tag.contains("PATCH"));
-    while let Some((_, after)) = tag(rest) {
+    while let Some((tag, after)) = rest.strip_prefix('[').and_then(|text| text.split_once(']')) {
+        if !tag.contains("PATCH") {
+            break;
+        }
         rest = after.trim_start();
     }
     rest
@@ -126,13 +130,16 @@ pub mod tests {
         Date: Mon, 23 Nov 2026 16:20:00 +0530\n\
         Subject: [PATCH] netfilter: a subject that is so long that it had to be\n folded\n\
         \n\
-        Why.\n\nMore why.\n\nSigned-off-by: J <j@example.org>\n---\n a | 2 +-\n 1 file changed\n\n\
-        diff --git a/a b/a\nindex 1234567..89abcde 100644\n--- a/a\n+++ b/a\n@@ -1,3 +1,3 @@ x\n one\n-two\n+2\n three\n";
+        Why.\n\nMore why.\n\nSigned-off-by: J <j@example.org>\n---\n net/a.c | 2 +-\n 1 file changed\n\n\
+        diff --git a/net/a.c b/net/a.c\nindex 1234567..89abcde 100644\n--- a/net/a.c\n+++ b/net/a.c\n\
+        @@ -1,3 +1,3 @@ x\n one\n-two\n+2\n three\n";
 
-    /// Commits the file `a` with the content `text`, on top of `parent`.
+    /// Commits the file `net/a.c` with the content `text`, on top of `parent`.
     pub fn commit_file(repo: &Repository, parent: Option<Oid>, message: &str, text: &str) -> Oid {
+        let mut folder = repo.treebuilder(None).unwrap();
+        folder.insert("a.c", repo.blob(text.as_bytes()).unwrap(), 0o100_644).unwrap();
         let mut tree = repo.treebuilder(None).unwrap();
-        tree.insert("a", repo.blob(text.as_bytes()).unwrap(), 0o100_644).unwrap();
+        tree.insert("net", folder.write().unwrap(), 0o040_000).unwrap();
         let tree = repo.find_tree(tree.write().unwrap()).unwrap();
         let who = Signature::new("Åsa Test", "asa@example.org", &Time::new(1_800_000_000, 60)).unwrap();
         let parent = parent.map(|oid| repo.find_commit(oid).unwrap());
@@ -163,9 +170,15 @@ pub mod tests {
         assert_eq!(commit.author().name().unwrap(), "Jörg Test");
         assert_eq!(commit.author().when().offset_minutes(), 330);
         assert_eq!(commit.committer().when(), commit.author().when());
-        let entry = commit.tree().unwrap().get_name("a").unwrap().id();
+        let entry = commit.tree().unwrap().get_path(Path::new("net/a.c")).unwrap().id();
         assert_eq!(repo.find_blob(entry).unwrap().content(), b"one\n2\nthree\n");
         assert_eq!(patch.apply(&repo, base).unwrap(), commit.id());
+    }
+
+    #[test]
+    fn the_day_of_the_week_may_be_wrong() {
+        let [right, wrong] = ["Mon", "Tue"].map(|day| patch(&MAIL.replace("Date: Mon", &format!("Date: {day}"))));
+        assert_eq!(right.unwrap().author.when(), wrong.unwrap().author.when());
     }
 
     #[test]
@@ -173,10 +186,10 @@ pub mod tests {
         let (_folder, repo, base) = repository();
         let wrong = patch(&MAIL.replace("-two", "-zwei")).unwrap();
         let error = wrong.apply(&repo, base).unwrap_err().to_string();
-        assert!(error.contains("0001-x.patch does not apply: a: hunk"), "{error}");
-        let missing = patch(&MAIL.replace("a/a", "a/b").replace("b/a", "b/b")).unwrap();
+        assert!(error.contains("0001-x.patch does not apply: net/a.c: hunk"), "{error}");
+        let missing = patch(&MAIL.replace("net/a.c", "net/b.c")).unwrap();
         let error = missing.apply(&repo, base).unwrap_err().to_string();
-        assert!(error.contains("0001-x.patch does not apply: b: "), "{error}");
+        assert!(error.contains("0001-x.patch does not apply: net/b.c: "), "{error}");
     }
 
     #[test]

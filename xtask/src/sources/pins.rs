@@ -48,7 +48,9 @@ pub struct Download {
     pub file: String,
     /// Its SHA-256, 64 hexadecimal digits.
     pub sha256: String,
-    /// Its size in bytes; a mirror may not send more.
+    /// Its size in bytes. curl does not start a download if the server announces a larger size. If
+    /// the server announces none, curl 8.4 and later stops after this number of bytes.
+    /// <https://curl.se/docs/manpage.html#--max-filesize>
     pub size: u64,
     /// Paths on a mirror, tried in turn.
     pub paths: Vec<String>,

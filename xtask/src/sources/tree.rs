@@ -18,6 +18,7 @@ use crate::sources::fetch;
 use crate::sources::patches::{self, Patch};
 use crate::sources::pins::Download;
 use crate::stamp::{Recipe, Stamp, remove_if_exists, write_atomically};
+use crate::ui::Step;
 use crate::workspace::{Workspace, keep};
 
 /// The date of the base commits, 2026-01-01 00:00 UTC. A fixed date gives the same commit
@@ -144,11 +145,12 @@ impl Tree {
         if current == Some(commit) {
             return Ok(folder);
         }
-        let step = ws.step(&format!("checkout-{}", self.name), format!("checking out {}", self.name))?;
+        let mut step = ws.step(&format!("checkout-{}", self.name), format!("checking out {}", self.name))?;
         remove_if_exists(&state)?;
+        let options = showing_progress(&mut step);
         match current {
-            Some(current) => self.update(&folder, current, commit)?,
-            None => self.write(&folder, commit)?,
+            Some(current) => self.update(&folder, current, commit, options)?,
+            None => self.checkout_with(&folder, commit, options)?,
         }
         write_atomically(&state, commit.to_string().as_bytes())?;
         step.finish();
@@ -157,13 +159,13 @@ impl Tree {
 
     /// Writes only the files that differ between two commits. Without the list of paths, libgit2
     /// would read all files.
-    fn update(&self, folder: &Path, from: Oid, to: Oid) -> Result<()> {
+    fn update(&self, folder: &Path, from: Oid, to: Oid, mut options: CheckoutBuilder<'_>) -> Result<()> {
         let files = self.difference(from, to)?;
         if files.is_empty() {
             return Ok(());
         }
-        let mut options = CheckoutBuilder::new();
-        options.disable_pathspec_match(true);
+        // A file that was removed may be one that a .gitignore ignores.
+        options.disable_pathspec_match(true).remove_ignored(true);
         for (path, _) in files {
             options.path(path);
         }
@@ -180,7 +182,8 @@ impl Tree {
         // The work folder is a property of the handle, so open another one.
         let repo = Repository::open_bare(self.repo.path())?;
         repo.set_workdir(folder, false)?;
-        how.force().remove_untracked(true).update_index(false);
+        // The filters depend on the user's attributes.
+        how.force().remove_untracked(true).update_index(false).disable_filters(true);
         repo.checkout_tree(&repo.find_object(to, None)?, Some(&mut how))
             .with_context(|| format!("cannot write {} to {}", self.name, folder.display()))?;
         process::check()
@@ -188,7 +191,7 @@ impl Tree {
 
     /// Makes a repository to edit in `folder`, with the branches `base` and `series`; `series` is
     /// at `commit` and checked out. Its objects come from this repository, as an alternate.
-    pub fn make_edit_tree(&self, folder: &Path, commit: Oid) -> Result<Repository> {
+    pub fn make_edit_tree(&self, step: &mut Step, folder: &Path, commit: Oid) -> Result<Repository> {
         let alternates = Repository::init(folder)?.path().join("objects/info/alternates");
         write_atomically(&alternates, format!("{}\n", self.repo.path().join("objects").display()).as_bytes())?;
         // libgit2 reads the alternates when it opens the repository.
@@ -196,10 +199,23 @@ impl Tree {
         repo.reference("refs/heads/base", self.base, true, "the pinned source")?;
         repo.reference("refs/heads/series", commit, true, "the patches")?;
         repo.set_head("refs/heads/series")?;
-        repo.checkout_head(Some(CheckoutBuilder::new().force()))?;
+        repo.checkout_head(Some(showing_progress(step).force()))?;
         process::check()?;
         Ok(repo)
     }
+}
+
+/// Options of a checkout whose progress `step` shows.
+fn showing_progress(step: &mut Step) -> CheckoutBuilder<'_> {
+    let mut options = CheckoutBuilder::new();
+    options.progress(|path, done, total| {
+        if done == 0 {
+            step.set_total(total as u64);
+        }
+        step.set_position(done as u64);
+        step.show(&path.unwrap_or(Path::new("")).to_string_lossy());
+    });
+    options
 }
 
 fn read_oid(file: &Path) -> Option<Oid> {
@@ -212,18 +228,28 @@ fn import(ws: &Workspace, source: &Download, folder: &Path) -> Result<()> {
     let mut step = ws.step("import", format!("unpacking {} into git", source.file))?;
     let temporary = ws.temporary()?;
     let new = temporary.path().join("tree");
+    unpack(&mut step, source, &tarball, &new)?;
+    keep(&new, folder)?;
+    step.finish();
+    Ok(())
+}
+
+/// Makes the tree `new` of a tarball. Returns the base commit.
+fn unpack(step: &mut Step, source: &Download, tarball: &Path, new: &Path) -> Result<Oid> {
     let build = new.join("build");
     fs::create_dir_all(&build)?;
     let mut unpack = Command::new("tar");
     unpack.args(["--extract", "--touch", "--no-same-owner", "--no-same-permissions", "--strip-components=1"]);
-    unpack.arg("--directory").arg(&build).arg("--file").arg(&tarball);
+    unpack.arg("--directory").arg(&build).arg("--file").arg(tarball);
     step.run(unpack)?;
 
     let repo = Repository::init_bare(new.join("git")).context("cannot make a git repository")?;
     // The default compression takes three times as long and saves a fifth.
     repo.config()?.set_i32("core.looseCompression", 1)?;
-    // The user's configuration must not change the files.
-    repo.config()?.set_bool("core.autocrlf", false)?;
+    // The user's configuration and attributes must not change the files. This file has the highest
+    // precedence: https://git-scm.com/docs/gitattributes
+    let attributes = "* -text -ident -filter -working-tree-encoding\n";
+    write_atomically(&repo.path().join("info/attributes"), attributes.as_bytes())?;
     repo.set_workdir(&build, false)?;
     let mut index = repo.index()?;
     let mut stop = |_: &Path, _: &[u8]| -i32::from(process::interrupted());
@@ -234,9 +260,7 @@ fn import(ws: &Workspace, source: &Download, folder: &Path) -> Result<()> {
     let base = repo.commit(Some("refs/heads/base"), &author, &author, &message, &tree, &[])?;
     repo.set_head("refs/heads/base")?;
     write_atomically(&new.join("build.commit"), base.to_string().as_bytes())?;
-    keep(&new, folder)?;
-    step.finish();
-    Ok(())
+    Ok(base)
 }
 
 #[cfg(test)]
@@ -266,10 +290,11 @@ mod tests {
         let folder = temporary.path().join("checkout");
         tree.write(&folder, base).unwrap();
         fs::write(folder.join("object"), "made by a build").unwrap();
+        fs::write(folder.join(".gitignore"), "x\n").unwrap();
         let time = |name: &str| fs::metadata(folder.join(name)).unwrap().modified().unwrap();
         let before = time("same/x");
         for (from, to, content, removed) in [(base, new, "2", "removed/x"), (new, base, "1", "link/x")] {
-            tree.update(&folder, from, to).unwrap();
+            tree.update(&folder, from, to, CheckoutBuilder::new()).unwrap();
             assert_eq!(fs::read_to_string(folder.join("changed/x")).unwrap(), content);
             assert!(!folder.join(removed).exists());
             assert!(folder.join("same/x").exists() && folder.join("object").exists());
@@ -277,5 +302,44 @@ mod tests {
             let link = fs::read_link(folder.join("link/x")).ok();
             assert_eq!(link.is_some(), to == new);
         }
+    }
+
+    #[test]
+    fn a_tarball_becomes_a_commit_with_the_same_files() {
+        let temporary = tempfile::tempdir().unwrap();
+        let tarball = temporary.path().join("source.tar");
+        let mut archive = tar::Builder::new(fs::File::create(&tarball).unwrap());
+        for (path, mode, text) in [
+            (".gitattributes", 0o644, "* text ident\n"),
+            (".gitignore", 0o644, "ignored\n"),
+            ("ignored", 0o644, "$Id$\n"),
+            ("dos", 0o644, "a\r\n"),
+            ("sub/run", 0o755, "#!/bin/sh\n"),
+        ] {
+            let mut header = tar::Header::new_gnu();
+            header.set_mode(mode);
+            header.set_size(text.len() as u64);
+            archive.append_data(&mut header, format!("top/{path}"), text.as_bytes()).unwrap();
+        }
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Symlink);
+        header.set_size(0);
+        archive.append_link(&mut header, "top/link", "sub/run").unwrap();
+        archive.finish().unwrap();
+
+        let mut step = Step::begin(&temporary.path().join("log"), "test").unwrap();
+        let [version, file, sha256] = ["1", "source.tar", "0"].map(String::from);
+        let source = Download { version, file, sha256, size: 0, paths: Vec::new() };
+        let new = temporary.path().join("tree");
+        let base = unpack(&mut step, &source, &tarball, &new).unwrap();
+        let repo = Repository::open_bare(new.join("git")).unwrap();
+        let tree = repo.find_commit(base).unwrap().tree_id();
+        assert_eq!(tree.to_string(), "3dffb4c40cd7fb90fc0d72c3a5fc58eb626069b1");
+        fs::write(repo.path().join("info/attributes"), "* ident\n").unwrap();
+        let tree = Tree { folder: new, name: "t".into(), repo, base, patches: PathBuf::new() };
+        let folder = temporary.path().join("checkout");
+        tree.write(&folder, base).unwrap();
+        assert_eq!(fs::read_to_string(folder.join("dos")).unwrap(), "a\r\n");
+        assert_eq!(fs::read_to_string(folder.join("ignored")).unwrap(), "$Id$\n");
     }
 }

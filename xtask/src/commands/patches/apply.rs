@@ -27,12 +27,12 @@ pub fn run(ws: &Workspace, tree: &Tree, folder: &Path) -> Result<()> {
 }
 
 fn create(ws: &Workspace, tree: &Tree, folder: &Path, tip: Oid) -> Result<()> {
-    let step = ws.step("edit-tree", format!("checking out {}", folder.display()))?;
+    let mut step = ws.step("edit-tree", format!("checking out {}", folder.display()))?;
     let problem = || format!("cannot make {}", folder.display());
     let parent = folder.parent().with_context(problem)?;
     fs::create_dir_all(parent)?;
     let new = tempfile::Builder::new().prefix(".new-").tempdir_in(parent).with_context(problem)?;
-    let repo = tree.make_edit_tree(new.path(), tip).with_context(problem)?;
+    let repo = tree.make_edit_tree(&mut step, new.path(), tip).with_context(problem)?;
     repo.reference(EXPORTED, tip, true, "patches apply")?;
     // tempfile makes folders that only their owner can read.
     fs::set_permissions(new.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;

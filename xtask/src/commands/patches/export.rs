@@ -6,6 +6,7 @@
 //! authors and messages of the branch.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -27,13 +28,12 @@ pub fn run(ws: &Workspace, tree: &Tree, folder: &Path) -> Result<()> {
     }
     let tip = tip_of(&edited, BRANCH)?;
     let commits = linear_history(&edited, tree.base(), tip)?;
-    copy_objects(&edited, tree.repo())?;
-
     let root = BuildRoot::prepare(ws)?;
     let out = ws.temporary()?;
     let sandbox = root.sandbox().bind_ro(tree.repo().path(), "src").bind_rw(out.path(), "out");
     let mut step = ws.step("export", "writing the patches")?;
     if !commits.is_empty() {
+        copy_objects(&edited, tree.repo(), tree.base(), tip)?;
         step.run(sandbox.command("out", &format_patch("/src", "/out", tree.base(), tip)))?;
     }
     step.finish();
@@ -63,16 +63,24 @@ fn linear_history(repo: &Repository, base: Oid, tip: Oid) -> Result<Vec<Oid>> {
     Ok(commits)
 }
 
-/// Copies the objects of the branch into another repository.
-fn copy_objects(from: &Repository, to: &Repository) -> Result<()> {
-    let path = from.commondir().to_str().context("the path of the edited tree is not UTF-8")?;
-    to.remote_anonymous(path)?.fetch(&[BRANCH], None, None).context("cannot copy the commits")
+/// Copies the objects of `base..tip` into another repository, which has those of `base`.
+fn copy_objects(from: &Repository, to: &Repository, base: Oid, tip: Oid) -> Result<()> {
+    let mut walk = from.revwalk()?;
+    walk.push(tip)?;
+    walk.hide(base)?;
+    let mut builder = from.packbuilder()?;
+    builder.insert_walk(&mut walk)?;
+    let odb = to.odb()?;
+    let mut writer = odb.packwriter()?;
+    builder.foreach(|bytes| writer.write_all(bytes).is_ok()).context("cannot copy the commits")?;
+    writer.commit().context("cannot copy the commits")?;
+    Ok(())
 }
 
 /// The command that writes `base..tip` of the bare repository `git` to the folder `out`.
 fn format_patch(git: &str, out: &str, base: Oid, tip: Oid) -> Vec<String> {
-    // Attributes select the hunk headers (gitattributes(5)). A bare repository has no attribute
-    // files.
+    // Attributes select the hunk headers (gitattributes(5)). A bare repository has no work folder
+    // from which git could read them.
     let git = ["git".to_owned(), format!("--git-dir={git}"), format!("--attr-source={tip}")];
     let format =
         ["format-patch", "--quiet", "--zero-commit", "--no-signature", "--abbrev=12", "--output-directory", out];
@@ -157,8 +165,7 @@ mod tests {
         fn export(&self, tip: Oid) -> Result<PathBuf> {
             let out = self.folder.path().join(tip.to_string());
             let commits = linear_history(&self.edited, self.base, tip)?;
-            self.edited.reference(BRANCH, tip, true, "test")?;
-            copy_objects(&self.edited, &self.pinned)?;
+            copy_objects(&self.edited, &self.pinned, self.base, tip)?;
             let git = self.pinned.path().to_str().unwrap();
             let words = format_patch(git, out.to_str().unwrap(), self.base, tip);
             let mut command = Command::new(&words[0]);
@@ -187,8 +194,7 @@ mod tests {
         }
         let folder = fixture.folder.path().join("patches");
         assert_eq!(replace(&out, &folder).unwrap().len(), 2);
-        fixture.pinned.reference(BRANCH, tip, true, "test").unwrap();
-        copy_objects(&fixture.pinned, &fixture.edited).unwrap();
+        copy_objects(&fixture.pinned, &fixture.edited, fixture.base, tip).unwrap();
         let again = fixture.export(tip).unwrap();
         assert_eq!(replace(&again, &folder).unwrap(), [""; 0]);
     }

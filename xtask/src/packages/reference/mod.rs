@@ -18,6 +18,9 @@ use super::source::Built;
 
 /// The virtual package that only our packages provide: packages that need the chain depend on it.
 const PROMISC: &str = "iptables-promisc";
+/// The fields that name other packages.
+const RELATIONS: [&str; 9] =
+    ["Breaks", "Conflicts", "Depends", "Enhances", "Pre-Depends", "Provides", "Recommends", "Replaces", "Suggests"];
 /// Fields that are not compared.
 const IGNORED: [&str; 3] = ["Installed-Size", "Maintainer", "Original-Maintainer"];
 
@@ -60,9 +63,11 @@ fn comparable(packages: &Packages, version: &str) -> String {
                 Some("Version") if value == version => "of all packages".to_owned(),
                 // Only the long description explains how ours differs.
                 Some("Description") => value.lines().take(1).collect(),
-                Some(_) => relations(value, version, packages),
-                None => value.clone(),
+                Some(field) if RELATIONS.contains(&field) => relations(value, version, packages),
+                _ => value.clone(),
             };
+            // This line shows that the property exists, even if its text is empty.
+            let _ = writeln!(text, "{name}: {key}");
             for line in value.lines().filter(|line| !line.trim_end().is_empty() && !line.starts_with('#')) {
                 let _ = writeln!(text, "{name}: {key}: {}", line.trim_end());
             }
@@ -87,8 +92,7 @@ fn differences(ours: &str, debian: &str) -> Result<Vec<String>> {
     Ok(lines)
 }
 
-/// The relations of a field, sorted, without the versions that may differ. Other fields have no
-/// commas and no bars, and do not change.
+/// The relations of a field, sorted, without the versions that may differ.
 /// <https://www.debian.org/doc/debian-policy/ch-relationships.html>
 fn relations(field: &str, version: &str, family: &Packages) -> String {
     let relation = |text: &str| {
@@ -109,7 +113,7 @@ fn relations(field: &str, version: &str, family: &Packages) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{package::fields, scripts::NO_ACTION, *};
+    use super::{package::fields, *};
 
     pub(super) const CONTROL: &str = "\
 Package: iptables
@@ -125,27 +129,16 @@ Description: administration tools
  .
  wide.
 ";
-    const MULTI: &str = "/usr/sbin/multi";
-    const LINK: &str = "/usr/sbin/iptables-nft";
-    const TRIGGERS: &str = "the control file triggers";
-    const SYMBOLS: &str = "the control file symbols";
-    const CONFIGURE: &str = "postinst configure ''";
-    const SYMBOLS_TEXT: &str = "lib.so.2 lib2 #MINVER#\n* Build-Depends-Package: x\n one@Base 1\n two@Base 1\n";
-    const ACTIONS: &str = "calls update-alternatives [--install] [a]\nexit status: 0";
-    const BREAKS: &str = "the field Breaks";
-    const BROKEN: &str = "-libip4tc2 (<< 1.8.4-2)";
-    const CALL: &str = "-calls update-alternatives [--install] [a]";
-    /// The line that contains the changed value.
-    const VALUE: &str = "+";
-    const CONTENTS: [(&str, &str); 8] = [
-        ("/usr/sbin", "Directory 0755 root(0)/root(0)"),
-        (MULTI, "Regular 0755 root(0)/root(0)"),
-        (LINK, "Symlink 0777 root(0)/root(0) -> multi"),
-        (TRIGGERS, "# Triggers added by dh_makeshlibs/13.20\nactivate-noawait ldconfig\n"),
-        (SYMBOLS, SYMBOLS_TEXT),
-        (CONFIGURE, ACTIONS),
-        ("postinst triggered", NO_ACTION),
-        ("postrm purge", NO_ACTION),
+    const CONTENTS: [(&str, &str); 9] = [
+        ("/usr/sbin", "Directory 0755 root"),
+        ("/usr/sbin/multi", "Regular 0755 root"),
+        ("/usr/sbin/link", "Symlink -> multi"),
+        ("the control file triggers", "# Triggers added by dh_makeshlibs/13.20\nactivate-noawait ldconfig\n"),
+        ("the control file symbols", "lib2 #MINVER#\n* Field: x\n one 1\n two 1\n"),
+        ("the control file empty", ""),
+        ("postinst configure ''", "calls rm [a]\nexit status: 0"),
+        ("postinst triggered", "exit status: 0"),
+        ("postrm purge", "exit status: 0"),
     ];
 
     fn package(control: &str) -> Package {
@@ -164,7 +157,7 @@ Description: administration tools
             .replace("Long and", "Longer and");
         let mut ours = package(&control);
         let triggers = "# Triggers added by dh_makeshlibs/13.24\nactivate-noawait ldconfig\n";
-        ours.insert(TRIGGERS.into(), triggers.into());
+        ours.insert("the control file triggers".into(), triggers.into());
         ours
     }
 
@@ -185,59 +178,65 @@ Description: administration tools
 
     #[test]
     fn allowed_differences_are_not_reported() {
-        assert_eq!(differences_of(MULTI, Some("Regular 0755 root(0)/root(0)")), [""; 0]);
+        assert_eq!(differences_of("/usr/sbin", Some("Directory 0755 root")), [""; 0]);
     }
 
     #[test]
     fn a_missing_or_additional_package_is_reported() {
         let text = comparable(&[("iptables".into(), [("/etc".into(), "Directory".into())].into())].into(), "1.8.11-2");
-        assert_eq!(differences("", &text).unwrap(), ["-iptables: /etc: Directory"]);
-        assert_eq!(differences(&text, "").unwrap(), ["+iptables: /etc: Directory"]);
+        assert_eq!(differences("", &text).unwrap(), ["-iptables: /etc", "-iptables: /etc: Directory"]);
+        assert_eq!(differences(&text, "").unwrap(), ["+iptables: /etc", "+iptables: /etc: Directory"]);
     }
 
     #[test]
     fn different_properties_are_reported() {
-        let one_less = SYMBOLS_TEXT.replace(" two@Base 1\n", "");
-        let one_more = format!("{SYMBOLS_TEXT} three@Base 1\n");
-        let repeated = format!("{SYMBOLS_TEXT} one@Base 1\n");
-        let other_call = ACTIONS.replace("[a]", "[b]");
-        let other_status = ACTIONS.replace("status: 0", "status: 1");
-        let twice = format!("{ACTIONS}\n{ACTIONS}");
-        let cases: [(&str, Option<&str>, &[&str]); 28] = [
-            (MULTI, None, &["-Regular 0755 root(0)/root(0)"]),
-            (MULTI, Some("Regular 4755 root(0)/root(0)"), &["-Regular 0755 root(0)/root(0)", VALUE]),
-            (MULTI, Some("Directory 0755 root(0)/root(0)"), &["-Regular 0755 root(0)/root(0)", VALUE]),
-            (MULTI, Some("Regular 0755 daemon(1)/root(0)"), &["-Regular 0755 root(0)/root(0)", VALUE]),
-            (LINK, Some("Symlink 0777 root(0)/root(0) -> other"), &["-Symlink 0777 root(0)/root(0) -> multi", VALUE]),
-            (LINK, Some("Link 0777 root(0)/root(0) -> multi"), &["-Symlink 0777 root(0)/root(0) -> multi", VALUE]),
-            ("/usr/bin/multi", Some("Regular 0755 root(0)/root(0)"), &[VALUE]),
-            (SYMBOLS, Some(&one_less), &["- two@Base 1"]),
-            (SYMBOLS, Some(&one_more), &["+ three@Base 1"]),
-            (SYMBOLS, Some(&repeated), &["+ one@Base 1"]),
-            (TRIGGERS, None, &["-activate-noawait ldconfig"]),
-            ("the control file conffiles", Some("/etc/ethertypes"), &[VALUE]),
-            (CONFIGURE, Some(&other_call), &[CALL, "+calls update-alternatives [--install] [b]"]),
-            (CONFIGURE, Some(&other_status), &["-exit status: 0", "+exit status: 1"]),
-            (CONFIGURE, Some(&twice), &["+calls update-alternatives [--install] [a]", "+exit status: 0"]),
-            (CONFIGURE, Some(NO_ACTION), &[CALL]),
-            ("postinst triggered", Some("prints boo\nexit status: 0"), &["+prints boo"]),
-            ("postrm purge", Some("calls rm [-rf] [/etc/x]\nexit status: 0"), &["+calls rm [-rf] [/etc/x]"]),
-            ("the field Version", Some("1.8.11-2"), &["-of all packages", VALUE]),
-            ("the field Version", Some("1.8.12-1"), &["-of all packages", VALUE]),
-            ("the field Version", Some("1.8.11-20+promisc3"), &["-of all packages", VALUE]),
-            ("the field Architecture", Some("all"), &["-amd64", VALUE]),
-            ("the field Multi-Arch", None, &["-foreign"]),
-            ("the field Essential", Some("yes"), &[VALUE]),
-            ("the field Provides", Some("nftables"), &[VALUE]),
-            ("the field Description", Some("other tools\nLong"), &["-administration tools", "+other tools"]),
-            (BREAKS, Some("libip4tc2 (<< 1.8.11-2+promisc3)"), &[BROKEN, "+libip4tc2 (<< the same version)"]),
-            (BREAKS, None, &[BROKEN]),
+        let cases: [(&str, Option<&str>, &[&str]); 31] = [
+            ("/usr/sbin/multi", None, &["-", "-: Regular 0755 root"]),
+            ("/usr/sbin/multi", Some("Regular 4755 root"), &["-: Regular 0755 root", "+: Regular 4755 root"]),
+            ("/usr/sbin/multi", Some("Directory 0755 root"), &["-: Regular 0755 root", "+: Directory 0755 root"]),
+            ("/usr/sbin/multi", Some("Regular 0755 daemon"), &["-: Regular 0755 root", "+: Regular 0755 daemon"]),
+            ("/usr/sbin/link", Some("Symlink -> other"), &["-: Symlink -> multi", "+: Symlink -> other"]),
+            ("/usr/sbin/link", Some("Link -> multi"), &["-: Symlink -> multi", "+: Link -> multi"]),
+            ("/usr/bin/multi", Some("Regular 0755 root"), &["+", "+: Regular 0755 root"]),
+            ("the control file symbols", Some("lib2 #MINVER#\n* Field: x\n one 1\n"), &["-:  two 1"]),
+            (
+                "the control file symbols",
+                Some("lib2 #MINVER#\n* Field: x\n one 1\n two 1\n three 1\n"),
+                &["+:  three 1"],
+            ),
+            ("the control file symbols", Some("lib2 #MINVER#\n* Field: x\n one 1\n two 1\n one 1\n"), &["+:  one 1"]),
+            ("the control file triggers", None, &["-", "-: activate-noawait ldconfig"]),
+            ("the control file empty", None, &["-"]),
+            ("the control file prerm", Some(""), &["+"]),
+            ("the control file conffiles", Some("/etc/ethertypes"), &["+", "+: /etc/ethertypes"]),
+            ("postinst configure ''", Some("calls rm [b]\nexit status: 0"), &["-: calls rm [a]", "+: calls rm [b]"]),
+            (
+                "postinst configure ''",
+                Some("calls rm [a]\nexit status: 1"),
+                &["-: exit status: 0", "+: exit status: 1"],
+            ),
+            ("postinst configure ''", Some("calls rm [a]\ncalls rm [a]\nexit status: 0"), &["+: calls rm [a]"]),
+            ("postinst configure ''", Some("exit status: 0"), &["-: calls rm [a]"]),
+            ("postinst triggered", Some("prints boo\nexit status: 0"), &["+: prints boo"]),
+            ("postrm purge", Some("calls rm [-rf] [/etc/x]\nexit status: 0"), &["+: calls rm [-rf] [/etc/x]"]),
+            ("the field Version", Some("1.8.11-2"), &["-: of all packages", "+: 1.8.11-2"]),
+            ("the field Version", Some("1.8.12-1"), &["-: of all packages", "+: 1.8.12-1"]),
+            ("the field Version", Some("1.8.11-20+promisc3"), &["-: of all packages", "+: 1.8.11-20+promisc3"]),
+            ("the field Architecture", Some("all"), &["-: amd64", "+: all"]),
+            ("the field Multi-Arch", None, &["-", "-: foreign"]),
+            ("the field Essential", Some("yes"), &["+", "+: yes"]),
+            ("the field Tag", Some("b, a"), &["+", "+: b, a"]),
+            ("the field Provides", Some("nftables"), &["+", "+: nftables"]),
+            ("the field Description", Some("other tools\nLong"), &["-: administration tools", "+: other tools"]),
+            (
+                "the field Breaks",
+                Some("libip4tc2 (<< 1.8.11-2+promisc3)"),
+                &["-: libip4tc2 (<< 1.8.4-2)", "+: libip4tc2 (<< the same version)"],
+            ),
+            ("the field Breaks", None, &["-", "-: libip4tc2 (<< 1.8.4-2)"]),
         ];
         for (key, value, expected) in cases {
-            let line = |line: &&str| {
-                let (sign, text) = line.split_at(1);
-                format!("{sign}iptables: {key}: {}", if *line == VALUE { value.unwrap() } else { text })
-            };
+            let line = |line: &&str| format!("{}iptables: {key}{}", &line[..1], &line[1..]);
             assert_eq!(differences_of(key, value), expected.iter().map(line).collect::<Vec<_>>());
         }
     }

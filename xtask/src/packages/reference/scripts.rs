@@ -16,15 +16,49 @@ use crate::process;
 /// The scripts, and the arguments with which dpkg calls them. `$old` and `$new` are versions before
 /// and after all of those that are compared, and `$debian` is Debian's.
 /// <https://www.debian.org/doc/debian-policy/ch-maintainerscripts.html#summary-of-ways-maintainer-scripts-are-called>
-const CALLS: [&str; 4] = [
-    "preinst: install; install $old $new; upgrade $old $new; upgrade $debian $new; abort-upgrade $new",
-    "postinst: configure ''; configure $old; configure $debian; configure $new; abort-upgrade $new; abort-remove; \
-     abort-remove in-favour other 1; abort-deconfigure in-favour other 1; \
-     abort-deconfigure in-favour other 1 removing third 1; triggered ldconfig",
-    "prerm: remove; upgrade $old; upgrade $debian; upgrade $new; failed-upgrade $debian $new; \
-     remove in-favour other 1; deconfigure in-favour other 1; deconfigure in-favour other 1 removing third 1",
-    "postrm: remove; purge; upgrade $new; failed-upgrade $debian $new; abort-install; abort-install $debian $new; \
-     abort-upgrade $debian $new; disappear other 1",
+const CALLS: [(&str, &[&str]); 4] = [
+    ("preinst", &["install", "install $old $new", "upgrade $old $new", "upgrade $debian $new", "abort-upgrade $new"]),
+    (
+        "postinst",
+        &[
+            "configure ''",
+            "configure $old",
+            "configure $debian",
+            "configure $new",
+            "abort-upgrade $new",
+            "abort-remove",
+            "abort-remove in-favour other 1",
+            "abort-deconfigure in-favour other 1",
+            "abort-deconfigure in-favour other 1 removing third 1",
+            "triggered ldconfig",
+        ],
+    ),
+    (
+        "prerm",
+        &[
+            "remove",
+            "upgrade $old",
+            "upgrade $debian",
+            "upgrade $new",
+            "failed-upgrade $debian $new",
+            "remove in-favour other 1",
+            "deconfigure in-favour other 1",
+            "deconfigure in-favour other 1 removing third 1",
+        ],
+    ),
+    (
+        "postrm",
+        &[
+            "remove",
+            "purge",
+            "upgrade $new",
+            "failed-upgrade $debian $new",
+            "abort-install",
+            "abort-install $debian $new",
+            "abort-upgrade $debian $new",
+            "disappear other 1",
+        ],
+    ),
 ];
 
 /// The programs with which maintainer scripts change the system.
@@ -35,7 +69,7 @@ const STUBS: &str = "cp deb-systemd-helper deb-systemd-invoke dpkg dpkg-divert d
 const STUB: &str = include_str!("stub.sh");
 
 /// The actions of a script that does nothing, and of a script that the package does not have.
-pub(super) const NO_ACTION: &str = "exit status: 0";
+const NO_ACTION: &str = "exit status: 0";
 
 /// Writes the stubs to a folder for dry runs.
 pub(super) fn write_stubs(folder: &Path) -> Result<()> {
@@ -76,9 +110,9 @@ pub(super) fn replace_scripts(
         actions.push(status.to_string());
         Ok(actions.join("\n"))
     };
-    for (script, calls) in CALLS.iter().filter_map(|calls| calls.split_once(": ")) {
+    for (script, calls) in CALLS {
         let text = package.remove(&format!("the control file {script}"));
-        for call in calls.split("; ").map(|arguments| format!("{script} {arguments}")) {
+        for call in calls.iter().map(|arguments| format!("{script} {arguments}")) {
             let actions = text.as_ref().map_or_else(|| Ok(NO_ACTION.to_owned()), |text| run(script, text, &call));
             package.insert(call.clone(), actions.with_context(|| format!("cannot run {call}"))?);
         }
