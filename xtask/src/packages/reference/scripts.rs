@@ -3,7 +3,6 @@
 //! calls it. A stub that logs its arguments replaces the programs that would change the system.
 //! <https://www.debian.org/doc/debian-policy/ch-maintainerscripts.html>
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -71,12 +70,17 @@ const STUB: &str = include_str!("stub.sh");
 /// The actions of a script that does nothing, and of a script that the package does not have.
 const NO_ACTION: &str = "exit status: 0";
 
-/// Writes the stubs to a folder for dry runs.
+/// Writes the stubs to a folder for dry runs. A child process writes the program: the kernel
+/// refuses to execute a file that is open for writing, and a child of another thread may have
+/// inherited a file that this process has open. The shell would then run the real program of that
+/// name.
 pub(super) fn write_stubs(folder: &Path) -> Result<()> {
-    let (programs, stub) = (folder.join("bin"), folder.join("stub"));
+    let (programs, text) = (folder.join("bin"), folder.join("stub.sh"));
     fs::create_dir(&programs)?;
-    fs::write(&stub, STUB)?;
-    fs::set_permissions(stub, PermissionsExt::from_mode(0o755))?;
+    fs::write(&text, STUB)?;
+    let mut install = Command::new("install");
+    install.arg("--mode=755").arg(text).arg(folder.join("stub"));
+    process::run_foreground(install)?;
     STUBS.split(' ').try_for_each(|name| Ok(symlink("../stub", programs.join(name))?))
 }
 
