@@ -51,8 +51,8 @@ struct Program {
 }
 
 const GUESTS: [Program; 2] = [
-    Program { name: "guest", variable: "XT_TRAFFIC_GUEST", config: Config::Debug, nice: "10" },
-    Program { name: "fast", variable: "XT_TRAFFIC_GUEST", config: Config::Test, nice: "10" },
+    Program { name: "guest", variable: "XT_TRAFFIC_GUEST", config: Config::Debug, nice: "5" },
+    Program { name: "fast", variable: "XT_TRAFFIC_GUEST", config: Config::Test, nice: "5" },
 ];
 const DEPLOY: Program = Program { name: "deploy", variable: "XT_TRAFFIC_DEBIAN_VM", config: Config::Vm, nice: "0" };
 
