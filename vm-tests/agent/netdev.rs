@@ -5,13 +5,14 @@
 use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::os::fd::AsFd;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use fs_err as fs;
 use rustix::event::PollFlags;
 use rustix::net::SocketType;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use vm_agent::poll::{INTERVAL, poll_every};
 
 use crate::sys;
 
@@ -19,19 +20,17 @@ use crate::sys;
 /// many frames the driver has taken from the device, and how many of them it has refused because
 /// they are shorter than an Ethernet header.
 pub fn await_received(netns: &str, device: &str, want: u64, timeout: Duration) -> Result<[u64; 2]> {
-    let deadline = Instant::now() + timeout;
     let mut table = open_table(netns)?;
-    loop {
+    let mut counts = [0; 2];
+    // The kernel has no event for counters.
+    poll_every(INTERVAL, timeout, || {
         let mut text = String::new();
         table.rewind()?;
         table.read_to_string(&mut text)?;
-        let counts @ [packets, _] = parse(&text, device)?;
-        if packets >= want || Instant::now() > deadline {
-            return Ok(counts);
-        }
-        // The kernel has no event for counters.
-        std::thread::sleep(Duration::from_millis(1));
-    }
+        counts = parse(&text, device)?;
+        Ok((counts[0] >= want).then_some(()))
+    })?;
+    Ok(counts)
 }
 
 /// Opens /proc/net/dev of a network namespace; an empty name is the agent's own one.

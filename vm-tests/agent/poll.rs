@@ -6,23 +6,36 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-const INTERVAL: Duration = Duration::from_millis(1);
+/// The pause between two attempts.
+pub const INTERVAL: Duration = Duration::from_millis(1);
 
 /// Calls `attempt` until it returns a value, at least once.
 ///
 /// # Errors
 /// The error of `attempt`. After the timeout, an [`io::Error`] that names `what`.
-pub fn poll<T>(timeout: Duration, what: &str, mut attempt: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+pub fn poll<T>(timeout: Duration, what: &str, attempt: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    let timed_out = || io::Error::from(io::ErrorKind::TimedOut);
+    let value = poll_every(INTERVAL, timeout, attempt)?;
+    value.ok_or_else(timed_out).with_context(|| format!("waited {timeout:?} for {what}"))
+}
+
+/// Calls `attempt` until it returns a value, at least once, with pauses of `interval`. Returns
+/// `None` after the timeout.
+///
+/// # Errors
+/// The error of `attempt`.
+pub fn poll_every<T>(
+    interval: Duration,
+    timeout: Duration,
+    mut attempt: impl FnMut() -> Result<Option<T>>,
+) -> Result<Option<T>> {
     let deadline = Instant::now() + timeout;
     loop {
-        if let Some(value) = attempt()? {
+        let value = attempt()?;
+        if value.is_some() || Instant::now() > deadline {
             return Ok(value);
         }
-        if Instant::now() > deadline {
-            let error = io::Error::from(io::ErrorKind::TimedOut);
-            return Err(error).with_context(|| format!("waited {timeout:?} for {what}"));
-        }
-        std::thread::sleep(INTERVAL);
+        std::thread::sleep(interval);
     }
 }
 

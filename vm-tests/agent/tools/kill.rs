@@ -7,11 +7,12 @@ use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use rustix::mm::{MapFlags, ProtFlags, mmap};
 use rustix::process::Signal;
+use vm_agent::poll::poll_every;
 
 use crate::child::read_all;
 
@@ -44,13 +45,12 @@ pub fn read_until_killed(path: &str, bytes: usize) -> Result<String> {
 }
 
 /// Waits until the byte at an offset is written, the reader has ended or the time is over.
-fn await_byte(file: &File, offset: u64, reader: &mut Child, timeout: Duration) -> io::Result<()> {
-    let deadline = Instant::now() + timeout;
+fn await_byte(file: &File, offset: u64, reader: &mut Child, timeout: Duration) -> Result<()> {
     let mut byte = [0];
-    while byte == [0] && Instant::now() < deadline && reader.try_wait()?.is_none() {
-        std::thread::sleep(INTERVAL);
+    poll_every(INTERVAL, timeout, || {
         file.read_exact_at(&mut byte, offset)?;
-    }
+        Ok((byte != [0] || reader.try_wait()?.is_some()).then_some(()))
+    })?;
     Ok(())
 }
 
