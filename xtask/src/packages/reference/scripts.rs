@@ -12,8 +12,8 @@ use fs_err::{self as fs, os::unix::fs::symlink};
 use super::package::{self, Package};
 use crate::process;
 
-/// The scripts, and the arguments with which dpkg calls them. `$old` and `$new` are versions before
-/// and after all of those that are compared, and `$debian` is Debian's.
+/// The scripts, and the arguments with which dpkg calls them. `$old` is lower than all versions
+/// that are compared, `$new` is higher, and `$debian` is Debian's version.
 /// <https://www.debian.org/doc/debian-policy/ch-maintainerscripts.html#summary-of-ways-maintainer-scripts-are-called>
 const CALLS: [(&str, &[&str]); 4] = [
     ("preinst", &["install", "install $old $new", "upgrade $old $new", "upgrade $debian $new", "abort-upgrade $new"]),
