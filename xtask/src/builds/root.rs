@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The build root: a Debian system with the compilers, in which everything is built. It does not
-//! depend on the host's packages.
+//! depend on the host's packages. The package root also has what packaging and the checks need. It
+//! is a root of its own, so that nobody waits for its packages who only wants a guest.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -36,7 +37,7 @@ const UNUSED: [&str; 4] = [
     "/usr/lib/llvm-19/lib/*.a",
 ];
 
-/// The build root.
+/// The build root or the package root.
 pub struct BuildRoot {
     path: PathBuf,
     stamp: Stamp,
@@ -45,16 +46,25 @@ pub struct BuildRoot {
 impl BuildRoot {
     /// Makes the build root unless the cache has it.
     pub fn prepare(ws: &Workspace) -> Result<Self> {
+        Self::with(ws, "build root", &ws.pins().buildroot.packages)
+    }
+
+    /// Makes the package root unless the cache has it.
+    pub fn prepare_for_packages(ws: &Workspace) -> Result<Self> {
         let pins = ws.pins();
+        Self::with(ws, "package root", &[&pins.buildroot.packages[..], &pins.packageroot.packages].concat())
+    }
+
+    fn with(ws: &Workspace, name: &str, packages: &[String]) -> Result<Self> {
         let stamp = Recipe::new("build root 1")
-            .text("suite", &pins.suite)
-            .list("packages", &pins.buildroot.packages)
+            .text("suite", &ws.pins().suite)
+            .list("packages", packages)
             .list("mount points", &MOUNT_POINTS)
             .list("without", &excluded())
             .stamp();
         let path = ws.cache().join("root").join(stamp.short());
         if !path.exists() {
-            make(ws, &path)?;
+            make(ws, name, packages, &path)?;
         }
         Ok(Self { path, stamp })
     }
@@ -74,24 +84,23 @@ fn excluded() -> Vec<&'static str> {
     [&EXCLUDED[..], &UNUSED].concat()
 }
 
-fn make(ws: &Workspace, path: &Path) -> Result<()> {
-    let pins = ws.pins();
-    let mut step = ws.step("build-root", format!("making the build root (Debian {})", pins.suite))?;
+fn make(ws: &Workspace, name: &str, packages: &[String], path: &Path) -> Result<()> {
+    let suite = &ws.pins().suite;
+    let mut step = ws.step(&name.replace(' ', "-"), format!("making the {name} (Debian {suite})"))?;
     let folder = ws.temporary()?;
     let root = folder.path().join("root");
     fs::create_dir(&root)?;
 
     let mut unpack = Command::new("tar");
     unpack.args(["--extract", "--no-same-owner", "--exclude=./dev/*", "--directory"]).arg(&root);
-    let packages = &pins.buildroot.packages;
-    bootstrap(&mut step, "minbase", &pins.suite, packages, &excluded(), unpack)?;
+    bootstrap(&mut step, "minbase", suite, packages, &excluded(), unpack)?;
 
     for name in MOUNT_POINTS {
         fs::create_dir(root.join(name))?;
     }
     for pattern in UNUSED {
         let folder = Path::new(pattern).parent().unwrap_or_else(|| Path::new("/")).strip_prefix("/")?;
-        ensure!(root.join(folder).exists(), "{} does not match {pattern}: has a version changed?", pins.suite);
+        ensure!(root.join(folder).exists(), "{suite} does not match {pattern}: has a version changed?");
     }
     keep(&root, path)?;
     // TempDir could not remove folders without write permission.

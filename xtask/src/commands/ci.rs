@@ -35,7 +35,7 @@ pub fn run(ws: &Workspace, options: &Options) -> Result<()> {
         return Ok(());
     }
     host::ensure_ready(ws, &options.consent)?;
-    build_root_checks(ws, &sh)?;
+    package_root_checks(ws, &sh)?;
     patches::check_all(ws)?;
     test::run(ws, &test::Options { consent: options.consent.clone() })?;
     // Instruction counts are repeatable, so a packet that costs more is a regression.
@@ -69,11 +69,11 @@ fn host_checks(sh: &Shell) -> Result<()> {
     run_foreground(cmd!(sh, "cargo deny --locked check advisories"))
 }
 
-/// Checks with the programs of the build root: shellcheck, and the oldest Rust that Cargo.toml
+/// Checks with the programs of the package root: shellcheck, and the oldest Rust that Cargo.toml
 /// allows.
-fn build_root_checks(ws: &Workspace, sh: &Shell) -> Result<()> {
+fn package_root_checks(ws: &Workspace, sh: &Shell) -> Result<()> {
     let _lock = host::require(ws)?;
-    let root = BuildRoot::prepare(ws)?;
+    let root = BuildRoot::prepare_for_packages(ws)?;
     let repo = root.sandbox().bind_ro(ws.repo(), "repo");
     let mut step = ws.step("shellcheck", "checking shell programs")?;
     let script =

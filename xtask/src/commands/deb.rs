@@ -12,9 +12,9 @@ use crate::workspace::Workspace;
 pub fn run(ws: &Workspace, options: &Options) -> Result<()> {
     let choice = options.choose(ws, Config::Vm)?;
     let _lock = host::require(ws)?;
-    let root = BuildRoot::prepare(ws)?;
-    let folder = ws.target("deb");
-    for file in (PackageBuilder { ws, root: &root, folder: &folder, test_entries: 0 }).build(&choice)? {
+    let (build_root, package_root) = (&BuildRoot::prepare(ws)?, &BuildRoot::prepare_for_packages(ws)?);
+    let folder = &ws.target("deb");
+    for file in (PackageBuilder { ws, build_root, package_root, folder, test_entries: 0 }).build(&choice)? {
         eprintln!("{}", file.display());
     }
     Ok(())

@@ -39,8 +39,10 @@ const MANUAL: &str = "libxt/libxt_traffic.8";
 pub struct PackageBuilder<'a> {
     /// The repository and the cache.
     pub ws: &'a Workspace,
-    /// The build root.
-    pub root: &'a BuildRoot,
+    /// The build root, for what the packages contain.
+    pub build_root: &'a BuildRoot,
+    /// The package root, in which packages are made.
+    pub package_root: &'a BuildRoot,
     /// The folder for the packages, a repository for apt.
     pub folder: &'a Path,
     /// The number of entries to add to each changelog, for tests of upgrades.
@@ -58,7 +60,7 @@ impl PackageBuilder<'_> {
         );
         let iptables = self.iptables()?;
         let tools = self.xt_traffic()?;
-        let kernel = kernel::build(self.ws, self.root, choice)?;
+        let kernel = kernel::build(self.ws, self.build_root, choice)?;
         let linux = self.linux(&kernel)?;
         let modules = self.modules(&kernel, &linux)?;
         let mut files = [iptables.files, tools.files, linux.files, modules.files].concat();
@@ -78,11 +80,11 @@ impl PackageBuilder<'_> {
     /// differs.
     /// <https://wiki.debian.org/DebianRepository/Format>
     fn index(&self) -> Result<()> {
-        let recipe = Recipe::new("index 1").text("root", self.root.stamp().as_str());
+        let recipe = Recipe::new("index 1").text("root", self.package_root.stamp().as_str());
         let recipe = source::packages_in(self.folder)?.iter().try_fold(recipe, |recipe, file| recipe.file(file))?;
         recipe.stamp().make(&self.folder.join(".index.stamp"), &self.folder.join("Release"), || {
             let mut step = self.ws.step("deb-index", "indexing the packages")?;
-            let sandbox = self.root.sandbox().bind_rw(self.folder, "out");
+            let sandbox = self.package_root.sandbox().bind_rw(self.folder, "out");
             // `apt-ftparchive release` lists every index file that it finds, also an old Release.
             let script = "rm -f Packages Release
                 apt-ftparchive packages . >.new; mv .new Packages
@@ -107,7 +109,7 @@ impl PackageBuilder<'_> {
             version_inputs: IPTABLES,
             placeholders: &[],
             inputs: &[&Recipe::new("iptables source").text("commit", &commit.to_string()).stamp()],
-            sandbox: self.root.sandbox(),
+            sandbox: self.package_root.sandbox(),
         }
         .build(self, |folder| tree.write(folder, commit))?;
         let hashes: Vec<_> = debian.iter().map(|package| &package.sha256).collect();
@@ -125,7 +127,7 @@ impl PackageBuilder<'_> {
 
     /// `xt-traffic`: the iptables extension, and the service that installs the rules at boot.
     fn xt_traffic(&self) -> Result<Built> {
-        let library = libxt::build(self.ws, self.root, &iptables::build(self.ws, self.root)?)?;
+        let library = libxt::build(self.ws, self.build_root, &iptables::build(self.ws, self.build_root)?)?;
         let manual = self.ws.repo().join(MANUAL);
         SourcePackage {
             folder: "xt-traffic",
@@ -134,7 +136,7 @@ impl PackageBuilder<'_> {
             version_inputs: XT_TRAFFIC,
             placeholders: &[],
             inputs: &[&library.stamp, &Recipe::new("manual page").file(&manual)?.stamp()],
-            sandbox: self.root.sandbox(),
+            sandbox: self.package_root.sandbox(),
         }
         .build(self, |folder| {
             let files = [&library.file, &manual];
@@ -158,7 +160,7 @@ impl PackageBuilder<'_> {
                 ("FIXED", &FIXED.map(|setting| format!("export {setting}\n")).concat()),
             ],
             inputs: &[&kernel.stamp],
-            sandbox: self.root.sandbox().bind_ro(&kernel.source, "src").bind_ro(&kernel.objects, "build"),
+            sandbox: self.package_root.sandbox().bind_ro(&kernel.source, "src").bind_ro(&kernel.objects, "build"),
         }
         .build(self, |_| Ok(()))
     }
@@ -181,7 +183,7 @@ impl PackageBuilder<'_> {
                 ("HEADERS", &format!("linux-headers-{release}_{}_amd64.deb", linux.version)),
             ],
             inputs: &[&linux.stamp, &Recipe::new("module source").folder_without(&module, &HOST_ONLY)?.stamp()],
-            sandbox: self.root.sandbox().bind_ro(self.folder, "src"),
+            sandbox: self.package_root.sandbox().bind_ro(self.folder, "src"),
         }
         .build(self, |folder| copy_tree(&module, &folder.join("module"), &[]))
     }

@@ -65,7 +65,7 @@ impl SourcePackage<'_> {
         let changelog = history.text(self.name, self.version_prefix, &ws.pins().suite, MAINTAINER);
         let templates = ws.repo().join(folder);
         let mut recipe = Recipe::new("package 1")
-            .text("root", builder.root.stamp().as_str())
+            .text("root", builder.package_root.stamp().as_str())
             .text("changelog", &changelog)
             .folder(&templates)?;
         for (placeholder, value) in self.placeholders {

@@ -22,6 +22,8 @@ pub struct Pins {
     pub debian_iptables: Vec<Download>,
     /// The build root.
     pub buildroot: RootPins,
+    /// The package root, in addition to what the build root has.
+    pub packageroot: RootPins,
     /// The guest's root.
     pub guest: RootPins,
 }

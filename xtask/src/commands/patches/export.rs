@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! `patches export`: writes the commits as patch files.
 //!
-//! The build root's git writes them, so they do not depend on the host's git or its settings.
+//! The package root's git writes them, so they do not depend on the host's git or its settings.
 //! Before the files replace the old ones, they are applied to the base. That must give the content,
 //! authors and messages of the branch.
 
@@ -28,7 +28,7 @@ pub fn run(ws: &Workspace, tree: &Tree, folder: &Path) -> Result<()> {
     }
     let tip = tip_of(&edited, BRANCH)?;
     let commits = linear_history(&edited, tree.base(), tip)?;
-    let root = BuildRoot::prepare(ws)?;
+    let root = BuildRoot::prepare_for_packages(ws)?;
     let out = ws.temporary()?;
     let sandbox = root.sandbox().bind_ro(tree.repo().path(), "src").bind_rw(out.path(), "out");
     let mut step = ws.step("export", "writing the patches")?;
@@ -161,7 +161,7 @@ mod tests {
             Self { folder, edited, pinned, base }
         }
 
-        /// Exports like the command, with the host's git instead of the build root's.
+        /// Exports like the command, with the host's git instead of the package root's.
         fn export(&self, tip: Oid) -> Result<PathBuf> {
             let out = self.folder.path().join(tip.to_string());
             let commits = linear_history(&self.edited, self.base, tip)?;

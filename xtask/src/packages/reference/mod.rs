@@ -32,10 +32,10 @@ type Packages = BTreeMap<String, Package>;
 /// # Errors
 /// If they differ; the error lists every difference.
 pub fn check(builder: &PackageBuilder<'_>, ours: &Built, debian: &[PathBuf], debian_version: &str) -> Result<()> {
-    let PackageBuilder { ws, root, .. } = builder;
+    let PackageBuilder { ws, package_root, .. } = builder;
     let step = ws.step("deb-comparison", "comparing the iptables packages with Debian's")?;
     let folder = ws.temporary()?;
-    let sandbox = root.sandbox().bind_rw(folder.path(), "out");
+    let sandbox = package_root.sandbox().bind_rw(folder.path(), "out");
     let shell = |script: &str| sandbox.command("out", &["sh", "-c", script]);
     scripts::write_stubs(folder.path())?;
     let read = |debs: &[PathBuf], version| -> Result<String> {
