@@ -28,7 +28,7 @@ pub fn build(ws: &Workspace) -> Result<Product> {
     for input in INPUTS {
         recipe = recipe.path(&ws.repo().join(input))?;
     }
-    let (stamp, file) = (recipe.stamp(), folder.join(TARGET).join("release/vm-agent"));
+    let (stamp, file) = (recipe.stamp(), folder.join(TARGET).join("debug/vm-agent"));
     stamp.make(&folder.join("stamp"), &file, || {
         let mut step = ws.step("agent", "building init")?;
         let mut cargo = Command::new("cargo");
@@ -36,7 +36,7 @@ pub fn build(ws: &Workspace) -> Result<Product> {
         for name in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_RUSTFLAGS"] {
             cargo.env_remove(name);
         }
-        cargo.current_dir(ws.repo()).args(["rustc", "--locked", "--release", "--package=vm-agent", "--bin=vm-agent"]);
+        cargo.current_dir(ws.repo()).args(["rustc", "--locked", "--package=vm-agent", "--bin=vm-agent"]);
         cargo.arg("--target").arg(TARGET).arg("--target-dir").arg(&folder).arg("--").args(RUSTC);
         step.run(cargo)?;
         step.finish();
