@@ -18,10 +18,12 @@ use crate::qemu::{MACHINE, QEMU, Qmp, Setup, escape};
 const FORMAT: u32 = 4;
 
 /// The kernel's command line. A quiet console saves time, as each character is an exit from the
-/// guest. An oops is printed all the same. It becomes a panic, which ends QEMU. See
+/// guest. An oops is printed all the same. It becomes a panic, which ends QEMU. With `norandmaps`,
+/// all processes of a program have the same addresses. So TCG translates the program once, which
+/// saves a third of the time of short commands. See
 /// <https://docs.kernel.org/admin-guide/kernel-parameters.html>.
-const COMMAND_LINE: &str = "console=ttyS0 quiet panic=-1 oops=panic log_buf_len=4M nokaslr mitigations=off \
-                            random.trust_cpu=on no_timer_check";
+const COMMAND_LINE: &str = "console=ttyS0 quiet panic=-1 oops=panic log_buf_len=4M nokaslr norandmaps \
+                            mitigations=off random.trust_cpu=on no_timer_check";
 
 /// Passes the file with the devices' state to the shell that QEMU starts: a path in an environment
 /// variable needs no quoting.

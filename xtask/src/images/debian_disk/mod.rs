@@ -119,7 +119,7 @@ fn set_up(step: &mut Step, folder: &Path) -> Result<()> {
     command.arg(SETUP_TIMEOUT).args(debian_vm::hardware()?);
     command.args(debian_vm::disk(&folder.join("system.img"), "cache=unsafe"));
     command.arg("-no-reboot").arg("-kernel").arg(kernel?).arg("-initrd").arg(initrd?);
-    command.args(["-append", "root=/dev/vda1 rw console=ttyS0 quiet panic=-1 init=/setup"]);
+    command.args(["-append", "root=/dev/vda1 rw console=ttyS0 quiet panic=-1 mitigations=off norandmaps init=/setup"]);
     command.args(["-serial", "stdio", "-serial"]).arg(format!("file:{}", result.display()));
     step.run(command)?;
     let output = fs::read_to_string(&result).unwrap_or_default();
