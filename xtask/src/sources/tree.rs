@@ -241,6 +241,8 @@ fn unpack(step: &mut Step, source: &Download, tarball: &Path, new: &Path) -> Res
     let mut unpack = Command::new("tar");
     unpack.args(["--extract", "--touch", "--no-same-owner", "--no-same-permissions", "--strip-components=1"]);
     unpack.arg("--directory").arg(&build).arg("--file").arg(tarball);
+    // xz, if tar calls it, uses all processors.
+    unpack.env("XZ_DEFAULTS", "--threads=0");
     step.run(unpack)?;
 
     let repo = Repository::init_bare(new.join("git")).context("cannot make a git repository")?;
