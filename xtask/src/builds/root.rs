@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The build root: a Debian system with the compilers, in which everything is built. It does not
-//! depend on the host's packages. The package root also has what packaging and the checks need. It
-//! is a root of its own, so that nobody waits for its packages who only wants a guest.
+//! depend on the host's packages. The package root has the same packages and those for packaging
+//! and for the checks. The two are separate, so that `demo` does not wait for these packages.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The disks of the Debian VM: Debian as its installer leaves it, with Debian's kernel, boot loader
-//! and iptables; and a file system with the package repositories that the deployment test installs
-//! from.
+//! and iptables, and with settings that save time with TCG; and a file system with the package
+//! repositories that the deployment test installs from.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
