@@ -145,12 +145,12 @@ guest_test!(flows_of_other_protocols_end_after_600_idle_seconds, in_virtual_time
         (0.0, to(GRE), [1, 0], "the first packet"),
         (short, from(GRE), [1, 0], "an answer in time"),
         (short, to(GRE), [1, 0], "the answer restarts the timeout"),
-        (short, mirrored(&later.packet(GRE, &[0; 8])), [1, 0], "a fragment"),
-        (short, to(GRE), [1, 0], "the fragment restarts the timeout"),
-        (long, from(GRE), [1, 1], "the first sender after the timeout starts the connection"),
-        (0.0, to(GRE), [1, 1], "an answer"),
-        (0.0, to(50), [2, 1], "another protocol is another connection"),
-        (0.0, other_address, [3, 1], "another address is another connection"),
+        (short, mirrored(&later.packet(GRE, &[0; 8])), [1, 0], "a later fragment"),
+        (short, to(GRE), [2, 0], "the fragment does not restart the timeout"),
+        (long, from(GRE), [2, 1], "the first sender after the timeout starts the connection"),
+        (0.0, to(GRE), [2, 1], "an answer"),
+        (0.0, to(50), [3, 1], "another protocol is another connection"),
+        (0.0, other_address, [4, 1], "another address is another connection"),
     ];
     check(guest, Backend::Nft, RULE, "10.0.0.1", &cases)?;
 });

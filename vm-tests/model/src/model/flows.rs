@@ -45,6 +45,9 @@ pub(super) struct Flows(HashMap<Flow, Duration>);
 impl Flows {
     /// The class and the port of the connection that the packet starts, if it starts one.
     pub fn start(&mut self, packet: &Packet, time: Duration) -> Option<(Class, u16)> {
+        if packet.later_fragment {
+            return None;
+        }
         match packet.protocol {
             TCP => self.tcp(packet, time).map(|port| (Class::Tcp, port)),
             UDP => self.udp(packet, time).map(|port| (Class::Udp, port)),
@@ -95,7 +98,7 @@ fn is_request(packet: &Packet) -> bool {
 
 /// The first `LENGTH` bytes of the transport header, if the packet has them.
 fn transport<'a, const LENGTH: usize>(packet: &Packet<'a>) -> Option<&'a [u8; LENGTH]> {
-    packet.payload.first_chunk().filter(|_| !packet.later_fragment)
+    packet.payload.first_chunk()
 }
 
 /// Source and destination: TCP and UDP headers both begin with the ports.

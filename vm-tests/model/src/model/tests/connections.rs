@@ -172,9 +172,11 @@ fn a_fragmented_packet_starts_one_connection() {
         let parts = ip.fragments(UDP, &datagram, 8);
         let times = [(0, parts[0].clone()), (29_000, parts[1].clone()), (30_000, parts[0].clone())];
         assert_eq!(started(&ip, &times), [0, 2]);
-        // In other protocols each fragment keeps the flow alive.
+        // The same holds for other protocols.
         let parts = ip.fragments(SCTP, &[0; 30], 8);
-        assert_eq!(started(&ip, &[(0, parts[2].clone()), (599_000, parts[1].clone())]), [0]);
+        let times = [(0, 2), (1, 0), (599_000, 1), (600_001, 0)];
+        let times = times.map(|(time, part)| (time, parts[part].clone()));
+        assert_eq!(started(&ip, &times), [1, 3]);
     }
     let ip = Ip::new(A, B);
     assert_eq!(starts(&ip.fragments(UDP, &ip.datagram((1, 2), &[0; 3000]), 1480)), 1);
