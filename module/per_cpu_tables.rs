@@ -11,6 +11,7 @@ use crate::{
         },
         flows::{
             Clock,
+            CpusWithFlows,
             Flows,
             Ticks, //
         },
@@ -25,6 +26,7 @@ use crate::{
             jiffies, //
         },
         memcg::Memcg,
+        params as module_params,
         packet::SkBuff,
         paged::KernelMemory,
         percpu::{
@@ -46,6 +48,7 @@ use kernel::{
 pub(crate) struct PerCpuTables<A: Family> {
     network: Network<A>,
     flows: Flows,
+    with_flows: CpusWithFlows,
     cpus: PerCpu<CpuTables<A, KernelMemory>>,
 }
 
@@ -64,14 +67,15 @@ impl<A: Family> PerCpuTables<A> {
         let clock = Clock {
             ticks_per_second: hz(),
         };
-        let flows = Flows::new(seed, clock, sizes.flow_sets);
-        let cpus = PerCpu::new(|tables: &mut CpuTables<A, _>| {
-            tables.open(counts, sizes, seed, &flows, &memory)
+        let flows = Flows::new(seed, clock, module_params::flow_limit());
+        let cpus = PerCpu::new(|cpu, tables: &mut CpuTables<A, _>| {
+            tables.open(cpu, counts, sizes, seed, &flows, &memory)
         })?;
         Ok(Arc::new(
             Self {
                 network,
                 flows,
+                with_flows: CpusWithFlows::default(),
                 cpus,
             },
             GFP_KERNEL_ACCOUNT,
@@ -93,11 +97,13 @@ impl<A: Family> PerCpuTables<A> {
 }
 
 impl<A: Family> AllCpus<A, KernelMemory> for PerCpuTables<A> {
-    fn all<'a>(&'a self) -> impl Iterator<Item = &'a CpuTables<A, KernelMemory>>
-    where
-        A: 'a,
-    {
-        self.cpus.iter()
+    #[inline]
+    fn get(&self, cpu: u32) -> Option<&CpuTables<A, KernelMemory>> {
+        self.cpus.get(cpu)
+    }
+
+    fn with_flows(&self) -> &CpusWithFlows {
+        &self.with_flows
     }
 
     fn network(&self) -> &Network<A> {

@@ -4,7 +4,7 @@
 
 use super::{
     counters::{byte_column, Direction, BYTE_COLUMNS, CONNECTION_COLUMNS},
-    flows::{Flow, Flows, RecentFlows, Ticks},
+    flows::{CpusWithFlows, Flows, RecentFlows, Ticks},
     hash::Seed,
     key::Key,
     network::{Ends, Network},
@@ -46,12 +46,13 @@ impl<A, M: Memory> Default for CpuTables<A, M> {
 }
 
 impl<A: Family, M: Memory> CpuTables<A, M> {
-    /// Empty tables for what `counts` asks for. `flows` must be the same on all CPUs.
+    /// Empty tables of `cpu` for what `counts` asks for. `flows` must be the same on all CPUs.
     ///
     /// # Errors
     ///
     /// Returns the error of `memory` if it cannot provide the arrays.
     pub fn new(
+        cpu: u32,
         counts: Counts,
         sizes: Sizes,
         seed: Seed,
@@ -59,7 +60,7 @@ impl<A: Family, M: Memory> CpuTables<A, M> {
         memory: &M,
     ) -> Result<Self, M::Error> {
         let mut tables = Self::default();
-        tables.open(counts, sizes, seed, flows, memory)?;
+        tables.open(cpu, counts, sizes, seed, flows, memory)?;
         Ok(tables)
     }
 
@@ -72,6 +73,7 @@ impl<A: Family, M: Memory> CpuTables<A, M> {
     /// been added then.
     pub fn open(
         &mut self,
+        cpu: u32,
         counts: Counts,
         sizes: Sizes,
         seed: Seed,
@@ -88,7 +90,7 @@ impl<A: Family, M: Memory> CpuTables<A, M> {
             open_table(&mut self.portconn, seed, PORTS, memory)?;
         }
         if counts.connections() {
-            self.recent = Some(RecentFlows::new(flows, memory)?);
+            self.recent = Some(RecentFlows::new(cpu, flows, memory)?);
         }
         Ok(())
     }
@@ -112,13 +114,6 @@ impl<A: Family, M: Memory> CpuTables<A, M> {
     pub fn recent(&self) -> Option<&RecentFlows<M>> {
         self.recent.as_ref()
     }
-
-    /// Returns whether the recent flows of this CPU contain `flow`. Any CPU may call this.
-    pub fn contains(&self, flow: Flow, now: Ticks) -> bool {
-        self.recent
-            .as_ref()
-            .is_some_and(|recent| recent.contains(flow, now))
-    }
 }
 
 #[inline(never)]
@@ -134,11 +129,11 @@ fn open_table<K: Key, const PAIRS: usize, M: Memory>(
 
 /// The parts of a named table that all CPUs keep, and what they share.
 pub trait AllCpus<A, M: Memory> {
-    /// The part of each CPU.
-    fn all<'a>(&'a self) -> impl Iterator<Item = &'a CpuTables<A, M>>
-    where
-        A: 'a,
-        M: 'a;
+    /// The part of a CPU.
+    fn get(&self, cpu: u32) -> Option<&CpuTables<A, M>>;
+
+    /// The CPUs whose recent flows are searched.
+    fn with_flows(&self) -> &CpusWithFlows;
 
     /// The network whose addresses are counted.
     fn network(&self) -> &Network<A>;
@@ -201,8 +196,15 @@ fn count_all<A: Family, M: Memory>(
     let is_first = match cpus.flows().flow(&header, &opening) {
         Some(flow) => {
             let now = cpus.now();
-            let mut others = cpus.all().filter(|other| !ptr::eq(*other, own));
-            recent.is_first(flow, now, || others.any(|other| other.contains(flow, now)))
+            cpus.with_flows().add(recent);
+            recent.is_first(flow, now, || {
+                let all = |cpu| cpus.get(cpu)?.recent.as_ref();
+                let mut others = cpus
+                    .with_flows()
+                    .iter(all)
+                    .filter(|other| !ptr::eq(*other, recent));
+                others.any(|other| other.contains(flow, now))
+            })
         }
         None => true,
     };

@@ -3,12 +3,17 @@
 //! The recent flows. They distinguish the first packet of a flow from those that follow.
 //!
 //! Every CPU has its own recent flows. It alone writes them, and it searches them first. If they do
-//! not contain a flow, the CPU searches those of the other CPUs, because the two directions of a
-//! flow can arrive on two CPUs.
+//! not contain a flow, the CPU searches those of the other CPUs that have any, because the two
+//! directions of a flow can arrive on two CPUs.
 //!
-//! The flows are kept in a fixed number of sets of four, like the lines of a set-associative cache.
-//! The hash of a flow selects its set. If all flows of the set are alive, the one that expires
-//! first is replaced, and that is counted.
+//! Each kind of flow has an array of its own, so flows of one kind never replace those of another.
+//! An array consists of sets of four flows, like the lines of a set-associative cache. The hash of
+//! a flow selects two sets, and the flow is in one of them. With two choices hardly any set is full
+//! while there is room in others (<https://doi.org/10.1109/71.963420>).
+//!
+//! An array starts with one page of sets. When two sets have no room for a new flow, more sets are
+//! added by linear hashing (<https://en.wikipedia.org/wiki/Linear_hashing>), up to a limit. At the
+//! limit, or without memory, the new flow replaces a living one, and that is counted.
 
 use super::{
     counters::add_to,
@@ -19,9 +24,10 @@ use super::{
     transport::{Opening, Ports},
 };
 use crate::atomic::{
-    AtomicU64,
+    AtomicBool, AtomicU32, AtomicU64,
     Ordering::{Acquire, Relaxed, Release},
 };
+use core::ptr;
 
 /// A point in time, or a duration, in ticks of a monotonic clock that starts above 0.
 pub type Ticks = u64;
@@ -48,12 +54,19 @@ impl Clock {
     }
 }
 
-#[derive(Clone, Copy)]
+/// What a flow consists of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
+    /// A TCP SYN and its retransmissions.
     Syn,
+    /// The UDP datagrams between two endpoints.
     Datagrams,
+    /// The packets of another protocol between two addresses.
     Packets,
 }
+
+/// The number of kinds.
+const KINDS: usize = 3;
 
 /// The identity of a flow: a hash of its addresses, its ports, and its sequence or protocol number.
 ///
@@ -61,39 +74,59 @@ enum Kind {
 /// provoke that. The probability is about 2^-62 for each new flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flow {
+    kind: Kind,
     tag: u64,
-    set: u32,
+    choices: Choices,
     lifetime: Ticks,
 }
 
 impl Flow {
-    /// The time at which the flow expires if its last packet comes at `now`. Ticks do not reach
-    /// 2^64 in practice, so this does not wrap around.
+    /// What is stored in [`Way::end`] if the last packet of the flow comes at `now`. Ticks do not
+    /// reach 2^63 in practice, so this does not wrap around.
     #[inline]
-    fn end(self, now: Ticks) -> Ticks {
-        now.wrapping_add(self.lifetime)
+    fn end(self, now: Ticks) -> u64 {
+        now.wrapping_add(self.lifetime) << 1
+    }
+}
+
+/// The parts of a flow's hash that select its sets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Choices {
+    first: u32,
+    second: u32,
+}
+
+impl Choices {
+    #[inline]
+    fn of(hash: Hash) -> Self {
+        Self {
+            first: hash.index(),
+            second: hash.second_index(),
+        }
     }
 }
 
 /// Makes [`Flow`]s from packets. All CPUs of a table must use the same one.
 #[derive(Clone, Copy)]
 pub struct Flows {
+    seed: Seed,
     /// For each [`Kind`], the state with which its hashes start.
-    starts: [Hash; 3],
+    starts: [Hash; KINDS],
     /// For each [`Kind`], the lifetime of its flows.
-    lifetimes: [Ticks; 3],
-    /// The number of sets, a power of two, minus one.
-    mask: u32,
+    lifetimes: [Ticks; KINDS],
+    /// The largest number of sets of each [`Kind`].
+    limit: u32,
 }
 
 impl Flows {
-    /// Flows for [`RecentFlows`] with `sets` sets, rounded up to a power of two, at least 1.
-    pub fn new(seed: Seed, clock: Clock, sets: u32) -> Self {
+    /// Flows for [`RecentFlows`] with room for `limit` flows of each kind.
+    pub fn new(seed: Seed, clock: Clock, limit: u32) -> Self {
         let kinds = [Kind::Syn, Kind::Datagrams, Kind::Packets];
         Self {
+            seed,
             starts: kinds.map(|kind| seed.hash().word(kind as u64)),
             lifetimes: kinds.map(|kind| clock.lifetime(kind)),
-            mask: sets.max(1).next_power_of_two() - 1,
+            limit: limit.div_ceil(FLOWS_PER_SET).max(1),
         }
     }
 
@@ -135,26 +168,33 @@ impl Flows {
             u64::from(number) << 32 | u64::from(ports.source) << 16 | u64::from(ports.destination);
         let hash = A::hash_both(ends, self.starts[kind as usize]).word(rest);
         Flow {
+            kind,
             tag: hash.finish(),
-            set: hash.index() & self.mask,
+            choices: Choices::of(hash),
             lifetime: self.lifetimes[kind as usize],
         }
-    }
-
-    /// The number of sets in [`RecentFlows`].
-    pub fn sets(&self) -> u32 {
-        self.mask + 1
     }
 }
 
 /// The number of flows in a set: as many as fit in a cache line.
 const WAYS: usize = 4;
+/// The average number of flows in a set when an array is at its limit. With two choices, sets that
+/// are filled to three quarters rarely replace a living flow.
+const FLOWS_PER_SET: u32 = 3;
+/// The number of sets that an array starts with: one page.
+const INITIAL_SETS: u32 = 64;
+/// If the two sets of a new flow have no more than this number of places left, sets are added. A
+/// flow goes to its first set while that has more.
+const SCARCE: usize = 1;
+/// The number of sets that are added at once.
+const GROWTH: u32 = 8;
 
 /// A place for one flow.
 #[derive(Debug, Default)]
 struct Way {
     tag: AtomicU64,
-    /// The time at which the flow expires. 0 if there has been no flow here.
+    /// The time at which the flow expires, times two, plus one if it had a second packet. 0 if
+    /// there is no flow here.
     end: AtomicU64,
 }
 
@@ -162,21 +202,179 @@ impl Way {
     /// Returns whether `flow` is here and alive. Any CPU may call this.
     #[inline]
     fn has(&self, flow: Flow, now: Ticks) -> bool {
-        // `insert` stores the tag, then the end with Release. This loads the end with Acquire, then
+        // `put` stores the tag, then the end with Release. This loads the end with Acquire, then
         // the tag: a reader that sees the end of a new flow also sees its tag.
-        self.end.load(Acquire) > now && self.tag.load(Relaxed) == flow.tag
+        self.is_alive(now) && self.tag.load(Acquire) == flow.tag
+    }
+
+    #[inline]
+    fn is_alive(&self, now: Ticks) -> bool {
+        self.end.load(Acquire) > (now << 1 | 1)
+    }
+
+    fn put(&self, tag: u64, end: u64) {
+        self.tag.store(tag, Release);
+        self.end.store(end, Release);
+    }
+
+    fn move_to(&self, place: &Self) {
+        place.put(self.tag.load(Relaxed), self.end.load(Relaxed));
+        self.end.store(0, Release);
+    }
+
+    /// The order in which flows are replaced: expired ones, then those with one packet, then the
+    /// others, of which that one is first which expires first.
+    fn rank(&self, now: Ticks) -> (bool, u64) {
+        let end = self.end.load(Relaxed);
+        (self.is_alive(now) && end & 1 != 0, end)
     }
 }
 
-/// The flows with the same set number, in one cache line.
+/// The flows of one set, in one cache line.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 pub struct Set([Way; WAYS]);
 
+impl Set {
+    #[inline]
+    fn find(&self, flow: Flow, now: Ticks) -> Option<&Way> {
+        self.0.iter().find(|way| way.has(flow, now))
+    }
+
+    /// The number of places without a living flow.
+    fn room(&self, now: Ticks) -> usize {
+        self.0.iter().filter(|way| !way.is_alive(now)).count()
+    }
+}
+
 /// The recent flows of one CPU.
 pub struct RecentFlows<M: Memory> {
+    kinds: [Array<M>; KINDS],
+    /// The number of this CPU.
+    cpu: u32,
+    /// The number of the next CPU in [`CpusWithFlows`] plus one, or 0 at the end.
+    next: AtomicU32,
+    /// Whether this CPU is in [`CpusWithFlows`]. Only this CPU reads it.
+    is_listed: AtomicBool,
+}
+
+/// A list of the CPUs that have recent flows. A CPU that has seen no traffic is not in it, so
+/// nobody searches its flows.
+#[derive(Debug, Default)]
+pub struct CpusWithFlows {
+    /// The number of the first CPU plus one, or 0 if there is none.
+    first: AtomicU32,
+}
+
+impl CpusWithFlows {
+    /// Adds the CPU of `flows`, unless it is listed already. CPUs may call this at the same time.
+    #[inline]
+    pub fn add<M: Memory>(&self, flows: &RecentFlows<M>) {
+        if !flows.is_listed.load(Relaxed) {
+            self.insert(flows);
+        }
+    }
+
+    #[cold]
+    fn insert<M: Memory>(&self, flows: &RecentFlows<M>) {
+        let new = flows.cpu.wrapping_add(1);
+        flows.is_listed.store(true, Relaxed);
+        let mut first = self.first.load(Relaxed);
+        loop {
+            flows.next.store(first, Relaxed);
+            // Release: whoever finds this CPU also sees its `next`.
+            match self.first.compare_exchange(first, new, Release, Relaxed) {
+                Ok(_) => return,
+                Err(other) => first = other,
+            }
+        }
+    }
+
+    /// The flows of all CPUs in the list. `flows` must return those of a CPU.
+    pub fn iter<'a, M: Memory + 'a>(
+        &self,
+        flows: impl Fn(u32) -> Option<&'a RecentFlows<M>>,
+    ) -> impl Iterator<Item = &'a RecentFlows<M>> {
+        let mut link = self.first.load(Acquire);
+        core::iter::from_fn(move || {
+            let found = flows(link.checked_sub(1)?)?;
+            link = found.next.load(Relaxed);
+            Some(found)
+        })
+    }
+}
+
+impl<M: Memory> RecentFlows<M> {
+    /// The flows of `cpu`: none yet. `flows` must be those that make the flows of the packets.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of `memory` if it cannot provide the arrays of sets.
+    pub fn new(cpu: u32, flows: &Flows, memory: &M) -> Result<Self, M::Error> {
+        let array = || Array::new(flows, memory);
+        Ok(Self {
+            kinds: [array()?, array()?, array()?],
+            cpu,
+            next: AtomicU32::new(0),
+            is_listed: AtomicBool::new(false),
+        })
+    }
+
+    /// Returns whether `flow` is here and alive. Any CPU may call this.
+    #[inline]
+    pub fn contains(&self, flow: Flow, now: Ticks) -> bool {
+        self.kinds[flow.kind as usize].contains(flow, now)
+    }
+
+    /// Stores that a packet of `flow` arrives at `now`, and returns whether it is the first one.
+    /// `elsewhere` must return whether another CPU contains the flow. It is called only if this one
+    /// does not. Without memory for the flow, its packet is not the first one.
+    ///
+    /// Must not be called by two contexts at the same time.
+    #[inline]
+    pub fn is_first(&self, flow: Flow, now: Ticks, elsewhere: impl FnOnce() -> bool) -> bool {
+        let array = &self.kinds[flow.kind as usize];
+        if let Some(way) = array.find(flow, now) {
+            // Release, or other CPUs may see this end with an older tag (see `Way::has`).
+            way.end.store(flow.end(now) | 1, Release);
+            return false;
+        }
+        let first = !elsewhere();
+        array.insert(flow, now) && first
+    }
+
+    /// How often a flow was replaced while it was alive.
+    pub fn forgotten(&self) -> u64 {
+        self.sum(|array| array.cold.forgotten.load(Relaxed))
+    }
+
+    /// How often a flow was not stored for lack of memory.
+    pub fn unremembered(&self) -> u64 {
+        self.sum(|array| array.cold.unremembered.load(Relaxed))
+    }
+
+    /// The bytes of memory that the sets take.
+    pub fn memory(&self) -> usize {
+        self.kinds.iter().map(|array| array.sets.memory()).sum()
+    }
+
+    fn sum(&self, number: impl Fn(&Array<M>) -> u64) -> u64 {
+        self.kinds.iter().map(number).sum()
+    }
+}
+
+/// The recent flows of one kind.
+struct Array<M: Memory> {
+    seed: Seed,
     /// Other CPUs read these too.
     sets: M::Slots<Set>,
+    /// The [`Shape`], packed.
+    shape: AtomicU64,
+    /// The largest number of sets.
+    limit: u32,
+    /// It is odd while flows are moved between sets, and different afterwards. So another CPU can
+    /// tell that it may have missed a flow.
+    moves: AtomicU32,
     cold: Cold,
 }
 
@@ -186,102 +384,229 @@ pub struct RecentFlows<M: Memory> {
 struct Cold {
     backoff: Backoff,
     forgotten: AtomicU64,
+    unremembered: AtomicU64,
 }
 
-impl<M: Memory> RecentFlows<M> {
-    /// Contains no flow yet. `flows` must be those that make the flows of the packets.
-    ///
-    /// # Errors
-    ///
-    /// Returns the error of `memory` if it cannot provide the array of sets.
-    pub fn new(flows: &Flows, memory: &M) -> Result<Self, M::Error> {
-        let sets = memory.slots(flows.sets())?;
+impl<M: Memory> Array<M> {
+    fn new(flows: &Flows, memory: &M) -> Result<Self, M::Error> {
         Ok(Self {
-            sets,
+            seed: flows.seed,
+            sets: memory.slots(flows.limit)?,
+            shape: AtomicU64::new(Shape::new(flows.limit.min(INITIAL_SETS)).pack()),
+            limit: flows.limit,
+            moves: AtomicU32::new(0),
             cold: Cold {
                 backoff: Backoff::new(memory.backoff()),
                 forgotten: AtomicU64::new(0),
+                unremembered: AtomicU64::new(0),
             },
         })
     }
 
-    /// Returns whether `flow` is here and alive. Any CPU may call this.
     #[inline]
-    pub fn contains(&self, flow: Flow, now: Ticks) -> bool {
-        self.sets
-            .get(flow.set)
-            .is_some_and(|set| set.0.iter().any(|way| way.has(flow, now)))
+    fn shape(&self) -> Shape {
+        Shape::unpack(self.shape.load(Acquire))
     }
 
-    /// Stores that a packet of `flow` arrives at `now`, and returns whether it is the first one.
-    /// `elsewhere` must return whether another CPU contains the flow. It is called only if this one
-    /// does not.
-    ///
-    /// Must not be called by two contexts at the same time.
+    /// The place of a living flow.
     #[inline]
-    pub fn is_first(&self, flow: Flow, now: Ticks, elsewhere: impl FnOnce() -> bool) -> bool {
-        let known = self
-            .sets
-            .get(flow.set)
-            .and_then(|set| set.0.iter().find(|way| way.has(flow, now)));
-        if let Some(way) = known {
-            // Release, or other CPUs may see this end with an older tag (see `Way::has`).
-            way.end.store(flow.end(now), Release);
-            return false;
+    fn find(&self, flow: Flow, now: Ticks) -> Option<&Way> {
+        let shape = self.shape();
+        let Choices { first, second } = flow.choices;
+        let find = |choice| self.sets.get(shape.set(choice))?.find(flow, now);
+        find(first).or_else(|| find(second))
+    }
+
+    /// As [`RecentFlows::contains`].
+    fn contains(&self, flow: Flow, now: Ticks) -> bool {
+        /// The owner moves few flows at a time. So a second search succeeds, as a rule.
+        const ATTEMPTS: u32 = 4;
+        for _ in 0..ATTEMPTS {
+            let before = self.moves.load(Acquire);
+            if self.find(flow, now).is_some() {
+                return true;
+            }
+            // Not reordered before the search, whose loads are Acquire.
+            if before % 2 == 0 && self.moves.load(Relaxed) == before {
+                return false;
+            }
         }
-        let first = !elsewhere();
-        self.insert(flow, now);
-        first
+        false
     }
 
+    /// Stores a new flow. Returns false if there is no memory for it.
     #[cold]
-    fn insert(&self, flow: Flow, now: Ticks) {
-        let make = || self.cold.backoff.attempt(|| self.sets.make(flow.set));
-        let Some(set) = self.sets.get(flow.set).or_else(make) else {
-            return self.count_forgotten();
+    fn insert(&self, flow: Flow, now: Ticks) -> bool {
+        let Some(mut sets) = self.choices(flow.choices) else {
+            add_to(&self.cold.unremembered, 1);
+            return false;
         };
-        let end = |way: &&Way| way.end.load(Relaxed);
-        let Some(way) = set.0.iter().min_by_key(end) else {
+        let room = |sets: [&Set; 2]| sets.iter().map(|set| set.room(now)).sum::<usize>();
+        if room(sets) <= SCARCE && self.grow() {
+            sets = self.choices(flow.choices).unwrap_or(sets);
+        }
+        if room(sets) == 0 {
+            self.make_room(sets, now);
+        }
+        let [first, second] = sets;
+        let prefers_first = first.room(now) > SCARCE || first.room(now) >= second.room(now);
+        let set = if prefers_first { first } else { second };
+        // `set` has room, or both sets are full.
+        let rest = if set.room(now) == 0 {
+            &second.0[..]
+        } else {
+            &[]
+        };
+        let ways = set.0.iter().chain(rest);
+        let Some(way) = ways.min_by_key(|way| way.rank(now)) else {
+            return false;
+        };
+        if way.is_alive(now) {
+            add_to(&self.cold.forgotten, 1);
+        }
+        way.put(flow.tag, flow.end(now));
+        true
+    }
+
+    /// Moves a flow from one of two full sets to the other set in which it can be, if there is one
+    /// with room.
+    fn make_room(&self, sets: [&Set; 2], now: Ticks) {
+        let shape = self.shape();
+        for (set, way) in sets
+            .into_iter()
+            .flat_map(|set| set.0.iter().map(move |way| (set, way)))
+        {
+            let Choices { first, second } = Choices::of(self.seed.resume(way.tag.load(Relaxed)));
+            let others = [first, second].map(|choice| self.sets.get(shape.set(choice)));
+            let mut others = others
+                .into_iter()
+                .flatten()
+                .filter(|other| !ptr::eq(*other, set));
+            let place = others.find_map(|other| other.0.iter().find(|way| !way.is_alive(now)));
+            if let Some(place) = place {
+                return self.moving(|| way.move_to(place));
+            }
+        }
+    }
+
+    /// Calls `change`, which moves flows between sets. All its stores must be Release, so that no
+    /// CPU sees one of them before the first store here.
+    fn moving(&self, change: impl FnOnce()) {
+        let moves = self.moves.load(Relaxed);
+        self.moves.store(moves.wrapping_add(1), Relaxed);
+        change();
+        self.moves.store(moves.wrapping_add(2), Release);
+    }
+
+    /// The two sets for a flow. `None` if there is no memory for one of them.
+    fn choices(&self, Choices { first, second }: Choices) -> Option<[&Set; 2]> {
+        let shape = self.shape();
+        let set = |choice| {
+            let number = shape.set(choice);
+            let make = || self.cold.backoff.attempt(|| self.sets.make(number));
+            self.sets.get(number).or_else(make)
+        };
+        Some([set(first)?, set(second)?])
+    }
+
+    /// Adds sets. Returns whether there are more than before.
+    fn grow(&self) -> bool {
+        let before = self.shape().used;
+        for _ in 0..GROWTH {
+            let new = self.shape().used;
+            let make = || self.cold.backoff.attempt(|| self.sets.make(new));
+            if new >= self.limit || self.sets.get(new).or_else(make).is_none() {
+                break;
+            }
+            self.split(new);
+        }
+        self.shape().used > before
+    }
+
+    /// Uses set `new`, which follows those that are used, and moves to it the flows that belong
+    /// there.
+    fn split(&self, new: u32) {
+        let old = self.shape().set(new);
+        let (Some(from), Some(to)) = (self.sets.get(old), self.sets.get(new)) else {
             return;
         };
-        if end(&way) > now {
-            self.count_forgotten();
+        let shape = Shape::new(new.wrapping_add(1));
+        self.moving(|| {
+            self.shape.store(shape.pack(), Release);
+            for (way, place) in from.0.iter().zip(&to.0) {
+                let Choices { first, second } =
+                    Choices::of(self.seed.resume(way.tag.load(Relaxed)));
+                if shape.set(first) != old && shape.set(second) != old {
+                    way.move_to(place);
+                }
+            }
+        });
+    }
+}
+
+/// The number of sets that an array uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Shape {
+    /// At least one.
+    used: u32,
+    /// The bits of a choice that distinguish this number of sets.
+    mask: u32,
+}
+
+impl Shape {
+    fn new(used: u32) -> Self {
+        let mask = u32::MAX
+            .checked_shr(used.saturating_sub(1).leading_zeros())
+            .unwrap_or(0);
+        Self { used, mask }
+    }
+
+    fn pack(self) -> u64 {
+        u64::from(self.mask) << 32 | u64::from(self.used)
+    }
+
+    #[inline]
+    fn unpack(packed: u64) -> Self {
+        Self {
+            used: packed as u32,
+            mask: (packed >> 32) as u32,
         }
-        way.tag.store(flow.tag, Relaxed);
-        way.end.store(flow.end(now), Release);
     }
 
-    fn count_forgotten(&self) {
-        add_to(&self.cold.forgotten, 1);
-    }
-
-    /// How often a flow was replaced while it was alive, or not stored for lack of memory.
-    pub fn forgotten(&self) -> u64 {
-        self.cold.forgotten.load(Relaxed)
-    }
-
-    /// The bytes of memory that the sets take.
-    pub fn memory(&self) -> usize {
-        self.sets.memory()
+    /// The number of the set that `choice` selects.
+    ///
+    /// Let 2^n < `used` <= 2^(n+1). Sets that are split already, and the sets that they were split
+    /// into, are selected by n+1 bits. The others are selected by n bits.
+    #[inline]
+    fn set(self, choice: u32) -> u32 {
+        let wide = choice & self.mask;
+        if wide < self.used {
+            wide
+        } else {
+            wide & (self.mask >> 1)
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
+
     use super::*;
     use crate::{accounting::packet::Part, host::Heap};
+    use std::vec::Vec;
 
     const CLOCK: Clock = Clock {
         ticks_per_second: 250,
     };
     const NOW: Ticks = 1_000_000;
 
-    fn flows(sets: u32) -> Flows {
-        Flows::new(Seed::new(42), CLOCK, sets)
+    fn flows(limit: u32) -> Flows {
+        Flows::new(Seed::new(42), CLOCK, limit)
     }
 
     fn recent(flows: &Flows) -> RecentFlows<Heap> {
-        let Ok(recent) = RecentFlows::new(flows, &Heap::ENDLESS);
+        let Ok(recent) = RecentFlows::new(0, flows, &Heap::ENDLESS);
         recent
     }
 
@@ -404,34 +729,187 @@ mod tests {
         assert!(!here.is_first(flow, later, || there.contains(flow, later)));
     }
 
+    /// The state of a linear congruential generator: addresses in no order.
+    fn addresses(count: u32) -> impl Iterator<Item = u32> {
+        (0..count).map(|n| n.wrapping_mul(2_654_435_761))
+    }
+
     #[test]
-    fn a_full_set_replaces_the_flow_that_expires_first() {
+    fn an_array_that_grows_forgets_no_living_flow() {
+        const FLOWS: u32 = 300_000;
+        let flows = flows(1_000_000);
+        let recent = recent(&flows);
+        let flow = |address| flows.flow(&header(address, 0), &udp(1, 2)).unwrap();
+        for (n, address) in (0..).zip(addresses(FLOWS)) {
+            assert!(recent.is_first(flow(address), NOW + n / 1000, || false));
+        }
+        assert_eq!(recent.forgotten(), 0);
+        assert!(addresses(FLOWS).all(|address| recent.contains(flow(address), NOW + 300)));
+        // A flow takes 16 bytes.
+        assert!(recent.memory() < 36 * FLOWS as usize, "{}", recent.memory());
+    }
+
+    #[test]
+    fn an_array_starts_with_one_page_and_holds_as_many_flows_as_its_limit() {
+        let flows = flows(10_000);
+        let recent = recent(&flows);
+        let flow = |address| flows.flow(&header(address, 0), &udp(1, 2)).unwrap();
+        assert_eq!(recent.memory(), 0);
+        recent.is_first(flow(1), NOW, || false);
+        assert_eq!(recent.memory(), 4096);
+        addresses(10_000).for_each(|address| {
+            recent.is_first(flow(address), NOW, || false);
+        });
+        assert!(recent.forgotten() < 10, "{}", recent.forgotten());
+    }
+
+    #[test]
+    fn expired_flows_are_replaced_before_the_array_grows() {
+        let flows = flows(1_000_000);
+        let recent = recent(&flows);
+        // 100 flows a second for an hour: 3000 are alive at a time.
+        for (n, address) in (0..).zip(addresses(360_000)) {
+            let flow = flows.flow(&header(address, 0), &udp(1, 2)).unwrap();
+            recent.is_first(flow, NOW + n * CLOCK.ticks_per_second / 100, || false);
+        }
+        assert_eq!(recent.forgotten(), 0);
+        assert!(recent.memory() < 256 << 10, "{}", recent.memory());
+    }
+
+    #[test]
+    fn kinds_do_not_replace_each_other() {
+        let flows = flows(100);
+        let recent = recent(&flows);
+        let first = |address, opening| {
+            recent.is_first(
+                flows.flow(&header(address, 0), &opening).unwrap(),
+                NOW,
+                || false,
+            )
+        };
+        assert!((0..50).all(|address| first(address, udp(1, 2))));
+        assert_eq!(recent.forgotten(), 0);
+        assert!((0..10_000).all(|address| first(address, syn(1, 2, 3))));
+        assert!(recent.forgotten() > 9_000);
+        assert!((0..50).all(|address| !first(address, udp(1, 2))));
+    }
+
+    /// Flows of an array with one set.
+    fn one_set(order: &[(u32, Ticks)]) -> (Flows, RecentFlows<Heap>) {
         let flows = flows(1);
         let recent = recent(&flows);
-        let flow = |n| flows.flow(&header(n, 0), &udp(1, 2)).unwrap();
-        for n in 0..4 {
-            assert!(recent.is_first(flow(n), NOW + u64::from(n), || false));
+        for (address, time) in order {
+            let flow = flows.flow(&header(*address, 0), &udp(1, 2)).unwrap();
+            recent.is_first(flow, *time, || false);
         }
-        assert!(!recent.is_first(flow(0), NOW + 4, || false));
-        assert_eq!(recent.forgotten(), 0);
-        assert!(recent.is_first(flow(4), NOW + 5, || false));
-        assert_eq!(recent.forgotten(), 1);
-        assert!(recent.contains(flow(0), NOW + 6) && !recent.contains(flow(1), NOW + 6));
+        (flows, recent)
+    }
+
+    fn contains(flows: &Flows, recent: &RecentFlows<Heap>, address: u32, now: Ticks) -> bool {
+        recent.contains(flows.flow(&header(address, 0), &udp(1, 2)).unwrap(), now)
+    }
+
+    #[test]
+    fn flows_with_one_packet_are_replaced_before_those_with_more() {
+        // The flows 0 and 2 have a second packet.
+        let packets = [(0, 0), (0, 1), (1, 2), (2, 3), (2, 4), (3, 5)];
+        let mut order = packets
+            .map(|(address, tick)| (address, NOW + tick))
+            .to_vec();
+        order.extend([(4, NOW + 6), (5, NOW + 7)]);
+        let (flows, recent) = one_set(&order);
+        let left: Vec<u32> = (0..6)
+            .filter(|n| contains(&flows, &recent, *n, NOW + 8))
+            .collect();
+        assert_eq!((left, recent.forgotten()), (Vec::from([0, 2, 4, 5]), 2));
+    }
+
+    #[test]
+    fn the_flow_that_expires_first_is_replaced() {
+        let order = [(0, 0), (1, 1), (2, 2), (3, 3), (4, 4)].map(|(n, tick)| (n, NOW + tick));
+        let (flows, recent) = one_set(&order);
+        let left: Vec<u32> = (0..5)
+            .filter(|n| contains(&flows, &recent, *n, NOW + 5))
+            .collect();
+        assert_eq!((left, recent.forgotten()), (Vec::from([1, 2, 3, 4]), 1));
         // Replacing an expired flow is not counted.
         let later = NOW + 60 * CLOCK.ticks_per_second;
-        for n in 10..14 {
-            assert!(recent.is_first(flow(n), later, || false));
+        for address in 10..14 {
+            let flow = flows.flow(&header(address, 0), &udp(1, 2)).unwrap();
+            assert!(recent.is_first(flow, later, || false));
         }
         assert_eq!(recent.forgotten(), 1);
     }
 
     #[test]
-    fn without_memory_every_packet_is_the_first_of_its_flow() {
-        let flows = flows(16);
-        let Ok(recent) = RecentFlows::new(&flows, &Heap { most: 0 });
+    fn a_flow_that_cannot_be_remembered_starts_no_connection() {
+        let flows = flows(64);
+        let Ok(recent) = RecentFlows::new(0, &flows, &Heap { most: 0 });
         let flow = flows.flow(&header(1, 2), &udp(1, 2)).unwrap();
-        assert!(recent.is_first(flow, NOW, || false));
-        assert!(recent.is_first(flow, NOW, || false));
-        assert_eq!((recent.forgotten(), recent.memory()), (2, 0));
+        assert!(!recent.is_first(flow, NOW, || false));
+        assert!(!recent.is_first(flow, NOW, || false));
+        assert_eq!((recent.forgotten(), recent.unremembered()), (0, 2));
+        assert_eq!(recent.memory(), 0);
+    }
+
+    #[test]
+    fn every_choice_selects_a_set_that_is_used() {
+        for used in [1, 2, 3, 4, 5, 63, 64, 65, u32::MAX] {
+            let shape = Shape::new(used);
+            assert_eq!(Shape::unpack(shape.pack()), shape);
+            for choice in (0..1000).chain([u32::MAX, u32::MAX / 2, used - 1]) {
+                assert!(shape.set(choice) < used);
+            }
+        }
+    }
+
+    #[test]
+    fn only_cpus_with_flows_are_searched() {
+        let flows = flows(64);
+        let cpus: Vec<_> = (0..4)
+            .map(|cpu| {
+                let Ok(recent) = RecentFlows::new(cpu, &flows, &Heap::ENDLESS);
+                recent
+            })
+            .collect();
+        let list = CpusWithFlows::default();
+        let listed = || {
+            list.iter(|cpu| cpus.get(cpu as usize))
+                .map(|flows| flows.cpu)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(listed(), [0; 0]);
+        for cpu in [2, 0, 2] {
+            list.add(&cpus[cpu]);
+        }
+        assert_eq!(listed(), [0, 2]);
+    }
+
+    /// While the owner moves flows between sets, another CPU finds all of them.
+    #[test]
+    fn another_cpu_finds_every_flow_while_the_array_grows() {
+        let flows = flows(1_000_000);
+        let recent = recent(&flows);
+        let flow = |address| flows.flow(&header(address, 0), &udp(1, 2)).unwrap();
+        let inserted = AtomicU32::new(0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for n in 0..100_000 {
+                    recent.is_first(flow(n), NOW, || false);
+                    inserted.store(n + 1, Release);
+                }
+            });
+            let mut n = 0u32;
+            loop {
+                let count = inserted.load(Acquire);
+                if count == 100_000 {
+                    break;
+                }
+                if count > 0 {
+                    n = n.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                    assert!(recent.contains(flow(n % count), NOW));
+                }
+            }
+        });
     }
 }

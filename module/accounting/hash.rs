@@ -40,6 +40,14 @@ impl Seed {
             factor: self.factor,
         }
     }
+
+    /// The hash whose [`Hash::finish`] was `state`.
+    pub const fn resume(self, state: u64) -> Hash {
+        Hash {
+            state,
+            factor: self.factor,
+        }
+    }
 }
 
 impl Hash {
@@ -65,6 +73,12 @@ impl Hash {
     #[inline]
     pub const fn index(self) -> u32 {
         (self.state.wrapping_mul(self.factor) >> 32) as u32
+    }
+
+    /// Another hash of the words in 32 bits, independent of [`Self::index`].
+    #[inline]
+    pub const fn second_index(self) -> u32 {
+        (self.state.rotate_left(32).wrapping_mul(self.factor) >> 32) as u32
     }
 }
 

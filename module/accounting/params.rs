@@ -81,8 +81,6 @@ impl Counts {
 pub struct Sizes {
     /// The size of a table of addresses.
     pub addresses: Size,
-    /// The number of sets of recent flows.
-    pub flow_sets: u32,
 }
 
 impl Sizes {
@@ -108,7 +106,6 @@ impl Sizes {
             .min(Self::ALL_ROWS / cpus.max(1));
         Self {
             addresses: Size::hashed(rows, buckets),
-            flow_sets: buckets.clamp(1 << 13, 1 << 18),
         }
     }
 
@@ -368,8 +365,6 @@ mod tests {
         assert_eq!(size(1 << 32, 5), (1 << 20, 8));
         assert_eq!(size(1 << 32, 1 << 24), (1 << 24, 1 << 24));
         assert_eq!(size(256, 1 << 24), (256, 1 << 24));
-        let flow_sets = |hash_size| Sizes::new(u128::MAX, hash_size, 1).flow_sets;
-        assert_eq!([1, 0, 1 << 24].map(flow_sets), [1 << 13, 1 << 16, 1 << 18]);
         let rows = |hash_size, cpus| Sizes::new(u128::MAX, hash_size, cpus).addresses.rows;
         assert_eq!(
             [rows(0, 32), rows(0, 64), rows(1 << 24, 32)],

@@ -41,8 +41,10 @@ impl RowStats {
 pub struct FlowStats {
     /// The bytes of memory that the flows take.
     pub memory: usize,
-    /// How often a flow was forgotten before its lifetime ended, or not stored for lack of memory.
+    /// How often a flow was forgotten before its lifetime ended.
     pub forgotten: u64,
+    /// How often a flow was not stored for lack of memory.
+    pub unremembered: u64,
 }
 
 impl FlowStats {
@@ -50,6 +52,13 @@ impl FlowStats {
     pub fn add<M: Memory>(&mut self, recent: &RecentFlows<M>) {
         self.memory += recent.memory();
         self.forgotten += recent.forgotten();
+        self.unremembered += recent.unremembered();
+    }
+
+    fn merge(&mut self, other: Self) {
+        self.memory += other.memory;
+        self.forgotten += other.forgotten;
+        self.unremembered += other.unremembered;
     }
 }
 
@@ -85,15 +94,14 @@ fn write_sums(out: &mut impl Write, tables: &[TableStats]) -> fmt::Result {
             .iter()
             .flatten()
             .for_each(|file| rows.merge(*file));
-        let FlowStats { memory, forgotten } = table.flows.unwrap_or_default();
-        flows.memory += memory;
-        flows.forgotten += forgotten;
+        flows.merge(table.flows.unwrap_or_default());
     }
     writeln!(out, "tables {}", tables.len())?;
     writeln!(out, "rows {}", rows.rows)?;
     writeln!(out, "memory {}", rows.memory + flows.memory)?;
     writeln!(out, "overflows {}", rows.overflows)?;
-    writeln!(out, "forgotten_flows {}", flows.forgotten)
+    writeln!(out, "forgotten_flows {}", flows.forgotten)?;
+    writeln!(out, "unremembered {}", flows.unremembered)
 }
 
 fn write_table(out: &mut impl Write, table: &TableStats) -> fmt::Result {
@@ -110,9 +118,15 @@ fn write_table(out: &mut impl Write, table: &TableStats) -> fmt::Result {
             writeln!(out, "{name}{file}.overflows {overflows}")?;
         }
     }
-    if let Some(FlowStats { memory, forgotten }) = table.flows {
+    if let Some(FlowStats {
+        memory,
+        forgotten,
+        unremembered,
+    }) = table.flows
+    {
         writeln!(out, "{name}.flows.memory {memory}")?;
         writeln!(out, "{name}.flows.forgotten {forgotten}")?;
+        writeln!(out, "{name}.flows.unremembered {unremembered}")?;
     }
     Ok(())
 }
@@ -136,7 +150,7 @@ mod tests {
         write(&mut text, &[]).unwrap();
         assert_eq!(
             text,
-            "tables 0\nrows 0\nmemory 0\noverflows 0\nforgotten_flows 0\n"
+            "tables 0\nrows 0\nmemory 0\noverflows 0\nforgotten_flows 0\nunremembered 0\n"
         );
     }
 
@@ -150,6 +164,7 @@ mod tests {
         let flows = FlowStats {
             memory: 7,
             forgotten: 3,
+            unremembered: 5,
         };
         let tables = [
             TableStats {
@@ -167,11 +182,11 @@ mod tests {
         write(&mut text, &tables).unwrap();
         assert_eq!(
             text,
-            "tables 2\nrows 7\nmemory 707\noverflows 70\nforgotten_flows 3\n\
+            "tables 2\nrows 7\nmemory 707\noverflows 70\nforgotten_flows 3\nunremembered 5\n\
              A.rows 1\nA.memory 100\nA.overflows 10\n\
              b.ipconn.rows 2\nb.ipconn.memory 200\nb.ipconn.overflows 20\n\
              b.portconn.rows 4\nb.portconn.memory 400\nb.portconn.overflows 40\n\
-             b.flows.memory 7\nb.flows.forgotten 3\n"
+             b.flows.memory 7\nb.flows.forgotten 3\nb.flows.unremembered 5\n"
         );
     }
 }

@@ -28,7 +28,7 @@ use xt_traffic_accounting::{
     abi::{self, XtTrafficMtinfo},
     accounting::{
         cpu_tables::{self, AllCpus, CpuTables},
-        flows::{Clock, Flows, Ticks},
+        flows::{Clock, CpusWithFlows, Flows, Ticks},
         hash::Seed,
         key::Owner,
         network::Network,
@@ -53,6 +53,9 @@ const OUTSIDE: u32 = 0x0b00_0000;
 const TRAFFIC: u8 = abi::COUNT_TRAFFIC;
 const ALL: u8 = abi::COUNT_TRAFFIC | abi::COUNT_IPCONN | abi::COUNT_PORTCONN;
 
+/// The largest number of recent flows of each kind, as by default in the kernel.
+const FLOWS: u32 = 1_000_000;
+
 /// The bytes to write so that everything else is evicted from the caches of most CPUs.
 const EVICTION: usize = 256 << 20;
 /// The largest number of packets after an eviction. With few addresses there are fewer packets, so
@@ -63,6 +66,7 @@ const COLD: u32 = 256;
 struct Rule {
     network: Network<u32>,
     flows: Flows,
+    with_flows: CpusWithFlows,
     cpus: Vec<CpuTables<u32, Heap>>,
 }
 
@@ -75,16 +79,23 @@ impl Rule {
             Clock {
                 ticks_per_second: 1000,
             },
-            params.sizes.flow_sets,
+            FLOWS,
         );
-        let tables = |_| {
-            let Ok(tables) =
-                CpuTables::new(params.counts, params.sizes, seed, &flows, &Heap::ENDLESS);
+        let tables = |cpu| {
+            let Ok(tables) = CpuTables::new(
+                cpu,
+                params.counts,
+                params.sizes,
+                seed,
+                &flows,
+                &Heap::ENDLESS,
+            );
             tables
         };
         Self {
             network: params.network,
             flows,
+            with_flows: CpusWithFlows::default(),
             cpus: (0..cpus).map(tables).collect(),
         }
     }
@@ -115,12 +126,12 @@ impl Rule {
 }
 
 impl AllCpus<u32, Heap> for Rule {
-    fn all<'a>(&'a self) -> impl Iterator<Item = &'a CpuTables<u32, Heap>>
-    where
-        u32: 'a,
-        Heap: 'a,
-    {
-        self.cpus.iter()
+    fn get(&self, cpu: u32) -> Option<&CpuTables<u32, Heap>> {
+        self.cpus.get(cpu as usize)
+    }
+
+    fn with_flows(&self) -> &CpusWithFlows {
+        &self.with_flows
     }
 
     fn network(&self) -> &Network<u32> {
@@ -203,6 +214,14 @@ impl PacketSource {
         // The factor is coprime to `half`, so all addresses of the half occur before one repeats.
         let one = self.state.wrapping_mul(0x9e37_79b1) % half;
         self.write(one as u32, INSIDE, INSIDE)
+    }
+
+    /// A datagram of a flow that is different from all before it, for 2^32 packets.
+    fn next_flow(&mut self) -> &[u8; 28] {
+        self.state = self.state.wrapping_add(1);
+        self.packet[20..22].copy_from_slice(&(self.state as u16).to_be_bytes());
+        let one = (self.state >> 16) as u32 % self.addresses;
+        self.write(one, INSIDE, OUTSIDE)
     }
 
     /// The number of a random address.
@@ -424,6 +443,24 @@ fn threads(criterion: &mut Criterion) {
     }
 }
 
+/// The time per packet if each is the first of its flow, so that other CPUs are searched. Either
+/// this CPU alone has flows, or all of them have.
+fn search(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("search");
+    for cpus in [1, 8, 64, 256] {
+        for (name, active) in [("alone", 1), ("all", cpus)] {
+            let rule = Rule::new(abi::COUNT_IPCONN, SMALL, cpus);
+            let mut source = PacketSource::new(1 << 16);
+            for cpu in 0..active {
+                rule.count(cpu as usize, source.next_flow());
+            }
+            let mut count = |n| timed(n, || rule.count(0, black_box(source.next_flow())));
+            let id = BenchmarkId::new(name, cpus);
+            group.bench_function(id, |bencher| bencher.iter_custom(&mut count));
+        }
+    }
+}
+
 /// The time per packet while another CPU reads the table in a loop. Skipped on a single CPU.
 fn read_meanwhile(criterion: &mut Criterion) {
     if cpus().max() < Some(2) {
@@ -477,6 +514,6 @@ fn criterion() -> Criterion {
 criterion_group! {
     name = benches;
     config = criterion();
-    targets = draw, hot, mixed, cold, threads, read_meanwhile
+    targets = draw, hot, mixed, cold, threads, search, read_meanwhile
 }
 criterion_main!(benches);

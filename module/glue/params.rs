@@ -8,6 +8,14 @@ extern "C" {
     static xt_traffic_proc_mode: c_uint;
     static xt_traffic_proc_uid: c_uint;
     static xt_traffic_proc_gid: c_uint;
+    static xt_traffic_flows: c_uint;
+}
+
+/// Returns the largest number of recent flows of each kind that a new table remembers on each CPU.
+pub(crate) fn flow_limit() -> u32 {
+    // SAFETY: `params.c` defines the variable, and initializes it. Sysfs changes it with a single
+    // store, which a volatile load reads as a whole.
+    unsafe { (&raw const xt_traffic_flows).read_volatile() }
 }
 
 /// Who may read a new file in `/proc/net`.

@@ -23,9 +23,9 @@ pub(crate) struct PerCpu<T>(KVVec<CacheLines<T>>);
 struct CacheLines<T>(T);
 
 impl<T> PerCpu<T> {
-    /// Makes a `T` for each possible CPU. `init` fills it in where it stays.
+    /// Makes a `T` for each possible CPU. `init` fills in that of a CPU where it stays.
     #[inline(never)]
-    pub(crate) fn new(mut init: impl FnMut(&mut T) -> Result) -> Result<Self>
+    pub(crate) fn new(mut init: impl FnMut(u32, &mut T) -> Result) -> Result<Self>
     where
         T: Default,
     {
@@ -34,7 +34,9 @@ impl<T> PerCpu<T> {
         for _ in 0..count {
             all.push(CacheLines(T::default()), GFP_KERNEL_ACCOUNT)?;
         }
-        all.iter_mut().try_for_each(|own| init(&mut own.0))?;
+        (0..)
+            .zip(all.iter_mut())
+            .try_for_each(|(cpu, own)| init(cpu, &mut own.0))?;
         Ok(Self(all))
     }
 

@@ -4,21 +4,19 @@
 
 use crate::{
     comparison::{
-        accounting::{ALL, CLOCK, ROOMY, START},
+        accounting::{Accounting, ALL, CLOCK, ROOMY, START},
         Modelled,
     },
     support::{check, for_both_families},
-    traffic::{accounting, cells, gap, host, opening, packet_spec, sums, PacketSpec, Payload},
+    traffic::{
+        accounting, cells, gap, host, network, opening, packet_spec, sums, PacketSpec, Payload,
+    },
 };
 use proptest::{collection::vec, prelude::*, sample::select};
 use std::collections::{BTreeMap, BTreeSet};
-use traffic_model::frames::{ACK, FIN, RST, SYN};
+use traffic_model::frames::{Ip, ACK, FIN, RST, SYN};
 use xt_traffic_accounting::{
-    accounting::{
-        flows::Ticks,
-        network::Internal,
-        params::{Counts, Sizes},
-    },
+    accounting::{flows::Ticks, network::Internal, params::Counts},
     host::Bytes,
 };
 
@@ -233,19 +231,17 @@ fn a_connection_counts_for_its_ends_inside_and_the_destination_port<A: Modelled>
 }
 for_both_families!(a_connection_counts_for_its_ends_inside_and_the_destination_port);
 
+/// An empty table that remembers at most `limit` flows of each kind.
+fn with_flows(limit: u32) -> Accounting<u32> {
+    Accounting::with_flows(network(Internal::Any), CONNECTIONS, ROOMY, 1, limit)
+}
+
 /// With few sets, flows are forgotten before they expire. The number of connections that are
 /// counted twice is at most the number of forgotten flows.
 #[test]
 fn forgotten_flows_are_counted() {
     check(60, (vec(0..40u16, 1..200), 0..3u32), |(ports, sets)| {
-        let accounting = accounting::<u32>(
-            Internal::Any,
-            CONNECTIONS,
-            Sizes {
-                flow_sets: 1 << sets,
-                ..ROOMY
-            },
-        );
+        let accounting = with_flows(3 << sets);
         let packet = |port: &u16| between(Payload::Udp, (*port, 53)).packet::<u32>();
         let started = ports
             .iter()
@@ -262,46 +258,38 @@ fn forgotten_flows_are_counted() {
 /// A model of a set of four flows.
 #[derive(Default)]
 struct FlowSet {
-    /// The time at which each flow expires, by its source port.
-    ends: BTreeMap<u16, Ticks>,
+    /// By the source port of each flow: whether it had a second packet, and when it expires.
+    flows: BTreeMap<u16, (bool, Ticks)>,
     forgotten: u64,
 }
 
 impl FlowSet {
     /// Stores a datagram from `port`. Returns whether it is the first one of its flow.
     fn is_first(&mut self, port: u16, now: Ticks) -> bool {
-        self.ends.retain(|_, end| *end > now);
-        let first = !self.ends.contains_key(&port);
-        let soonest = self
-            .ends
-            .iter()
-            .min_by_key(|(_, end)| **end)
-            .map(|(port, _)| *port);
-        if let (true, 4, Some(soonest)) = (first, self.ends.len(), soonest) {
-            self.ends.remove(&soonest);
+        self.flows.retain(|_, (_, end)| *end > now);
+        let first = !self.flows.contains_key(&port);
+        let next = self.flows.iter().min_by_key(|(_, flow)| **flow);
+        let next = next.map(|(port, _)| *port);
+        if let (true, 4, Some(next)) = (first, self.flows.len(), next) {
+            self.flows.remove(&next);
             self.forgotten += 1;
         }
-        self.ends.insert(port, now + 30 * CLOCK.ticks_per_second);
+        let end = now + 30 * CLOCK.ticks_per_second;
+        self.flows.insert(port, (!first, end));
         first
     }
 }
 
-/// Forgets a flow only if all four are alive.
+/// Forgets a flow only if all four are alive: first one with a single packet, then the one that
+/// expires first.
 #[test]
-fn the_flow_that_expires_first_is_forgotten() {
+fn flows_are_forgotten_in_order() {
     let end = 30 * CLOCK.ticks_per_second;
     // No two packets at the same time: their flows would expire at the same time, and either could
     // be forgotten.
     let gap = prop_oneof![1..4u64, end - 8..end + 2, Just(10 * CLOCK.ticks_per_second)];
     check(200, vec((gap, 0..7u16), 1..60), |packets| {
-        let accounting = accounting::<u32>(
-            Internal::Any,
-            CONNECTIONS,
-            Sizes {
-                flow_sets: 1,
-                ..ROOMY
-            },
-        );
+        let accounting = with_flows(1);
         let (mut now, mut set) = (START, FlowSet::default());
         for (gap, port) in packets {
             now += gap;
@@ -314,4 +302,77 @@ fn the_flow_that_expires_first_is_forgotten() {
             assert_eq!(accounting.forgotten(), set.forgotten);
         }
     });
+}
+
+/// A SYN to port 80 of host 1, with a number that distinguishes it from others.
+fn syn(number: u32) -> Vec<u8> {
+    let from = [192, 0, 2, (number >> 16) as u8];
+    Ip::new(from, host_1()).tcp((number as u16, 80), number, SYN, b"")
+}
+
+fn host_1() -> [u8; 4] {
+    host::<u32>(1).to_be_bytes()
+}
+
+/// A datagram of a tunnel between host 1 and an outside address, in the direction of its turn.
+fn tunnel(turn: u64) -> Vec<u8> {
+    let (inside, outside) = (
+        Ip::new(host_1(), [192, 0, 2, 255]),
+        Ip::new([192, 0, 2, 255], host_1()),
+    );
+    match turn % 2 {
+        0 => inside.udp((4500, 4500), b"data"),
+        _ => outside.udp((4500, 4500), b"data"),
+    }
+}
+
+/// New TCP connections, each of which repeats its SYN after a second, are all counted, and do not
+/// replace a UDP flow with a packet each 20 seconds.
+#[test]
+fn a_busy_server_disturbs_no_other_flow() {
+    for (rate, seconds) in [(333, 280), (833, 280), (2000, 600)] {
+        let accounting = with_flows(1_000_000);
+        let count = |second: u32, packet: &[u8]| {
+            let now = START + u64::from(second) * CLOCK.ticks_per_second;
+            u32::from(accounting.count(0, now, Bytes(packet)))
+        };
+        let (mut connections, mut tunnels) = (0, 0);
+        for second in 0..seconds {
+            let syns = |second| (second * rate..(second + 1) * rate).map(syn);
+            connections += syns(second)
+                .map(|packet| count(second, &packet))
+                .sum::<u32>();
+            if let Some(before) = second.checked_sub(1) {
+                let repeated = syns(before)
+                    .map(|packet| count(second, &packet))
+                    .sum::<u32>();
+                assert_eq!(repeated, 0);
+            }
+            if second % 20 == 0 {
+                tunnels += count(second, &tunnel(u64::from(second / 20)));
+            }
+        }
+        assert_eq!(
+            (connections, tunnels),
+            (seconds * rate, 1),
+            "{rate} a second"
+        );
+        assert_eq!(accounting.forgotten(), 0, "{rate} a second");
+    }
+}
+
+/// A flood of SYNs that never repeat fills the memory for SYNs alone.
+#[test]
+fn a_syn_flood_replaces_no_udp_flow() {
+    let accounting = with_flows(10_000);
+    let is_counted = |packet: &[u8]| accounting.count(0, START, Bytes(packet));
+    assert!(is_counted(&tunnel(0)));
+    assert!((0..400_000).all(|number| is_counted(&syn(number))));
+    assert!(!is_counted(&tunnel(1)));
+    assert!(accounting.forgotten() > 380_000);
+    assert!(
+        accounting.flow_memory() < 400_000,
+        "{}",
+        accounting.flow_memory()
+    );
 }

@@ -136,16 +136,16 @@ fn row_stats() -> impl Strategy<Value = Option<RowStats>> {
 fn sum_of(text: &str, ending: &str) -> u64 {
     let lines = text
         .lines()
-        .skip(5)
+        .skip(6)
         .map(|line| line.split_once(' ').unwrap());
     let ours = lines.filter(|(key, _)| key.ends_with(ending));
     ours.map(|(_, value)| value.parse::<u64>().unwrap()).sum()
 }
 
-/// The first five lines are sums over the lines after them.
+/// The first six lines are sums over the lines after them.
 #[test]
 fn the_first_stats_are_the_sums_of_the_others() {
-    let flows = || option::of((0..1usize << 40, 0..1u64 << 40));
+    let flows = || option::of((0..1usize << 40, 0..1u64 << 40, 0..1u64 << 40));
     check(
         200,
         vec(([row_stats(), row_stats(), row_stats()], flows()), 0..6),
@@ -156,7 +156,11 @@ fn the_first_stats_are_the_sums_of_the_others() {
                 .map(|(number, (files, flows))| {
                     let mut name = [0; 32];
                     name[..2].copy_from_slice(&[b't', b'0' + number as u8]);
-                    let flows = flows.map(|(memory, forgotten)| FlowStats { memory, forgotten });
+                    let flows = flows.map(|(memory, forgotten, unremembered)| FlowStats {
+                        memory,
+                        forgotten,
+                        unremembered,
+                    });
                     TableStats {
                         name: Name::from_padded(name).unwrap(),
                         files,
@@ -168,12 +172,13 @@ fn the_first_stats_are_the_sums_of_the_others() {
             stats::write(&mut text, &tables).unwrap();
             let sum = |ending| sum_of(&text, ending);
             let expected = format!(
-                "tables {}\nrows {}\nmemory {}\noverflows {}\nforgotten_flows {}\n",
+                "tables {}\nrows {}\nmemory {}\noverflows {}\nforgotten_flows {}\nunremembered {}\n",
                 tables.len(),
                 sum(".rows"),
                 sum(".memory"),
                 sum(".overflows"),
-                sum(".forgotten")
+                sum(".forgotten"),
+                sum(".unremembered")
             );
             assert!(text.starts_with(&expected), "{text}");
             let files = tables
@@ -182,7 +187,7 @@ fn the_first_stats_are_the_sums_of_the_others() {
                 .flatten()
                 .count();
             let flows = tables.iter().filter(|table| table.flows.is_some()).count();
-            assert_eq!(text.lines().count(), 5 + 3 * files + 2 * flows);
+            assert_eq!(text.lines().count(), 6 + 3 * files + 3 * flows);
         },
     );
 }

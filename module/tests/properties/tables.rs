@@ -3,10 +3,7 @@
 //! Properties of tables: any keys in any order, any sizes, any number of CPUs, and lack of memory.
 
 use crate::{
-    comparison::{
-        accounting::{ALL, ROOMY},
-        Modelled, Scenario,
-    },
+    comparison::{accounting::ALL, Modelled, Scenario},
     support::{check, for_both_families},
     traffic::{cells, direction, scenario, sums, table},
 };
@@ -302,7 +299,6 @@ fn addresses_without_a_row_count_in_the_row_of_the_others<A: Modelled>() {
         let (all, limited) = (scenario.run(), {
             let sizes = Sizes {
                 addresses: Size::hashed(rows, scenario.buckets),
-                ..ROOMY
             };
             scenario.run_with(sizes)
         });

@@ -36,8 +36,12 @@ pub const fn prefix_length<A: Modelled>() -> u32 {
 
 /// An accounting on one CPU for the network of the hosts inside.
 pub fn accounting<A: Modelled>(internal: Internal, counts: Counts, sizes: Sizes) -> Accounting<A> {
-    let network = Network::new(host(0), A::mask(prefix_length::<A>()), internal).unwrap();
-    Accounting::new(network, counts, sizes, 1)
+    Accounting::new(network(internal), counts, sizes, 1)
+}
+
+/// The network of the hosts inside.
+pub fn network<A: Modelled>(internal: Internal) -> Network<A> {
+    Network::new(host(0), A::mask(prefix_length::<A>()), internal).unwrap()
 }
 
 /// An empty table of one CPU.

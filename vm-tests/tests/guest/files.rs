@@ -139,7 +139,7 @@ guest_test!(parameters_at_load_time, |guest| {
 guest_test!(stats_list_tables_rows_and_memory, |guest| {
     let keys =
         |text: &str| text.lines().map(|line| line.split(' ').next().unwrap_or("").to_owned()).collect::<Vec<_>>();
-    let sums = ["tables", "rows", "memory", "overflows", "forgotten_flows"];
+    let sums = ["tables", "rows", "memory", "overflows", "forgotten_flows", "unremembered"];
     let empty = table(guest, ".stats")?;
     ensure!(empty == sums.map(|key| format!("{key} 0\n")).concat(), "{empty}");
     many_rows(guest)?;
@@ -148,7 +148,7 @@ guest_test!(stats_list_tables_rows_and_memory, |guest| {
     let of = |file: &str| ["rows", "memory", "overflows"].map(|key| format!("{file}.{key}"));
     let mut wanted = [sums.map(str::to_owned).to_vec(), of("B").to_vec()].concat();
     FILES.iter().for_each(|file| wanted.extend(of(file)));
-    wanted.extend(["t.flows.memory".to_owned(), "t.flows.forgotten".to_owned()]);
+    wanted.extend(["memory", "forgotten", "unremembered"].map(|key| format!("t.flows.{key}")));
     ensure!(keys(&text) == wanted, "{text}");
     for (key, wanted) in [("tables", 2), ("rows", 1200), ("t.rows", 400), ("t.portconn.rows", 400), ("overflows", 0)] {
         ensure!(stat(guest, key)? == wanted, "{key} is not {wanted}:\n{text}");

@@ -6,7 +6,7 @@ use core::cell::Cell;
 use xt_traffic_accounting::{
     accounting::{
         cpu_tables::{self, AllCpus, CpuTables},
-        flows::{Clock, Flows, RecentFlows, Ticks},
+        flows::{Clock, CpusWithFlows, Flows, RecentFlows, Ticks},
         hash::Seed,
         key::Key,
         network::Network,
@@ -36,27 +36,43 @@ pub const ALL: Counts = Counts {
 /// Sizes with room for all rows and flows of a test.
 pub const ROOMY: Sizes = Sizes {
     addresses: Size::hashed(1 << 12, 16),
-    flow_sets: 1 << 13,
 };
+
+/// Room for all flows of a test.
+const FLOWS: u32 = 1 << 15;
 
 /// One named table: its rows and recent flows on all CPUs, at the time of the last packet.
 pub struct Accounting<A> {
     now: Cell<Ticks>,
     network: Network<A>,
     flows: Flows,
+    with_flows: CpusWithFlows,
     cpus: Vec<CpuTables<A, Heap>>,
 }
 
 impl<A: Family> Accounting<A> {
     /// Empty tables on `cpus` CPUs.
     pub fn new(network: Network<A>, counts: Counts, sizes: Sizes, cpus: usize) -> Self {
+        Self::with_flows(network, counts, sizes, cpus, FLOWS)
+    }
+
+    /// Empty tables that remember at most `limit` flows of each kind.
+    pub fn with_flows(
+        network: Network<A>,
+        counts: Counts,
+        sizes: Sizes,
+        cpus: usize,
+        limit: u32,
+    ) -> Self {
         let seed = Seed::new(0x5eed);
-        let flows = Flows::new(seed, CLOCK, sizes.flow_sets);
-        let tables = |_| CpuTables::new(counts, sizes, seed, &flows, &Heap::ENDLESS).unwrap();
+        let flows = Flows::new(seed, CLOCK, limit);
+        let tables =
+            |cpu| CpuTables::new(cpu as u32, counts, sizes, seed, &flows, &Heap::ENDLESS).unwrap();
         Self {
             now: Cell::new(START),
             network,
             flows,
+            with_flows: CpusWithFlows::default(),
             cpus: (0..cpus).map(tables).collect(),
         }
     }
@@ -101,11 +117,12 @@ impl<A: Family> Accounting<A> {
 }
 
 impl<A> AllCpus<A, Heap> for Accounting<A> {
-    fn all<'a>(&'a self) -> impl Iterator<Item = &'a CpuTables<A, Heap>>
-    where
-        A: 'a,
-    {
-        self.cpus.iter()
+    fn get(&self, cpu: u32) -> Option<&CpuTables<A, Heap>> {
+        self.cpus.get(cpu as usize)
+    }
+
+    fn with_flows(&self) -> &CpusWithFlows {
+        &self.with_flows
     }
 
     fn network(&self) -> &Network<A> {

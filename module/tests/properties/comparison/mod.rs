@@ -157,7 +157,6 @@ impl<A: Modelled> Scenario<A> {
         let rows = network.size().min(ROOMY.addresses.rows.into()) as u32;
         let sizes = Sizes {
             addresses: Size::hashed(rows, self.buckets),
-            ..ROOMY
         };
         self.run_with(sizes.for_network(&network))
     }
