@@ -76,7 +76,8 @@ const KINDS: usize = 3;
 pub struct Flow {
     kind: Kind,
     tag: u64,
-    choices: Choices,
+    /// What selects its first set.
+    first: u32,
     lifetime: Ticks,
 }
 
@@ -86,23 +87,6 @@ impl Flow {
     #[inline]
     fn end(self, now: Ticks) -> u64 {
         now.wrapping_add(self.lifetime) << 1
-    }
-}
-
-/// The parts of a flow's hash that select its sets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Choices {
-    first: u32,
-    second: u32,
-}
-
-impl Choices {
-    #[inline]
-    fn of(hash: Hash) -> Self {
-        Self {
-            first: hash.index(),
-            second: hash.second_index(),
-        }
     }
 }
 
@@ -170,7 +154,7 @@ impl Flows {
         Flow {
             kind,
             tag: hash.finish(),
-            choices: Choices::of(hash),
+            first: hash.index(),
             lifetime: self.lifetimes[kind as usize],
         }
     }
@@ -217,8 +201,12 @@ impl Way {
         self.end.store(end, Release);
     }
 
-    fn move_to(&self, place: &Self) {
-        place.put(self.tag.load(Relaxed), self.end.load(Relaxed));
+    fn copy(&self, from: &Self) {
+        self.put(from.tag.load(Relaxed), from.end.load(Relaxed));
+    }
+
+    /// Release, so that a CPU that sees this also sees all stores before.
+    fn clear(&self) {
         self.end.store(0, Release);
     }
 
@@ -276,6 +264,7 @@ impl CpusWithFlows {
     }
 
     #[cold]
+    #[inline(never)]
     fn insert<M: Memory>(&self, flows: &RecentFlows<M>) {
         let new = flows.cpu.wrapping_add(1);
         flows.is_listed.store(true, Relaxed);
@@ -372,8 +361,8 @@ struct Array<M: Memory> {
     shape: AtomicU64,
     /// The largest number of sets.
     limit: u32,
-    /// It is odd while flows are moved between sets, and different afterwards. So another CPU can
-    /// tell that it may have missed a flow.
+    /// It changes after flows were copied to other sets, and before they are removed from the old
+    /// ones. So another CPU can tell that it may have missed a flow.
     moves: AtomicU32,
     cold: Cold,
 }
@@ -412,22 +401,22 @@ impl<M: Memory> Array<M> {
     #[inline]
     fn find(&self, flow: Flow, now: Ticks) -> Option<&Way> {
         let shape = self.shape();
-        let Choices { first, second } = flow.choices;
         let find = |choice| self.sets.get(shape.set(choice))?.find(flow, now);
-        find(first).or_else(|| find(second))
+        find(flow.first).or_else(|| find(self.second(flow)))
     }
 
     /// As [`RecentFlows::contains`].
     fn contains(&self, flow: Flow, now: Ticks) -> bool {
-        /// The owner moves few flows at a time. So a second search succeeds, as a rule.
+        /// A search misses a flow only if the owner moves just that flow meanwhile.
         const ATTEMPTS: u32 = 4;
         for _ in 0..ATTEMPTS {
             let before = self.moves.load(Acquire);
             if self.find(flow, now).is_some() {
                 return true;
             }
-            // Not reordered before the search, whose loads are Acquire.
-            if before % 2 == 0 && self.moves.load(Relaxed) == before {
+            // Not reordered before the search, whose loads are Acquire. If the search has seen that
+            // a flow was removed from a set, this sees that `moves` has changed.
+            if self.moves.load(Relaxed) == before {
                 return false;
             }
         }
@@ -436,77 +425,95 @@ impl<M: Memory> Array<M> {
 
     /// Stores a new flow. Returns false if there is no memory for it.
     #[cold]
+    #[inline(never)]
     fn insert(&self, flow: Flow, now: Ticks) -> bool {
-        let Some(mut sets) = self.choices(flow.choices) else {
+        let Some(first) = self.make(self.shape().set(flow.first)) else {
             add_to(&self.cold.unremembered, 1);
             return false;
         };
-        let room = |sets: [&Set; 2]| sets.iter().map(|set| set.room(now)).sum::<usize>();
+        let mut free = first.0.iter().filter(|way| !way.is_alive(now));
+        match (free.next(), free.nth(SCARCE.wrapping_sub(1))) {
+            (Some(way), Some(_)) => way.put(flow.tag, flow.end(now)),
+            _ => self.insert_where_room_is_scarce(flow, now),
+        }
+        true
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn insert_where_room_is_scarce(&self, flow: Flow, now: Ticks) {
+        let mut sets = self.choices(flow);
+        let room = |sets: [Option<&Set>; 2]| {
+            let sets = sets.into_iter().flatten();
+            sets.map(|set| set.room(now)).fold(0, usize::saturating_add)
+        };
         if room(sets) <= SCARCE && self.grow() {
-            sets = self.choices(flow.choices).unwrap_or(sets);
+            sets = self.choices(flow);
         }
         if room(sets) == 0 {
             self.make_room(sets, now);
         }
-        let [first, second] = sets;
-        let prefers_first = first.room(now) > SCARCE || first.room(now) >= second.room(now);
-        let set = if prefers_first { first } else { second };
-        // `set` has room, or both sets are full.
-        let rest = if set.room(now) == 0 {
-            &second.0[..]
-        } else {
-            &[]
-        };
-        let ways = set.0.iter().chain(rest);
+        // The set with more room, or both if they are full.
+        let most = sets.into_iter().flatten().map(|set| set.room(now)).max();
+        let candidates = sets
+            .into_iter()
+            .flatten()
+            .filter(|set| Some(set.room(now)) == most);
+        let ways = candidates.flat_map(|set| &set.0);
         let Some(way) = ways.min_by_key(|way| way.rank(now)) else {
-            return false;
+            return;
         };
         if way.is_alive(now) {
             add_to(&self.cold.forgotten, 1);
         }
         way.put(flow.tag, flow.end(now));
-        true
     }
 
     /// Moves a flow from one of two full sets to the other set in which it can be, if there is one
     /// with room.
-    fn make_room(&self, sets: [&Set; 2], now: Ticks) {
+    fn make_room(&self, sets: [Option<&Set>; 2], now: Ticks) {
         let shape = self.shape();
         for (set, way) in sets
             .into_iter()
+            .flatten()
             .flat_map(|set| set.0.iter().map(move |way| (set, way)))
         {
-            let Choices { first, second } = Choices::of(self.seed.resume(way.tag.load(Relaxed)));
-            let others = [first, second].map(|choice| self.sets.get(shape.set(choice)));
+            let others = self.seed.resume(way.tag.load(Relaxed)).choices();
+            let others = others.map(|choice| self.sets.get(shape.set(choice)));
             let mut others = others
                 .into_iter()
                 .flatten()
                 .filter(|other| !ptr::eq(*other, set));
             let place = others.find_map(|other| other.0.iter().find(|way| !way.is_alive(now)));
             if let Some(place) = place {
-                return self.moving(|| way.move_to(place));
+                place.copy(way);
+                self.publish_moves();
+                return way.clear();
             }
         }
     }
 
-    /// Calls `change`, which moves flows between sets. All its stores must be Release, so that no
-    /// CPU sees one of them before the first store here.
-    fn moving(&self, change: impl FnOnce()) {
+    /// Must be called after flows were copied, and before they are removed from their old places.
+    fn publish_moves(&self) {
         let moves = self.moves.load(Relaxed);
-        self.moves.store(moves.wrapping_add(1), Relaxed);
-        change();
-        self.moves.store(moves.wrapping_add(2), Release);
+        self.moves.store(moves.wrapping_add(1), Release);
     }
 
-    /// The two sets for a flow. `None` if there is no memory for one of them.
-    fn choices(&self, Choices { first, second }: Choices) -> Option<[&Set; 2]> {
+    /// The two sets for a flow. `None` for a set that has no memory.
+    fn choices(&self, flow: Flow) -> [Option<&Set>; 2] {
         let shape = self.shape();
-        let set = |choice| {
-            let number = shape.set(choice);
-            let make = || self.cold.backoff.attempt(|| self.sets.make(number));
-            self.sets.get(number).or_else(make)
-        };
-        Some([set(first)?, set(second)?])
+        [flow.first, self.second(flow)].map(|choice| self.make(shape.set(choice)))
+    }
+
+    /// What selects the second set of a flow.
+    fn second(&self, flow: Flow) -> u32 {
+        self.seed.resume(flow.tag).second_index()
+    }
+
+    /// Set `number`, allocated now if need be. `None` if there is no memory.
+    fn make(&self, number: u32) -> Option<&Set> {
+        let make = || self.cold.backoff.attempt(|| self.sets.make(number));
+        self.sets.get(number).or_else(make)
     }
 
     /// Adds sets. Returns whether there are more than before.
@@ -514,8 +521,7 @@ impl<M: Memory> Array<M> {
         let before = self.shape().used;
         for _ in 0..GROWTH {
             let new = self.shape().used;
-            let make = || self.cold.backoff.attempt(|| self.sets.make(new));
-            if new >= self.limit || self.sets.get(new).or_else(make).is_none() {
+            if new >= self.limit || self.make(new).is_none() {
                 break;
             }
             self.split(new);
@@ -531,16 +537,15 @@ impl<M: Memory> Array<M> {
             return;
         };
         let shape = Shape::new(new.wrapping_add(1));
-        self.moving(|| {
-            self.shape.store(shape.pack(), Release);
-            for (way, place) in from.0.iter().zip(&to.0) {
-                let Choices { first, second } =
-                    Choices::of(self.seed.resume(way.tag.load(Relaxed)));
-                if shape.set(first) != old && shape.set(second) != old {
-                    way.move_to(place);
-                }
-            }
-        });
+        let moves = |way: &Way| {
+            let choices = self.seed.resume(way.tag.load(Relaxed)).choices();
+            choices.into_iter().all(|choice| shape.set(choice) != old)
+        };
+        let both = || from.0.iter().zip(&to.0).filter(|(way, _)| moves(way));
+        both().for_each(|(way, place)| place.copy(way));
+        self.shape.store(shape.pack(), Release);
+        self.publish_moves();
+        both().for_each(|(way, _)| way.clear());
     }
 }
 

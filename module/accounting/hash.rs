@@ -75,6 +75,11 @@ impl Hash {
         (self.state.wrapping_mul(self.factor) >> 32) as u32
     }
 
+    /// Both hashes of the words in 32 bits.
+    pub const fn choices(self) -> [u32; 2] {
+        [self.index(), self.second_index()]
+    }
+
     /// Another hash of the words in 32 bits, independent of [`Self::index`].
     #[inline]
     pub const fn second_index(self) -> u32 {
