@@ -14,6 +14,7 @@
 //! [`tools/memory-model`]: srctree/tools/memory-model/Documentation/explanation.txt
 
 pub use core::sync::atomic::{
+    fence,
     AtomicBool,
     AtomicPtr,
     AtomicU32,

@@ -8,12 +8,9 @@ use crate::{
             BYTE_COLUMNS,
             CONNECTION_COLUMNS, //
         },
-        cpu_tables::{
-            CpuTables,
-            PORTS, //
-        },
-        hash::Seed,
+        cpu_tables::CpuTables,
         key::Key,
+        ledger::Ledger,
         packet::Family,
         params::Params,
         report::{
@@ -22,10 +19,7 @@ use crate::{
             TRAFFIC_HEADER, //
         },
         stats::RowStats,
-        table::{
-            Size,
-            Table, //
-        },
+        table::Table,
         table_text::{
             TablePerCpu,
             TableText, //
@@ -39,7 +33,6 @@ use crate::{
             Dir,
             File, //
         },
-        random::get_random_u64,
     },
     per_cpu_tables::PerCpuTables,
     platform::Kernel,
@@ -74,8 +67,6 @@ impl<A: Family> Files<A> {
         memcg: &Arc<Memcg>,
     ) -> Result<Self> {
         let Params { name, counts, .. } = params;
-        let addresses = params.delivered(nr_cpu_ids());
-        let delivered = |size| params.clear_on_read.then(|| (size, memcg.clone()));
         let mut files = Self {
             traffic: None,
             ipconn: None,
@@ -86,8 +77,8 @@ impl<A: Family> Files<A> {
                 dir,
                 fmt!("{name}"),
                 TRAFFIC_HEADER,
-                Selected::new(tables, CpuTables::traffic),
-                delivered(addresses),
+                Selected::new(tables, memcg, CpuTables::traffic),
+                params.clear_on_read,
             )?);
         }
         if counts.ipconn {
@@ -95,8 +86,8 @@ impl<A: Family> Files<A> {
                 dir,
                 fmt!("{name}.ipconn"),
                 IPCONN_HEADER,
-                Selected::new(tables, CpuTables::ipconn),
-                delivered(addresses),
+                Selected::new(tables, memcg, CpuTables::ipconn),
+                params.clear_on_read,
             )?);
         }
         if counts.portconn {
@@ -104,8 +95,8 @@ impl<A: Family> Files<A> {
                 dir,
                 fmt!("{name}.portconn"),
                 PORTCONN_HEADER,
-                Selected::new(tables, CpuTables::portconn),
-                delivered(PORTS),
+                Selected::new(tables, memcg, CpuTables::portconn),
+                params.clear_on_read,
             )?);
         }
         Ok(files)
@@ -121,24 +112,20 @@ impl<A: Family> Files<A> {
     }
 }
 
-/// Makes a file. If `delivered` is a size and a memory cgroup, reading clears it.
+/// Makes a file. If `clear_on_read` is true, reading clears it.
 #[inline(never)]
 fn new_file<A: Family, K: Key, const PAIRS: usize>(
     dir: &Arc<Dir>,
     name: Arguments<'_>,
     header: &'static str,
     tables: Selected<A, K, PAIRS>,
-    delivered: Option<(Size, Arc<Memcg>)>,
+    clear_on_read: bool,
 ) -> Result<File<Text<A, K, PAIRS>>> {
-    let delivered = delivered.map(|(size, memcg)| {
-        let seed = Seed::new(get_random_u64());
-        let table = Table::new(seed, size, &KernelMemory::for_readers(memcg))?;
-        KBox::pin_init(
-            new_mutex!(table, "xt_traffic::delivered"),
-            GFP_KERNEL_ACCOUNT,
-        )
+    let ledger = clear_on_read.then(|| {
+        let ledger = Ledger::new()?;
+        KBox::pin_init(new_mutex!(ledger, "xt_traffic::ledger"), GFP_KERNEL_ACCOUNT)
     });
-    let text = TableText::new(tables, header, delivered.transpose()?);
+    let text = TableText::new(tables, header, ledger.transpose()?);
     let name = CString::try_from_fmt(name)?;
     File::new(dir.clone(), &name, Arc::new(text, GFP_KERNEL_ACCOUNT)?)
 }
@@ -157,6 +144,7 @@ type KernelTable<K, const PAIRS: usize> = Table<K, PAIRS, KernelMemory>;
 /// One kind of table: traffic, ipconn or portconn, of all CPUs.
 pub(crate) struct Selected<A: Family, K, const PAIRS: usize> {
     tables: Arc<PerCpuTables<A>>,
+    memcg: Arc<Memcg>,
     /// Selects that kind from the tables of a CPU.
     select: fn(&CpuTables<A, KernelMemory>) -> Option<&KernelTable<K, PAIRS>>,
 }
@@ -164,10 +152,12 @@ pub(crate) struct Selected<A: Family, K, const PAIRS: usize> {
 impl<A: Family, K, const PAIRS: usize> Selected<A, K, PAIRS> {
     fn new(
         tables: &Arc<PerCpuTables<A>>,
+        memcg: &Arc<Memcg>,
         select: fn(&CpuTables<A, KernelMemory>) -> Option<&KernelTable<K, PAIRS>>,
     ) -> Self {
         Self {
             tables: tables.clone(),
+            memcg: memcg.clone(),
             select,
         }
     }
@@ -182,5 +172,9 @@ impl<A: Family, K, const PAIRS: usize> TablePerCpu<K, PAIRS> for Selected<A, K, 
 
     fn table(&self, cpu: u32) -> Option<&KernelTable<K, PAIRS>> {
         self.tables.cpus().get(cpu).and_then(self.select)
+    }
+
+    fn charge<R>(&self, f: impl FnOnce() -> R) -> R {
+        self.memcg.charge(f)
     }
 }

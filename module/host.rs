@@ -11,8 +11,13 @@ use crate::accounting::{
         Sink, //
     },
     key::Key,
+    ledger::Ledger,
     packet::Packet,
     platform::Platform,
+    row::{
+        Collect,
+        Counted, //
+    },
     slots::{
         Memory,
         Slot,
@@ -110,7 +115,6 @@ impl Memory for Heap {
 pub struct Host;
 
 impl Platform for Host {
-    type Memory = Heap;
     type Error = ReadError;
     type List<T> = Vec<T>;
     type Lock<T> = Mutex<T>;
@@ -124,8 +128,12 @@ impl Platform for Host {
         Ok(())
     }
 
-    fn with<T, R>(lock: &Mutex<T>, f: impl FnOnce(&T) -> R) -> R {
-        f(&lock.lock().unwrap_or_else(PoisonError::into_inner))
+    fn truncate<T>(list: &mut Vec<T>, length: usize) {
+        list.truncate(length);
+    }
+
+    fn with<T, R>(lock: &Mutex<T>, f: impl FnOnce(&mut T) -> R) -> R {
+        f(&mut lock.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn pause() -> Result<(), ReadError> {
@@ -148,6 +156,46 @@ impl<K, const PAIRS: usize, M: Memory> TablePerCpu<K, PAIRS> for Vec<&Table<K, P
     fn table(&self, cpu: u32) -> Option<&Table<K, PAIRS, M>> {
         self.get(cpu as usize).copied()
     }
+
+    fn charge<R>(&self, f: impl FnOnce() -> R) -> R {
+        f()
+    }
+}
+
+/// The rows of a table, in no particular order.
+#[derive(Clone, Debug)]
+pub struct Collected<K, const PAIRS: usize>(pub Vec<Counted<K, PAIRS>>);
+
+impl<K, const PAIRS: usize> Default for Collected<K, PAIRS> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<K, const PAIRS: usize> Collect<K, PAIRS> for Collected<K, PAIRS> {
+    type Error = Infallible;
+
+    fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    fn push(&mut self, row: Counted<K, PAIRS>) -> Result<(), Infallible> {
+        self.0.push(row);
+        Ok(())
+    }
+
+    fn truncate(&mut self, count: usize) {
+        self.0.truncate(count);
+    }
+
+    fn pause(&mut self) -> Result<(), Infallible> {
+        Ok(())
+    }
+}
+
+/// An empty ledger.
+pub fn ledger<K: Key, const PAIRS: usize>() -> Mutex<Ledger<Host, K, PAIRS>> {
+    Mutex::new(Ledger::new().expect("the host has memory"))
 }
 
 impl<K: Key, const PAIRS: usize, M: Memory> HostText<'_, K, PAIRS, M> {

@@ -4,12 +4,9 @@
 
 use crate::{
     accounting::platform::Platform,
-    glue::{
-        paged::KernelMemory,
-        task::{
-            cond_resched,
-            fatal_signal_pending, //
-        },
+    glue::task::{
+        cond_resched,
+        fatal_signal_pending, //
     },
 };
 use kernel::{
@@ -26,7 +23,6 @@ use kernel::{
 pub(crate) struct Kernel;
 
 impl Platform for Kernel {
-    type Memory = KernelMemory;
     type Error = Error;
     type List<T> = KVVec<T>;
     type Lock<T> = Pin<KBox<Mutex<T>>>;
@@ -39,8 +35,12 @@ impl Platform for Kernel {
         Ok(list.push(item, GFP_KERNEL_ACCOUNT)?)
     }
 
-    fn with<T, R>(lock: &Self::Lock<T>, f: impl FnOnce(&T) -> R) -> R {
-        f(&lock.lock())
+    fn truncate<T>(list: &mut KVVec<T>, length: usize) {
+        list.truncate(length);
+    }
+
+    fn with<T, R>(lock: &Self::Lock<T>, f: impl FnOnce(&mut T) -> R) -> R {
+        f(&mut lock.lock())
     }
 
     fn pause() -> Result {

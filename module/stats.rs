@@ -42,6 +42,7 @@ impl Content for Stats {
 /// The whole text is made when reading begins. A position is the offset of a line in bytes.
 impl Lines for Stats {
     type Snapshot = Text;
+    type Position = usize;
     type Claim = ();
     type Error = Error;
 
@@ -53,7 +54,7 @@ impl Lines for Stats {
         Ok(text)
     }
 
-    fn line(&self, text: &Text, position: usize, out: &mut Line) -> Result<Option<Step<()>>> {
+    fn line(&self, text: &Text, position: usize, out: &mut Line) -> Result<Option<Step<usize, ()>>> {
         let rest = text.0.get(position..).unwrap_or_default();
         let Some(end) = rest.iter().position(|byte| *byte == b'\n') else {
             return Ok(None);

@@ -83,9 +83,9 @@ impl<const PAIRS: usize> Counters<PAIRS> {
         self.each(totals, add_to);
     }
 
-    /// Subtracts `totals` from the counters.
-    pub fn subtract_all(&self, totals: &Totals<PAIRS>) {
-        self.each(totals, |cell, amount| add_to(cell, amount.wrapping_neg()));
+    /// Sets the counters to `totals`.
+    pub fn set_all(&self, totals: &Totals<PAIRS>) {
+        self.each(totals, |cell, value| cell.store(value, Relaxed));
     }
 
     /// The current values of the counters.
@@ -93,6 +93,12 @@ impl<const PAIRS: usize> Counters<PAIRS> {
         Totals(core::array::from_fn(|i| {
             [self.0[i][0].load(Relaxed), self.0[i][1].load(Relaxed)]
         }))
+    }
+
+    /// The sum of all counters, with wrap-around.
+    pub fn sum(&self) -> u64 {
+        let counters = self.0.iter().flatten();
+        counters.fold(0, |sum, cell| sum.wrapping_add(cell.load(Relaxed)))
     }
 
     fn each(&self, totals: &Totals<PAIRS>, change: impl Fn(&AtomicU64, u64)) {
@@ -124,15 +130,36 @@ impl<const PAIRS: usize> Totals<PAIRS> {
         self.each(other, u64::wrapping_add);
     }
 
-    /// Subtracts `taken` from each value. The result is 0 where more was taken than there is.
+    /// Subtracts `other`, with wrap-around.
     #[must_use]
-    pub fn without(mut self, taken: Self) -> Self {
-        self.each(taken, |value, taken| match value.wrapping_sub(taken) {
-            // Counters wrap around, so a difference in the upper half means "less than taken".
-            left if left > u64::MAX / 2 => 0,
-            left => left,
-        });
+    pub fn without(mut self, other: Self) -> Self {
+        self.each(other, u64::wrapping_sub);
         self
+    }
+
+    /// A single value, and zeros. A column out of range is the last one, as in [`Counters::add`].
+    pub fn one(column: usize, direction: Direction, amount: u64) -> Self {
+        let mut totals = Self::default();
+        if let Some(pair) = totals.0.get_mut(column.min(PAIRS - 1)) {
+            pair[direction as usize] = amount;
+        }
+        totals
+    }
+
+    /// The sum of all values, with wrap-around.
+    pub fn sum(&self) -> u64 {
+        let (sent, received) = self.total();
+        sent.wrapping_add(received)
+    }
+
+    /// Subtracts `other` from each value, as far as there is anything left. `other` keeps the rest.
+    pub fn give_back(&mut self, other: &mut Self) {
+        let values = self.0.iter_mut().flatten();
+        for (value, other) in values.zip(other.0.iter_mut().flatten()) {
+            let part = (*value).min(*other);
+            *value = value.wrapping_sub(part);
+            *other = other.wrapping_sub(part);
+        }
     }
 
     /// Returns whether all values are zero.
@@ -202,20 +229,15 @@ mod tests {
     }
 
     #[test]
-    fn taken_counts_are_subtracted_until_given_back() {
-        let (counters, taken) = (Counters::<3>::default(), Counters::<3>::default());
+    fn totals_are_added_and_subtracted_by_column() {
+        let counters = Counters::<3>::default();
         counters.add(1, Direction::In, 7);
-        taken.add_all(&counters.read());
-        assert!(counters.read().without(taken.read()).is_zero());
-        counters.add(1, Direction::In, 3);
-        assert_eq!(counters.read().without(taken.read()).total(), (0, 3));
-        let mut seven = Totals::default();
-        seven.merge(taken.read());
-        assert!(
-            Totals::default().without(seven).is_zero(),
-            "the difference is never negative"
-        );
-        taken.subtract_all(&seven);
-        assert_eq!(counters.read().without(taken.read()).total(), (0, 10));
+        let seven = counters.read();
+        counters.add_all(&seven);
+        counters.add(2, Direction::Out, 1);
+        let difference = counters.read().without(seven);
+        assert!(difference.pairs().eq([(0, 0), (0, 7), (1, 0)]));
+        counters.set_all(&seven);
+        assert_eq!(counters.read(), seven);
     }
 }

@@ -3,6 +3,7 @@
 //! The tables of one CPU, and how a packet is counted in them.
 
 use super::{
+    age::Periods,
     counters::{byte_column, Direction, BYTE_COLUMNS, CONNECTION_COLUMNS},
     flows::{CpusWithFlows, Flows, RecentFlows, Ticks},
     hash::Seed,
@@ -22,7 +23,7 @@ pub type Traffic<A, M> = Table<A, BYTE_COLUMNS, M>;
 pub type Connections<K, M> = Table<K, CONNECTION_COLUMNS, M>;
 
 /// The size of a table of ports: a row for each of the 2^16 ports.
-pub const PORTS: Size = Size::hashed(1 << 16, 1 << 8);
+pub const PORTS: Size = Size::hashed(1 << 16);
 
 /// The part of a named table that one CPU keeps: its rows and its recent flows. What is not counted
 /// is `None`.
@@ -80,14 +81,15 @@ impl<A: Family, M: Memory> CpuTables<A, M> {
         flows: &Flows,
         memory: &M,
     ) -> Result<(), M::Error> {
+        let periods = flows.periods();
         if counts.traffic {
-            open_table(&mut self.traffic, seed, sizes.addresses, memory)?;
+            open_table(&mut self.traffic, seed, sizes.addresses, periods, memory)?;
         }
         if counts.ipconn {
-            open_table(&mut self.ipconn, seed, sizes.addresses, memory)?;
+            open_table(&mut self.ipconn, seed, sizes.addresses, periods, memory)?;
         }
         if counts.portconn {
-            open_table(&mut self.portconn, seed, PORTS, memory)?;
+            open_table(&mut self.portconn, seed, PORTS, periods, memory)?;
         }
         if counts.connections() {
             self.recent = Some(RecentFlows::new(cpu, flows, memory)?);
@@ -121,9 +123,10 @@ fn open_table<K: Key, const PAIRS: usize, M: Memory>(
     place: &mut Option<Table<K, PAIRS, M>>,
     seed: Seed,
     size: Size,
+    periods: Periods,
     memory: &M,
 ) -> Result<(), M::Error> {
-    *place = Some(Table::new(seed, size, memory)?);
+    *place = Some(Table::new(seed, size, periods, memory)?);
     Ok(())
 }
 
@@ -158,8 +161,9 @@ pub fn count<A: Family, M: Memory>(
     if own.recent.is_some() || packet.is_aggregate() {
         return count_all(cpus, own, packet);
     }
+    let now = || cpus.now();
     header_and_ends(cpus, packet)
-        .is_some_and(|(header, ends)| own.count_bytes(&header, ends, packet.length() as u64))
+        .is_some_and(|(header, ends)| own.count_bytes(&header, ends, packet.length() as u64, now))
 }
 
 /// The header of a packet and the ends that are counted. `None` if there are none.
@@ -186,7 +190,8 @@ fn count_all<A: Family, M: Memory>(
     let Some((header, ends)) = header_and_ends(cpus, packet) else {
         return false;
     };
-    let bytes = own.count_bytes(&header, ends, packet.wire_len(header.payload));
+    let now = || cpus.now();
+    let bytes = own.count_bytes(&header, ends, packet.wire_len(header.payload), now);
     let Some(recent) = &own.recent else {
         return bytes;
     };
@@ -209,14 +214,20 @@ fn count_all<A: Family, M: Memory>(
         None => true,
     };
     if is_first {
-        own.add_connection(&header, &opening, ends);
+        own.add_connection(&header, &opening, ends, cpus.now());
     }
     bytes | is_first
 }
 
 impl<A: Family, M: Memory> CpuTables<A, M> {
     #[inline(always)]
-    fn count_bytes(&self, header: &Header<A>, ends: Ends, bytes: u64) -> bool {
+    fn count_bytes(
+        &self,
+        header: &Header<A>,
+        ends: Ends,
+        bytes: u64,
+        now: impl Fn() -> Ticks,
+    ) -> bool {
         let Some(traffic) = &self.traffic else {
             return false;
         };
@@ -226,12 +237,13 @@ impl<A: Family, M: Memory> CpuTables<A, M> {
             header.destination,
             byte_column(header.protocol),
             bytes,
+            now,
         );
         true
     }
 
     #[cold]
-    fn add_connection(&self, header: &Header<A>, opening: &Opening, ends: Ends) {
+    fn add_connection(&self, header: &Header<A>, opening: &Opening, ends: Ends, now: Ticks) {
         let (column, port) = (opening.protocol().connection_column(), opening.port());
         let initiator = ends.source().then_some((header.source, Direction::Out));
         let target = ends
@@ -239,10 +251,10 @@ impl<A: Family, M: Memory> CpuTables<A, M> {
             .then_some((header.destination, Direction::In));
         for (address, direction) in [initiator, target].into_iter().flatten() {
             if let Some(ipconn) = &self.ipconn {
-                ipconn.add(address, column, direction, 1);
+                ipconn.add(address, column, direction, 1, now);
             }
             if let Some(portconn) = &self.portconn {
-                portconn.add(port, column, direction, 1);
+                portconn.add(port, column, direction, 1, now);
             }
         }
     }

@@ -13,6 +13,8 @@ use core::fmt;
 pub trait Lines {
     /// What a reader keeps from the start to the end of the text: the list of lines.
     type Snapshot;
+    /// The position of a line. The default is the first line.
+    type Position: Copy + Default;
     /// The counts that a line has taken out of the file.
     type Claim;
     /// The error if the text cannot be read.
@@ -25,8 +27,8 @@ pub trait Lines {
     /// Fails if the snapshot cannot be made, for example for lack of memory.
     fn snapshot(&self) -> Result<Self::Snapshot, Self::Error>;
 
-    /// Writes the line at `position` to `out`: at most [`LONGEST_LINE`] bytes, or none. Positions
-    /// start at 0. `None` at the end of the text.
+    /// Writes the line at `position` to `out`: at most [`LONGEST_LINE`] bytes, or none. `None` at
+    /// the end of the text.
     ///
     /// # Errors
     ///
@@ -34,9 +36,9 @@ pub trait Lines {
     fn line(
         &self,
         snapshot: &Self::Snapshot,
-        position: usize,
+        position: Self::Position,
         out: &mut Line,
-    ) -> Result<Option<Step<Self::Claim>>, Self::Error>;
+    ) -> Result<Option<Step<Self::Position, Self::Claim>>, Self::Error>;
 
     /// Takes back the claim of a line that was not delivered.
     fn give_back(&self, claim: Self::Claim);
@@ -44,9 +46,9 @@ pub trait Lines {
 
 /// A line that has been made.
 #[derive(Debug)]
-pub struct Step<C> {
+pub struct Step<P, C> {
     /// The position of the next line.
-    pub next: usize,
+    pub next: P,
     /// What the line has claimed, if anything.
     pub claim: Option<C>,
 }
@@ -118,7 +120,7 @@ const MAX_READ: usize = 1 << 16;
 pub struct Reader<L: Lines> {
     snapshot: Option<L::Snapshot>,
     /// The position of the line after `line`.
-    next: usize,
+    next: L::Position,
     line: Line,
     /// The number of bytes of `line` that were delivered.
     sent: usize,
@@ -132,7 +134,7 @@ impl<L: Lines> Default for Reader<L> {
     fn default() -> Self {
         Self {
             snapshot: None,
-            next: 0,
+            next: L::Position::default(),
             line: Line::new(),
             sent: 0,
             claim: None,
@@ -195,7 +197,7 @@ impl<L: Lines> Reader<L> {
     /// Makes a new snapshot and skips the bytes before `offset`.
     fn seek(&mut self, lines: &L, offset: u64) -> Result<(), L::Error> {
         self.close(lines);
-        (self.next, self.offset) = (0, 0);
+        (self.next, self.offset) = (L::Position::default(), 0);
         self.snapshot = Some(lines.snapshot()?);
         while self.offset < offset && self.fill(lines)? {
             // The reader does not get all of this line.
@@ -273,6 +275,7 @@ mod tests {
 
     impl Lines for Numbers {
         type Snapshot = usize;
+        type Position = usize;
         type Claim = (usize, u64);
         type Error = ReadError;
 
@@ -285,7 +288,7 @@ mod tests {
             rows: &usize,
             position: usize,
             out: &mut Line,
-        ) -> Result<Option<Step<Self::Claim>>, ReadError> {
+        ) -> Result<Option<Step<usize, Self::Claim>>, ReadError> {
             let next = position + 1;
             if position == 0 {
                 out.write_str("HEADER\n")?;

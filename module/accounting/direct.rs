@@ -8,13 +8,10 @@
 use super::{
     counters::Counters,
     key::Key,
-    row::{Find, Row},
+    row::{Collect, Counted, Find, Row},
     slots::{Memory, Slots},
 };
-use crate::atomic::{
-    AtomicU32,
-    Ordering::{Acquire, Relaxed, Release},
-};
+use crate::atomic::{AtomicU32, Ordering::Relaxed};
 use core::marker::PhantomData;
 
 /// The rows of one CPU for keys that differ in their lowest bits only.
@@ -56,7 +53,7 @@ impl<K: Key, const PAIRS: usize, M: Memory> Direct<K, PAIRS, M> {
     /// Marks the unused row of a key as used. `None` if it is not allocated.
     pub fn take(&self, key: K) -> Option<&Counters<PAIRS>> {
         let row = self.rows.get(self.number(key))?;
-        row.key[0].store(USED, Release);
+        row.set_key([USED, 0]);
         self.length
             .store(self.length.load(Relaxed).wrapping_add(1), Relaxed);
         Some(&row.counters)
@@ -72,23 +69,26 @@ impl<K: Key, const PAIRS: usize, M: Memory> Direct<K, PAIRS, M> {
         self.length.load(Relaxed)
     }
 
-    /// The upper bound of the row numbers, exclusive: the number of keys.
-    pub fn end(&self) -> u32 {
-        self.mask + 1
-    }
-
-    /// The key of row `number`. `None` if the row is not in use.
-    pub fn key(&self, number: u32) -> Option<K> {
-        let [low, high] = self.prefix;
-        self.rows
-            .get(number)?
-            .is_used()
-            .then(|| K::from_words([low | u64::from(number), high]))
-    }
-
-    /// The counters in row `number`. `None` if the row is not allocated.
-    pub fn counters(&self, number: u32) -> Option<&Counters<PAIRS>> {
-        Some(&self.rows.get(number)?.counters)
+    /// Adds all rows to `list`. Any context may call this at any time.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of `list`.
+    pub fn read<C: Collect<K, PAIRS>>(&self, list: &mut C) -> Result<(), C::Error> {
+        for number in 0..=self.mask {
+            if number % 64 == 0 {
+                list.pause()?;
+            }
+            if let Some(row) = self.rows.get(number).filter(|row| row.is_used()) {
+                let [low, high] = self.prefix;
+                list.push(Counted {
+                    key: K::from_words([low | u64::from(number), high]),
+                    born: 0,
+                    totals: row.counters.read(),
+                })?;
+            }
+        }
+        Ok(())
     }
 
     /// The bytes of memory that the rows take.
@@ -105,13 +105,13 @@ impl<K: Key, const PAIRS: usize, M: Memory> Find<K, PAIRS> for Direct<K, PAIRS, 
     }
 }
 
-/// The first key word of a row in use. The number of a direct row implies its key, so the word only
-/// tells whether the row is in use: it is 0 until something is counted in the row.
+/// The lowest word of the key of a row in use. The number of a direct row implies its key, so the
+/// word only tells whether the row is in use: it is 0 until something is counted in the row.
 const USED: u64 = 1;
 
 impl<const PAIRS: usize> Row<PAIRS> {
     #[inline]
     fn is_used(&self) -> bool {
-        self.key[0].load(Acquire) == USED
+        self.low_word() == USED
     }
 }

@@ -16,6 +16,7 @@
 //! limit, or without memory, the new flow replaces a living one, and that is counted.
 
 use super::{
+    age::Periods,
     counters::add_to,
     hash::{Hash, Seed},
     key::Key,
@@ -100,6 +101,7 @@ pub struct Flows {
     lifetimes: [Ticks; KINDS],
     /// The largest number of sets of each [`Kind`].
     limit: u32,
+    clock: Clock,
 }
 
 impl Flows {
@@ -111,7 +113,13 @@ impl Flows {
             starts: kinds.map(|kind| seed.hash().word(kind as u64)),
             lifetimes: kinds.map(|kind| clock.lifetime(kind)),
             limit: limit.div_ceil(FLOWS_PER_SET).max(1),
+            clock,
         }
+    }
+
+    /// The periods of the clock, for the ages of rows.
+    pub fn periods(&self) -> Periods {
+        Periods::new(self.clock.ticks_per_second)
     }
 
     /// The flow that a packet belongs to. `None` for an ICMP request, each of which is a

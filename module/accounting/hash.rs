@@ -72,7 +72,13 @@ impl Hash {
     /// few bits get only few different indexes.
     #[inline]
     pub const fn index(self) -> u32 {
-        (self.state.wrapping_mul(self.factor) >> 32) as u32
+        (self.spread() >> 32) as u32
+    }
+
+    /// The hash of the words in 64 bits, of which the upper ones are the best.
+    #[inline]
+    pub const fn spread(self) -> u64 {
+        self.state.wrapping_mul(self.factor)
     }
 
     /// Both hashes of the words in 32 bits.

@@ -1,111 +1,262 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Rows in the order in which their keys were first seen, and a hash index to find them.
+//! Rows in the order in which they were made, and a hash index to find them.
 //!
-//! The index is a linear hash table (<https://en.wikipedia.org/wiki/Linear_hashing>) with at least
-//! four buckets per row. When a new row needs more buckets, the next four buckets in order are
-//! split. So the index is never rehashed as a whole, and it grows page by page with the number of
-//! rows.
+//! The index has at least two buckets per row. When a new row needs more buckets, their number is
+//! doubled. The index is not rehashed as a whole: a bucket of the upper half gets its rows from the
+//! bucket in the lower half when it is first used.
+//!
+//! A row never moves. When there is no room for another row, a new key takes the place of a row that
+//! is idle (see [`super::age`]). Readers do not use the index. They read the rows block by block,
+//! each [`Block`] as it was at one moment.
 
 use super::{
-    counters::Counters,
-    hash::Seed,
+    age::{Age, Periods},
+    block::{self, Block},
+    counters::{add_to, Counters, Totals},
+    hash::{Hash, Seed},
     key::{hash_of, Key},
-    row::{Find, Row},
-    slots::{Memory, Slots},
+    recycler::Recycler,
+    row::{Collect, Counted, Find, Row},
+    slots::{Backoff, Memory, Slots},
 };
 use crate::atomic::{
-    AtomicU32,
+    AtomicU32, AtomicU64,
     Ordering::{Acquire, Relaxed, Release},
 };
 use core::marker::PhantomData;
 
-/// Buckets per row. With four, nearly every row is the first one in its bucket. The CPU predicts
-/// that and executes the next packet while the row is fetched from memory. With fewer buckets the
-/// chains are longer, and the CPU cannot predict where a chain ends.
-const BUCKETS: u32 = 4;
+/// The smallest number of buckets per row. With two, most rows are the first in their bucket.
+const BUCKETS: u32 = 2;
 
-/// A reference to a row or to the end of a chain: 0, or the row's number plus one.
+/// A reference to a row: the row's number plus one in the lowest [`NUMBER_BITS`] bits, and the
+/// highest bits of the hash of its key in the others. They tell nearly always whether a row is the
+/// right one, so another row is rarely fetched from memory.
+///
+/// [`END`] at the end of a chain. 0 at the beginning of one that does not have its rows yet.
 type Link = AtomicU32;
+
+const NUMBER_BITS: u32 = 24;
+const NUMBER: u32 = (1 << NUMBER_BITS) - 1;
+/// The link at the end of a chain. It refers to no row.
+const END: u32 = NUMBER;
+/// The largest number of rows.
+pub const MOST_ROWS: u32 = NUMBER - 1;
 
 /// The rows of one CPU, for any keys.
 pub struct Hashed<K, const PAIRS: usize, M: Memory> {
     seed: Seed,
-    /// The number of rows. Rows with lower numbers are complete.
-    length: AtomicU32,
-    /// The number of buckets, at least one. A page of buckets is allocated with its first row.
-    buckets: AtomicU32,
-    /// The [`mask`] for `buckets`.
+    /// The number of buckets minus one. The number is a power of two. The bits of a hash that are
+    /// set here are the number of its bucket.
     mask: AtomicU32,
     rows: M::Slots<Row<PAIRS>>,
     /// The first row of each bucket.
     heads: M::Slots<Link>,
     /// For each row, the next row in the same bucket.
     nexts: M::Slots<Link>,
+    cold: Cold<PAIRS, M>,
     _keys: PhantomData<fn(K) -> K>,
 }
 
+/// What only new rows and readers need.
+#[repr(align(64))]
+struct Cold<const PAIRS: usize, M: Memory> {
+    /// The largest number of rows.
+    limit: u32,
+    /// The number of rows. Rows with lower numbers are complete.
+    length: AtomicU32,
+    blocks: M::Slots<Block<PAIRS>>,
+    recycler: Recycler<M>,
+    periods: Periods,
+    /// The number of rows that were made so far, for [`Age::born`]. It wraps around.
+    births: AtomicU32,
+    /// How often a row was recycled.
+    recycled: AtomicU64,
+    /// Skips allocations after one has failed.
+    backoff: Backoff,
+}
+
 impl<K: Key, const PAIRS: usize, M: Memory> Hashed<K, PAIRS, M> {
-    /// Makes no row yet, and at most `rows` later. Starts with `buckets` buckets, at least one,
-    /// which take no memory yet.
+    /// Makes no row yet, and at most `rows` later, or [`MOST_ROWS`] if that is less.
     ///
     /// # Errors
     ///
     /// Returns the error of `memory` if it cannot provide the arrays.
-    pub fn new(seed: Seed, rows: u32, buckets: u32, memory: &M) -> Result<Self, M::Error> {
-        let buckets = buckets.max(1);
+    pub fn new(seed: Seed, rows: u32, periods: Periods, memory: &M) -> Result<Self, M::Error> {
+        let rows = rows.min(MOST_ROWS);
         Ok(Self {
             seed,
-            length: AtomicU32::new(0),
-            buckets: AtomicU32::new(buckets),
-            mask: AtomicU32::new(mask(buckets)),
+            mask: AtomicU32::new(0),
             rows: memory.slots(rows)?,
-            heads: memory.slots(rows.saturating_mul(BUCKETS).max(buckets))?,
+            heads: memory.slots(rows.saturating_mul(BUCKETS).next_power_of_two())?,
             nexts: memory.slots(rows)?,
+            cold: Cold {
+                limit: rows,
+                length: AtomicU32::new(0),
+                blocks: memory.slots(rows.div_ceil(block::ROWS))?,
+                recycler: Recycler::new(rows, memory)?,
+                periods,
+                births: AtomicU32::new(0),
+                recycled: AtomicU64::new(0),
+                backoff: Backoff::new(memory.backoff()),
+            },
             _keys: PhantomData,
         })
     }
 
-    /// Makes a row for a key that has none. `None` if there is no room.
-    pub fn insert(&self, key: K) -> Option<&Counters<PAIRS>> {
-        let number = self.length.load(Relaxed);
-        let (row, next) = (self.rows.make(number)?, self.nexts.make(number)?);
-        if number >= self.buckets.load(Relaxed) / BUCKETS {
-            // Without memory for more buckets, the chains get longer.
-            let _ = (0..BUCKETS).try_for_each(|_| self.split());
+    /// The counters of a key that [`find`](Find::find) has not found. It has a row nevertheless if
+    /// its bucket did not have its rows yet. Otherwise a row with `totals` is made, at the time
+    /// `now`, and the result is [`Slow::Made`].
+    ///
+    /// Must not be called by two contexts at the same time.
+    pub fn find_or_insert(&self, key: K, totals: &Totals<PAIRS>, now: u64) -> Slow<'_, PAIRS> {
+        let hash = self.hash(key).index();
+        let Some(head) = self.head(hash) else {
+            return Slow::NoRoom;
+        };
+        if let Some(row) = self.find_in(head.load(Relaxed), key, hash) {
+            return Slow::Found(&row.counters);
         }
-        let head = self.heads.make(self.bucket(self.hash(key)))?;
-        let [low, high] = key.to_words();
-        row.key[0].store(low, Relaxed);
-        row.key[1].store(high, Relaxed);
-        next.store(head.load(Relaxed), Relaxed);
-        head.store(number.wrapping_add(1), Relaxed);
-        // Pairs with the Acquire in rows(): a reader that sees the new length sees the key.
-        self.length.store(number.wrapping_add(1), Release);
-        Some(&row.counters)
+        let cold = &self.cold;
+        let born = cold.births.load(Relaxed);
+        let age = Age::new(born, totals.sum(), cold.periods.at(now));
+        if !self.append(key, totals, age) && !self.recycle(key, totals, age, now) {
+            return Slow::NoRoom;
+        }
+        cold.births.store(born.wrapping_add(1), Relaxed);
+        Slow::Made
     }
 
-    /// Adds a bucket and moves to it the rows that belong there. `None` if there is no memory.
-    fn split(&self) -> Option<()> {
-        let new = self.buckets.load(Relaxed);
-        let new_head = self.heads.make(new)?;
-        // The bucket that has the rows of the new one until now.
-        let old = self.bucket(new);
-        let buckets = new.wrapping_add(1);
-        self.buckets.store(buckets, Relaxed);
-        self.mask.store(mask(buckets), Relaxed);
-        let Some(old_head) = self.heads.get(old) else {
-            return Some(());
+    /// Adds a row. Returns `false` if there is no room.
+    fn append(&self, key: K, totals: &Totals<PAIRS>, age: Age) -> bool {
+        let cold = &self.cold;
+        let number = cold.length.load(Relaxed);
+        if number >= cold.limit {
+            return false;
+        }
+        let Some((row, next)) = cold.backoff.attempt(|| self.make(number)) else {
+            return false;
         };
-        let mut link = old_head.load(Relaxed);
-        let (mut keep, mut give) = (0, 0);
-        while let Some(number) = link.checked_sub(1) {
+        self.grow(number);
+        row.set_key(key.to_words());
+        row.counters.set_all(totals);
+        cold.recycler.set_new(number, age);
+        self.link(next, number, key);
+        // Pairs with the Acquire in rows(): a reader that sees the new length sees the row.
+        cold.length.store(number.wrapping_add(1), Release);
+        true
+    }
+
+    /// Allocates everything that row `number` needs. `None` if there is no memory.
+    fn make(&self, number: u32) -> Option<(&Row<PAIRS>, &Link)> {
+        self.cold.blocks.make(number / block::ROWS)?;
+        self.cold.recycler.make(number)?;
+        Some((self.rows.make(number)?, self.nexts.make(number)?))
+    }
+
+    /// Doubles the number of buckets if there are too few for `rows` rows and one more.
+    fn grow(&self, rows: u32) {
+        let mask = self.mask.load(Relaxed);
+        if rows > mask / BUCKETS {
+            self.mask.store(mask << 1 | 1, Relaxed);
+        }
+    }
+
+    /// Puts a row at the beginning of its chain.
+    fn link(&self, next: &Link, number: u32, key: K) {
+        let hash = self.hash(key).index();
+        if let Some(head) = self.head(hash) {
+            next.store(head.load(Relaxed), Relaxed);
+            head.store(number.wrapping_add(1) | hash & !NUMBER, Relaxed);
+        }
+    }
+
+    /// Gives an idle row to a new key. Returns `false` if there is none.
+    fn recycle(&self, key: K, totals: &Totals<PAIRS>, age: Age, now: u64) -> bool {
+        let sum = |number| self.rows.get(number).map_or(0, |row| row.counters.sum());
+        let recycler = &self.cold.recycler;
+        let Some(number) = recycler.take_idle(self.rows(), now, age.period(), sum) else {
+            return false;
+        };
+        let (row, next) = (self.rows.get(number), self.nexts.get(number));
+        let block = self.cold.blocks.get(number / block::ROWS);
+        let (Some(row), Some(next), Some(block)) = (row, next, block) else {
+            return false;
+        };
+        let old = self.hash(K::from_words(row.key()));
+        self.unlink(number, next, old);
+        recycler.add_ghost(old);
+        let age = if recycler.remove_ghost(self.hash(key)) {
+            age.established()
+        } else {
+            age
+        };
+        block.recycle(&row.counters, || {
+            row.set_key(key.to_words());
+            row.counters.set_all(totals);
+            recycler.set_new(number, age);
+        });
+        self.link(next, number, key);
+        add_to(&self.cold.recycled, 1);
+        true
+    }
+
+    /// Takes row `number` out of its chain. `next` is its own link.
+    fn unlink(&self, number: u32, next: &Link, hash: Hash) {
+        let mut place = self.head(hash.index());
+        while let Some(link) = place {
+            let Some(other) = number_of(link.load(Relaxed)) else {
+                return;
+            };
+            if other == number {
+                return link.store(next.load(Relaxed), Relaxed);
+            }
+            place = self.nexts.get(other);
+        }
+    }
+
+    /// The beginning of the chain for a hash, which gets its rows now if need be. `None` if there is
+    /// no memory even for the first bucket.
+    fn head(&self, hash: u32) -> Option<&Link> {
+        let mut bucket = hash & self.mask.load(Relaxed);
+        // Without memory for a bucket, its rows stay in the one that it would get them from.
+        let head = loop {
+            match self.heads.make(bucket) {
+                Some(head) => break head,
+                None => bucket = parent(bucket)?,
+            }
+        };
+        if head.load(Relaxed) == 0 {
+            self.fill(bucket);
+        }
+        Some(head)
+    }
+
+    /// Gives a bucket its rows, which are in the nearest of its parents that has rows.
+    fn fill(&self, bucket: u32) {
+        let Some(new) = self.heads.get(bucket) else {
+            return;
+        };
+        let mut from = parent(bucket);
+        let old = loop {
+            let Some(parent_bucket) = from else {
+                // The first bucket of all.
+                return new.store(END, Relaxed);
+            };
+            let head = self.heads.get(parent_bucket);
+            match head.filter(|head| head.load(Relaxed) != 0) {
+                Some(head) => break head,
+                None => from = parent(parent_bucket),
+            }
+        };
+        let mut link = old.load(Relaxed);
+        let (mut keep, mut give) = (END, END);
+        while let Some(number) = number_of(link) {
             let (Some(row), Some(next)) = (self.rows.get(number), self.nexts.get(number)) else {
                 break;
             };
             let after = next.load(Relaxed);
-            let hash = self.hash(K::from_words(row.words()));
-            let side = if self.bucket(hash) == new {
+            let side = if belongs_to(self.hash(K::from_words(row.key())).index(), bucket) {
                 &mut give
             } else {
                 &mut keep
@@ -114,44 +265,89 @@ impl<K: Key, const PAIRS: usize, M: Memory> Hashed<K, PAIRS, M> {
             *side = link;
             link = after;
         }
-        old_head.store(keep, Relaxed);
-        new_head.store(give, Relaxed);
-        Some(())
+        old.store(keep, Relaxed);
+        new.store(give, Relaxed);
+    }
+
+    /// The row of `key` in the chain that begins with `link`.
+    #[inline(always)]
+    fn find_in(&self, mut link: u32, key: K, hash: u32) -> Option<&Row<PAIRS>> {
+        loop {
+            let number = number_of(link)?;
+            if (link ^ hash) >> NUMBER_BITS == 0 {
+                let row = self.rows.get(number)?;
+                if K::from_words(row.key()) == key {
+                    return Some(row);
+                }
+            }
+            link = self.nexts.get(number)?.load(Relaxed);
+        }
     }
 
     #[inline]
-    fn hash(&self, key: K) -> u32 {
-        hash_of(self.seed, key).index()
-    }
-
-    #[inline]
-    fn bucket(&self, hash: u32) -> u32 {
-        bucket(hash, self.buckets.load(Relaxed), self.mask.load(Relaxed))
+    fn hash(&self, key: K) -> Hash {
+        hash_of(self.seed, key)
     }
 
     /// The number of rows.
     pub fn rows(&self) -> u32 {
-        self.length.load(Acquire)
+        self.cold.length.load(Acquire)
     }
 
-    /// The upper bound of the row numbers, exclusive. Every number below it has a row.
-    pub fn end(&self) -> u32 {
-        self.rows()
+    /// How often a row was recycled.
+    pub fn recycled(&self) -> u64 {
+        self.cold.recycled.load(Relaxed)
     }
 
-    /// The key of row `number`. `None` if there is no such row.
-    pub fn key(&self, number: u32) -> Option<K> {
-        Some(K::from_words(self.rows.get(number)?.words()))
+    /// Adds all rows to `list`, and returns the counts of recycled rows. What was counted before
+    /// the call is in the result once. What is counted meanwhile is there once or not at all. A key
+    /// can have two rows, if the first was recycled meanwhile.
+    ///
+    /// Any context may call this at any time.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of `list`.
+    pub fn read<C: Collect<K, PAIRS>>(&self, list: &mut C) -> Result<Totals<PAIRS>, C::Error> {
+        let mut recycled = Totals::default();
+        let mut first = 0;
+        while let Some(block) = self.cold.blocks.get(first / block::ROWS) {
+            let (end, count) = (self.rows().min(first + block::ROWS), list.count());
+            if first >= end {
+                break;
+            }
+            list.pause()?;
+            let counts = block.read(|| {
+                (first..end).try_for_each(|number| match self.counted(number) {
+                    Some(row) => list.push(row),
+                    None => Ok(()),
+                })
+            })?;
+            match counts {
+                Some(counts) => {
+                    recycled.merge(counts);
+                    first += block::ROWS;
+                }
+                None => list.truncate(count),
+            }
+        }
+        Ok(recycled)
     }
 
-    /// The counters in row `number`. `None` if there is no such row.
-    pub fn counters(&self, number: u32) -> Option<&Counters<PAIRS>> {
-        Some(&self.rows.get(number)?.counters)
+    fn counted(&self, number: u32) -> Option<Counted<K, PAIRS>> {
+        let row = self.rows.get(number)?;
+        Some(Counted {
+            key: K::from_words(row.key()),
+            born: self.cold.recycler.born(number),
+            totals: row.counters.read(),
+        })
     }
 
-    /// The bytes of memory that the rows and the index take.
+    /// The bytes of memory that the rows and everything about them take.
     pub fn memory(&self) -> usize {
-        self.rows.memory() + self.heads.memory() + self.nexts.memory()
+        let index = self.heads.memory() + self.nexts.memory();
+        let cold = self.cold.blocks.memory() + self.cold.recycler.memory();
+        self.rows.memory() + index + cold
     }
 }
 
@@ -159,45 +355,40 @@ impl<K: Key, const PAIRS: usize, M: Memory> Find<K, PAIRS> for Hashed<K, PAIRS, 
     // Always inlined: with a call, a packet takes up to twice as long when its rows are not cached.
     #[inline(always)]
     fn find(&self, key: K) -> Option<&Counters<PAIRS>> {
-        let words = key.to_words();
-        let mut link = self.heads.get(self.bucket(self.hash(key)))?.load(Relaxed);
-        loop {
-            let number = link.checked_sub(1)?;
-            let row = self.rows.get(number)?;
-            if row.words() == words {
-                return Some(&row.counters);
-            }
-            link = self.nexts.get(number)?.load(Relaxed);
-        }
+        let hash = self.hash(key).index();
+        let head = self.heads.get(hash & self.mask.load(Relaxed))?;
+        let row = self.find_in(head.load(Relaxed), key, hash)?;
+        Some(&row.counters)
     }
 }
 
-impl<const PAIRS: usize> Row<PAIRS> {
-    #[inline]
-    fn words(&self) -> [u64; 2] {
-        [self.key[0].load(Relaxed), self.key[1].load(Relaxed)]
-    }
+/// The counters of a key that needs more than a lookup.
+pub enum Slow<'a, const PAIRS: usize> {
+    /// The key has a row.
+    Found(&'a Counters<PAIRS>),
+    /// The key has a new row.
+    Made,
+    /// There is no row for the key.
+    NoRoom,
 }
 
-/// The bits of a hash that distinguish `buckets` buckets. `buckets` is at least 1.
-fn mask(buckets: u32) -> u32 {
-    u32::MAX
-        .checked_shr(buckets.saturating_sub(1).leading_zeros())
-        .unwrap_or(0)
-}
-
-/// The bucket of `hash` among `buckets`, whose [`mask`] is `mask`.
-///
-/// Let 2^n < `buckets` <= 2^(n+1). Buckets that are split already, and the buckets that they were
-/// split into, are selected by n+1 bits of the hash. The others are selected by n bits.
+/// The number of the row that a link refers to. `None` if it refers to none, but for [`END`]: there
+/// is no row with that number.
 #[inline]
-fn bucket(hash: u32, buckets: u32, mask: u32) -> u32 {
-    let wide = hash & mask;
-    if wide < buckets {
-        wide
-    } else {
-        wide & (mask >> 1)
-    }
+fn number_of(link: u32) -> Option<u32> {
+    (link & NUMBER).checked_sub(1)
+}
+
+/// The bucket that a bucket gets its rows from: its number without the highest bit. `None` for the
+/// first bucket.
+fn parent(bucket: u32) -> Option<u32> {
+    Some(bucket ^ 1 << bucket.checked_ilog2()?)
+}
+
+/// Returns whether `bucket` is for `hash`, as soon as there are so many buckets.
+fn belongs_to(hash: u32, bucket: u32) -> bool {
+    let mask = u32::MAX.checked_shr(bucket.leading_zeros()).unwrap_or(0);
+    hash & mask == bucket
 }
 
 #[cfg(test)]
@@ -205,88 +396,273 @@ mod tests {
     extern crate std;
 
     use super::*;
-    use crate::host::Heap;
-    use std::vec::Vec;
+    use crate::host::{Collected, Heap};
+    use std::{collections::BTreeMap, vec::Vec};
 
-    fn hashed(rows: u32, buckets: u32) -> Hashed<u32, 3, Heap> {
-        let Ok(hashed) = Hashed::new(
-            Seed::new(0x0123_4567_89ab_cdef),
-            rows,
-            buckets,
-            &Heap::ENDLESS,
-        );
+    const HZ: u64 = 1000;
+    const NOW: u64 = 1_000_000;
+
+    fn hashed_in(rows: u32, memory: &Heap) -> Hashed<u32, 3, Heap> {
+        let seed = Seed::new(0x0123_4567_89ab_cdef);
+        let Ok(hashed) = Hashed::new(seed, rows, Periods::new(HZ), memory);
         hashed
     }
 
-    fn insert(hashed: &Hashed<u32, 3, Heap>, addresses: u32) {
-        (0..addresses).for_each(|n| assert!(hashed.insert(0x0a00_0000 | n).is_some()));
+    fn hashed(rows: u32) -> Hashed<u32, 3, Heap> {
+        hashed_in(rows, &Heap::ENDLESS)
     }
 
-    /// The number of rows in each bucket.
-    fn chains(hashed: &Hashed<u32, 3, Heap>) -> Vec<u32> {
-        let length = |bucket| {
-            let mut link = hashed
-                .heads
-                .get(bucket)
-                .map_or(0, |head| head.load(Relaxed));
-            let mut length = 0;
-            while let Some(number) = link.checked_sub(1) {
-                link = hashed.nexts.get(number).unwrap().load(Relaxed);
-                length += 1;
-            }
-            length
-        };
-        (0..hashed.buckets.load(Relaxed)).map(length).collect()
+    fn one() -> Totals<3> {
+        Totals::one(0, crate::accounting::counters::Direction::Out, 1)
+    }
+
+    /// Counts one for a key.
+    fn count(hashed: &Hashed<u32, 3, Heap>, key: u32, now: u64) -> bool {
+        if let Some(counters) = hashed.find(key) {
+            counters.add_all(&one());
+            return true;
+        }
+        match hashed.find_or_insert(key, &one(), now) {
+            Slow::Found(counters) => counters.add_all(&one()),
+            Slow::Made => {}
+            Slow::NoRoom => return false,
+        }
+        true
+    }
+
+    fn has_row(hashed: &Hashed<u32, 3, Heap>, key: u32) -> bool {
+        let hash = hashed.hash(key).index();
+        let head = hashed.head(hash).map(|head| head.load(Relaxed));
+        head.is_some_and(|head| hashed.find_in(head, key, hash).is_some())
+    }
+
+    fn contents(hashed: &Hashed<u32, 3, Heap>) -> (BTreeMap<u32, u64>, u64) {
+        let mut rows = Collected::default();
+        let Ok(recycled) = hashed.read(&mut rows);
+        let mut all = BTreeMap::new();
+        for row in rows.0 {
+            *all.entry(row.key).or_default() += row.totals.sum();
+        }
+        (all, recycled.sum())
     }
 
     #[test]
-    fn every_hash_has_a_bucket() {
-        for buckets in [1, 2, 3, 4, 5, 255, 256, 257, u32::MAX] {
-            let mask = mask(buckets);
-            assert!(
-                mask >= buckets - 1 && (buckets == 1 || mask / 2 < buckets - 1),
-                "{buckets}: {mask:x}"
-            );
-            for hash in
-                (0..1000).chain([u32::MAX, u32::MAX / 2, buckets - 1, buckets.wrapping_add(1)])
-            {
-                assert!(bucket(hash, buckets, mask) < buckets);
+    fn every_key_has_one_row_in_any_number_of_buckets() {
+        for keys in [1, 2, 63, 64, 65, 1000, 40_000] {
+            let hashed = hashed(1 << 16);
+            for _ in 0..2 {
+                (0..keys).for_each(|key| assert!(count(&hashed, key, NOW)));
+            }
+            let (rows, recycled) = contents(&hashed);
+            assert!(rows.into_iter().eq((0..keys).map(|key| (key, 2))));
+            assert_eq!((hashed.rows(), recycled, hashed.recycled()), (keys, 0, 0));
+        }
+    }
+
+    #[test]
+    fn the_memory_grows_with_the_rows() {
+        let hashed = hashed(1 << 20);
+        assert_eq!(hashed.memory(), 0);
+        count(&hashed, 1, NOW);
+        assert!(hashed.memory() <= 5 << 12, "{}", hashed.memory());
+        (0..1 << 18).for_each(|key| assert!(count(&hashed, key, NOW)));
+        let bytes = hashed.memory() / (1 << 18);
+        assert!((84..88).contains(&bytes), "{bytes} bytes per row");
+    }
+
+    /// The time of packet `n` of a scan with a million packets a second.
+    fn scan(n: u32) -> u64 {
+        NOW + u64::from(n) * HZ / 1_000_000
+    }
+
+    #[test]
+    fn a_full_table_recycles_rows_with_one_packet_and_loses_no_count() {
+        let hashed = hashed(1 << 10);
+        (0..100_000).for_each(|key| assert!(count(&hashed, key, scan(key))));
+        let (rows, recycled) = contents(&hashed);
+        assert_eq!(rows.values().sum::<u64>() + recycled, 100_000);
+        assert_eq!((rows.len(), hashed.rows()), (1 << 10, 1 << 10));
+        assert_eq!(hashed.recycled(), 100_000 - (1 << 10));
+        assert!(rows.keys().all(|key| *key >= 100_000 - (1 << 10)));
+    }
+
+    #[test]
+    fn rows_with_more_packets_survive_a_scan() {
+        let hashed = hashed(1 << 10);
+        let hosts = 0..500;
+        for host in hosts.clone().chain(hosts.clone()) {
+            assert!(count(&hashed, host, NOW));
+        }
+        // The hosts are silent during the scan. Its first packets only find that they have rows.
+        let missed = (1000..1_000_000).filter(|key| !count(&hashed, *key, scan(*key)));
+        let missed = missed.count();
+        assert!((1..20_000).contains(&missed), "{missed}");
+        assert!(hosts.into_iter().all(|host| has_row(&hashed, host)));
+    }
+
+    #[test]
+    fn hosts_that_talk_survive_a_scan_with_two_packets_per_address() {
+        let hashed = hashed(1 << 10);
+        let talk = |now| {
+            (0..100).for_each(|host| assert!(count(&hashed, host, now), "{host}"));
+        };
+        (0..10).for_each(|second| talk(NOW + second * HZ));
+        let rows = || contents(&hashed).0.range(0..100).count();
+        let mut without_row = 0;
+        // 10,000 addresses a second.
+        for (n, key) in (100_000..400_000u64).enumerate() {
+            let now = NOW + 10 * HZ + n as u64 * HZ / 10_000;
+            for _ in 0..2 {
+                without_row += u32::from(!count(&hashed, key as u32, now));
+            }
+            if n % 10_000 == 0 {
+                assert_eq!(rows(), 100, "after {n} addresses");
+                talk(now);
             }
         }
+        assert!(without_row > 0, "the scan was too slow");
+        // After it, new hosts get rows within a second.
+        for n in 0..10 {
+            (500..900).for_each(|host| {
+                count(&hashed, host, NOW + 41 * HZ + n * HZ / 10);
+            });
+        }
+        assert!((500..900).all(|host| has_row(&hashed, host)));
+    }
+
+    #[test]
+    fn hosts_that_are_silent_for_long_make_room() {
+        let hashed = hashed(1 << 10);
+        for day in 0..20u32 {
+            for second in 0..100 {
+                let now = NOW + u64::from(day * 86_400 + second) * HZ;
+                (0..500).for_each(|host| {
+                    count(&hashed, day * 1000 + host, now);
+                });
+            }
+            let hosts = (0..500).filter(|host| has_row(&hashed, day * 1000 + host));
+            assert_eq!(hosts.count(), 500, "day {day}");
+        }
+        assert!(hashed.recycled() > 5000);
+    }
+
+    #[test]
+    fn without_memory_for_more_buckets_rows_are_recycled() {
+        let hashed = hashed_in(1 << 16, &Heap { most: 128 });
+        (0..10_000).for_each(|key| assert!(count(&hashed, key, scan(key))));
+        let (rows, recycled) = contents(&hashed);
+        assert_eq!((rows.len(), hashed.rows()), (128, 128));
+        assert_eq!(rows.values().sum::<u64>() + recycled, 10_000);
+    }
+
+    #[test]
+    fn a_small_table_has_exactly_its_rows() {
+        for rows in [1, 3, 8, 20, 63, 64] {
+            let hashed = hashed(rows);
+            (0..1000).for_each(|key| assert!(count(&hashed, key, scan(key))));
+            assert_eq!(hashed.rows(), rows);
+            let (all, recycled) = contents(&hashed);
+            assert_eq!(all.values().sum::<u64>() + recycled, 1000);
+        }
+    }
+
+    /// A reader on another CPU sees each count once or not at all, and never too late.
+    #[test]
+    fn a_reader_sees_every_count_while_rows_are_recycled() {
+        const KEYS: u32 = 300_000;
+        let (hashed, counted) = (hashed(1 << 10), AtomicU64::new(0));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for n in 0..KEYS {
+                    // A few keys come back all the time.
+                    count(&hashed, if n % 3 == 0 { n % 1000 } else { n }, scan(n));
+                    counted.store(u64::from(n) + 1, Release);
+                }
+            });
+            let mut last = 0;
+            while last < u64::from(KEYS) {
+                let before = counted.load(Acquire);
+                let (rows, recycled) = contents(&hashed);
+                last = rows.values().sum::<u64>() + recycled;
+                let after = counted.load(Acquire);
+                assert!(
+                    (before..=after + 1).contains(&last),
+                    "{before}..{after}: {last}"
+                );
+            }
+        });
+    }
+
+    #[test]
+    fn a_new_row_of_an_old_key_is_another_one() {
+        let hashed = hashed(1);
+        let born = || {
+            let mut rows = Collected::default();
+            let Ok(_) = hashed.read(&mut rows);
+            rows.0
+                .iter()
+                .map(|row| (row.key, row.born))
+                .collect::<Vec<_>>()
+        };
+        let mut all = [7, 8, 7].map(|key| {
+            assert!(count(&hashed, key, NOW));
+            born()
+        });
+        all.sort();
+        assert_eq!(all.concat(), [(7, 0), (7, 2), (8, 1)]);
+    }
+
+    #[test]
+    fn a_bucket_gets_its_rows_from_the_one_without_its_highest_bit() {
+        let parents = [0, 1, 2, 3, 4, 6, 7, 1 << 31].map(parent);
+        let some = [0, 0, 1, 0, 2, 3, 0].map(Some);
+        assert_eq!((parents[0], &parents[1..]), (None, &some[..]));
+        for bucket in 0..64 {
+            assert!(belongs_to(bucket, bucket) && belongs_to(bucket | 64, bucket));
+            assert_eq!(
+                parent(bucket).is_some_and(|parent| belongs_to(parent, bucket)),
+                false
+            );
+        }
+    }
+
+    /// The number of rows in each bucket that has its rows.
+    fn chains(hashed: &Hashed<u32, 3, Heap>) -> Vec<u32> {
+        let length = |head: &Link| {
+            let (mut link, mut length) = (head.load(Relaxed), 0);
+            while let Some(next) = number_of(link).and_then(|row| hashed.nexts.get(row)) {
+                (link, length) = (next.load(Relaxed), length + 1);
+            }
+            length
+        };
+        let heads = (0..=hashed.mask.load(Relaxed)).filter_map(|bucket| hashed.heads.get(bucket));
+        let filled = heads.filter(|head| head.load(Relaxed) != 0);
+        filled.map(length).collect()
     }
 
     #[test]
     fn chains_stay_short() {
         const ROWS: u32 = 1 << 16;
-        for buckets in [1, 1000, 1 << 16, 1 << 20] {
-            let hashed = hashed(ROWS, buckets);
-            insert(&hashed, ROWS);
-            let chains = chains(&hashed);
-            assert_eq!(chains.iter().sum::<u32>(), ROWS);
-            let longest = chains.iter().max();
-            assert!(longest < Some(&8), "{longest:?}");
-            // More than 7/8 of the rows are the first in their bucket.
-            let first = chains.iter().filter(|length| **length > 0).count();
-            assert!(first > ROWS as usize / 8 * 7, "{first}");
-        }
-    }
-
-    #[test]
-    fn buckets_take_no_memory_before_they_have_rows() {
-        let hashed = hashed(1 << 20, 1 << 24);
-        assert_eq!(hashed.memory(), 0);
-        insert(&hashed, 1);
-        assert!(hashed.memory() < 16 << 10, "{}", hashed.memory());
+        let hashed = hashed(ROWS);
+        // Afterwards, most rows were recycled.
+        (0..4 * ROWS).for_each(|key| assert!(count(&hashed, key, scan(key))));
+        let chains = chains(&hashed);
+        assert_eq!(chains.iter().sum::<u32>(), ROWS);
+        let longest = chains.iter().max();
+        assert!(longest < Some(&10), "{longest:?}");
+        // More than three quarters of the rows are the first in their bucket.
+        let first = chains.iter().filter(|length| **length > 0).count();
+        assert!(first > ROWS as usize / 4 * 3, "{first}");
     }
 
     #[test]
     fn rows_are_found_without_memory_for_more_buckets() {
-        let mut hashed = hashed(1000, 1);
+        let mut hashed = hashed(1000);
         // The index may not grow beyond its first page.
         let Ok(heads) = Heap { most: 64 }.slots(1000);
         hashed.heads = heads;
-        insert(&hashed, 1000);
-        assert_eq!((hashed.rows(), hashed.buckets.load(Relaxed)), (1000, 64));
-        (0..1000).for_each(|n| assert!(hashed.find(0x0a00_0000 | n).is_some()));
+        (0..1000).for_each(|key| assert!(count(&hashed, key, NOW)));
+        assert_eq!((hashed.rows(), chains(&hashed).len()), (1000, 64));
+        assert!((0..1000).all(|key| has_row(&hashed, key)));
     }
 }

@@ -81,6 +81,8 @@ impl Counts {
 pub struct Sizes {
     /// The size of a table of addresses.
     pub addresses: Size,
+    /// The hash size: a power of two.
+    pub hash_size: u32,
 }
 
 impl Sizes {
@@ -90,22 +92,23 @@ impl Sizes {
     /// The largest number of rows, unless a larger hash size is given.
     const ROWS: u32 = 1 << 20;
     /// The largest default hash size.
-    const DEFAULT_BUCKETS: u32 = 1 << 16;
+    const DEFAULT_HASH_SIZE: u32 = 1 << 16;
     /// The largest number of rows on all CPUs together. A reader lists the rows in one allocation,
     /// which must stay below 2^31 bytes.
     const ALL_ROWS: u32 = 1 << 25;
 
     fn new(network_size: u128, hash_size: u32, cpus: u32) -> Self {
         let addresses = saturated(network_size);
-        let buckets = match hash_size {
-            0 => Self::default_buckets(network_size),
+        let hash_size = match hash_size {
+            0 => Self::default_hash_size(network_size),
             given => given.next_power_of_two(),
         };
         let rows = addresses
-            .min(Self::ROWS.max(buckets))
+            .min(Self::ROWS.max(hash_size))
             .min(Self::ALL_ROWS / cpus.max(1));
         Self {
-            addresses: Size::hashed(rows, buckets),
+            addresses: Size::hashed(rows),
+            hash_size,
         }
     }
 
@@ -113,8 +116,8 @@ impl Sizes {
     /// hash size below the number of addresses was given.
     #[must_use]
     pub fn for_network<A: Address>(mut self, network: &Network<A>) -> Self {
-        let (all, Size { rows, buckets, .. }) = (saturated(network.size()), self.addresses);
-        if all <= Self::DIRECT && all <= buckets && all == rows {
+        let all = saturated(network.size());
+        if all <= Self::DIRECT && all <= self.hash_size && all == self.addresses.rows {
             self.addresses.lookup = Lookup::Direct {
                 prefix: network.base().to_words(),
             };
@@ -122,8 +125,8 @@ impl Sizes {
         self
     }
 
-    fn default_buckets(network_size: u128) -> u32 {
-        saturated(network_size).min(Self::DEFAULT_BUCKETS)
+    fn default_hash_size(network_size: u128) -> u32 {
+        saturated(network_size).min(Self::DEFAULT_HASH_SIZE)
     }
 }
 
@@ -146,23 +149,6 @@ pub struct Params<A> {
     pub clear_on_read: bool,
 }
 
-impl<A: Address> Params<A> {
-    /// The size of a table of delivered counts: it has room for all addresses that `cpus` CPUs
-    /// together can have rows for.
-    pub fn delivered(&self, cpus: u32) -> Size {
-        let rows = self
-            .sizes
-            .addresses
-            .rows
-            .saturating_mul(cpus)
-            .min(saturated(self.network.size()));
-        Size {
-            rows,
-            ..self.sizes.addresses
-        }
-    }
-}
-
 /// Formats the options of the rule, without the name.
 impl<A: Address> fmt::Display for Params<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -177,8 +163,8 @@ impl<A: Address> fmt::Display for Params<A> {
         f.write_str(option(counts.ipconn, "--ipconn "))?;
         f.write_str(option(counts.portconn, "--portconn "))?;
         write!(f, "--net {network}")?;
-        if sizes.addresses.buckets != Sizes::default_buckets(network.size()) {
-            write!(f, " --hashsize {}", sizes.addresses.buckets)?;
+        if sizes.hash_size != Sizes::default_hash_size(network.size()) {
+            write!(f, " --hashsize {}", sizes.hash_size)?;
         }
         f.write_str(option(self.clear_on_read, " --clearonread"))?;
         f.write_str(match network.internal() {
@@ -354,8 +340,8 @@ mod tests {
     #[test]
     fn sizes_follow_from_the_network_the_hash_size_and_the_cpus() {
         let size = |network_size, hash_size| {
-            let Size { rows, buckets, .. } = Sizes::new(network_size, hash_size, 2).addresses;
-            (rows, buckets)
+            let sizes = Sizes::new(network_size, hash_size, 2);
+            (sizes.addresses.rows, sizes.hash_size)
         };
         assert_eq!(size(1, 0), (1, 1));
         assert_eq!(size(256, 0), (256, 256));
@@ -403,21 +389,6 @@ mod tests {
             Lookup::Hashed,
             "there is no room for a row per address"
         );
-    }
-
-    #[test]
-    fn delivered_rows_are_bounded_by_the_number_of_addresses() {
-        let delivered = |length: u32| {
-            let mut info = info();
-            (info.netbase, info.netmask) = ([0; 16], [0; 16]);
-            info.netmask[..4]
-                .copy_from_slice(&u32::MAX.checked_shl(32 - length).unwrap_or(0).to_be_bytes());
-            Params::<u32>::from_info(&info, 4)
-                .unwrap()
-                .delivered(4)
-                .rows
-        };
-        assert_eq!([24, 10, 0].map(delivered), [256, 1 << 22, 1 << 22]);
     }
 
     #[test]

@@ -2,16 +2,11 @@
 
 //! What readers need from the kernel, or from the host in tests: lists, a lock and a pause.
 
-use super::{
-    delivery::ReadError,
-    slots::Memory, //
-};
+use super::delivery::ReadError;
 use core::ops::DerefMut;
 
 /// The kernel, or the host in tests.
 pub trait Platform {
-    /// The memory of tables that readers change.
-    type Memory: Memory;
     /// Why an operation fails.
     type Error: From<ReadError>;
     /// A list that can grow.
@@ -25,8 +20,11 @@ pub trait Platform {
     /// Appends `item` to `list`. The list grows if it is full.
     fn push<T>(list: &mut Self::List<T>, item: T) -> Result<(), Self::Error>;
 
+    /// Removes all items but the first `length`.
+    fn truncate<T>(list: &mut Self::List<T>, length: usize);
+
     /// Calls `f` while `lock` is held.
-    fn with<T, R>(lock: &Self::Lock<T>, f: impl FnOnce(&T) -> R) -> R;
+    fn with<T, R>(lock: &Self::Lock<T>, f: impl FnOnce(&mut T) -> R) -> R;
 
     /// Lets other tasks run. Fails if the reader has been killed.
     ///

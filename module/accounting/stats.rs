@@ -15,8 +15,10 @@ pub struct RowStats {
     pub rows: u64,
     /// The bytes of memory that the rows and their indexes take.
     pub memory: usize,
-    /// How often something was counted in the row `*`.
+    /// How often something was counted in the row `*`, because there was no room for another row.
     pub overflows: u64,
+    /// How often a row was given to another key, and its counts to the row `*`.
+    pub recycled: u64,
 }
 
 impl RowStats {
@@ -26,6 +28,7 @@ impl RowStats {
             rows: table.rows().into(),
             memory: table.memory(),
             overflows: table.overflows(),
+            recycled: table.recycled(),
         });
     }
 
@@ -33,6 +36,7 @@ impl RowStats {
         self.rows += other.rows;
         self.memory += other.memory;
         self.overflows += other.overflows;
+        self.recycled += other.recycled;
     }
 }
 
@@ -100,6 +104,7 @@ fn write_sums(out: &mut impl Write, tables: &[TableStats]) -> fmt::Result {
     writeln!(out, "rows {}", rows.rows)?;
     writeln!(out, "memory {}", rows.memory + flows.memory)?;
     writeln!(out, "overflows {}", rows.overflows)?;
+    writeln!(out, "recycled {}", rows.recycled)?;
     writeln!(out, "forgotten_flows {}", flows.forgotten)?;
     writeln!(out, "unremembered {}", flows.unremembered)
 }
@@ -111,11 +116,13 @@ fn write_table(out: &mut impl Write, table: &TableStats) -> fmt::Result {
             rows,
             memory,
             overflows,
+            recycled,
         }) = stats
         {
             writeln!(out, "{name}{file}.rows {rows}")?;
             writeln!(out, "{name}{file}.memory {memory}")?;
             writeln!(out, "{name}{file}.overflows {overflows}")?;
+            writeln!(out, "{name}{file}.recycled {recycled}")?;
         }
     }
     if let Some(FlowStats {
@@ -150,7 +157,8 @@ mod tests {
         write(&mut text, &[]).unwrap();
         assert_eq!(
             text,
-            "tables 0\nrows 0\nmemory 0\noverflows 0\nforgotten_flows 0\nunremembered 0\n"
+            "tables 0\nrows 0\nmemory 0\noverflows 0\nrecycled 0\nforgotten_flows 0\n\
+             unremembered 0\n"
         );
     }
 
@@ -160,6 +168,7 @@ mod tests {
             rows,
             memory: 100 * rows as usize,
             overflows: 10 * rows,
+            recycled: 1000 * rows,
         };
         let flows = FlowStats {
             memory: 7,
@@ -182,10 +191,13 @@ mod tests {
         write(&mut text, &tables).unwrap();
         assert_eq!(
             text,
-            "tables 2\nrows 7\nmemory 707\noverflows 70\nforgotten_flows 3\nunremembered 5\n\
-             A.rows 1\nA.memory 100\nA.overflows 10\n\
+            "tables 2\nrows 7\nmemory 707\noverflows 70\nrecycled 7000\nforgotten_flows 3\n\
+             unremembered 5\n\
+             A.rows 1\nA.memory 100\nA.overflows 10\nA.recycled 1000\n\
              b.ipconn.rows 2\nb.ipconn.memory 200\nb.ipconn.overflows 20\n\
+             b.ipconn.recycled 2000\n\
              b.portconn.rows 4\nb.portconn.memory 400\nb.portconn.overflows 40\n\
+             b.portconn.recycled 4000\n\
              b.flows.memory 7\nb.flows.forgotten 3\nb.flows.unremembered 5\n"
         );
     }

@@ -14,19 +14,14 @@ use super::{
         Key,
         Owner, //
     },
+    ledger::Ledger,
+    listing::{
+        ListedRow,
+        Listing, //
+    },
     platform::Platform,
     report,
-    rows::{
-        self,
-        Entry,
-        Place,
-        RowEntries, //
-    },
     slots::Memory,
-    sort::{
-        self,
-        PAUSE, //
-    },
     stats::RowStats,
     table::Table,
 };
@@ -42,16 +37,37 @@ pub trait TablePerCpu<K, const PAIRS: usize> {
 
     /// The table of a CPU. `None` if it has none.
     fn table(&self, cpu: u32) -> Option<&Table<K, PAIRS, Self::Memory>>;
+
+    /// Calls `f`. What it allocates is paid by the owner of the tables.
+    fn charge<R>(&self, f: impl FnOnce() -> R) -> R;
 }
 
 /// The text of one file. It is made line by line while it is read.
 pub struct TableText<T, K, const PAIRS: usize, P: Platform> {
     tables: T,
     header: &'static str,
-    /// The delivered counts. `None` if reading does not clear the file.
-    ///
-    /// The counters of the CPUs are never reset, because only their own CPU may write them.
-    delivered: Option<P::Lock<Table<K, PAIRS, P::Memory>>>,
+    /// `None` if reading does not clear the file.
+    ledger: Option<P::Lock<Ledger<P, K, PAIRS>>>,
+}
+
+/// The rows of a file that reading does not clear, as they were when a reader began.
+pub struct Snapshot<P: Platform, K, const PAIRS: usize> {
+    rows: Listing<P, K, Totals<PAIRS>>,
+    others: Totals<PAIRS>,
+}
+
+/// The position of a line.
+#[derive(Clone, Copy, Debug, Default)]
+pub enum Position<K> {
+    /// The header.
+    #[default]
+    Header,
+    /// The first row.
+    First,
+    /// The first row after that of a key, or the row `*` if there is none.
+    After(K),
+    /// After the row `*`.
+    End,
 }
 
 impl<T, K, const PAIRS: usize, P> TableText<T, K, PAIRS, P>
@@ -60,25 +76,25 @@ where
     K: Key,
     P: Platform,
 {
-    /// The text of `tables`. If there is an empty table `delivered`, reading clears the text.
+    /// The text of `tables`. If there is an empty ledger, reading clears the text.
     pub fn new(
         tables: T,
         header: &'static str,
-        delivered: Option<P::Lock<Table<K, PAIRS, P::Memory>>>,
+        ledger: Option<P::Lock<Ledger<P, K, PAIRS>>>,
     ) -> Self {
         Self {
             tables,
             header,
-            delivered,
+            ledger,
         }
     }
 
-    /// The statistics of the tables of all CPUs. The memory includes that of the delivered counts.
+    /// The statistics of the tables of all CPUs. The memory includes that of the ledger.
     pub fn stats(&self) -> RowStats {
         let mut stats = RowStats::default();
         self.tables().for_each(|(_, table)| stats.add(table));
-        if let Some(delivered) = &self.delivered {
-            stats.memory += P::with(delivered, Table::memory);
+        if let Some(ledger) = &self.ledger {
+            stats.memory += P::with(ledger, |ledger| ledger.memory());
         }
         stats
     }
@@ -88,31 +104,37 @@ where
         (0..self.tables.cpus()).filter_map(|cpu| Some((cpu, self.tables.table(cpu)?)))
     }
 
-    fn totals(&self, row: Option<RowEntries<'_, K>>) -> Totals<PAIRS> {
-        match row {
-            Some(row) => row.totals(|cpu| self.tables.table(cpu)),
-            None => {
-                let mut sum = Totals::default();
-                self.tables()
-                    .for_each(|(_, table)| sum.merge(table.others()));
-                sum
-            }
+    /// All rows, and the counts of the row `*`.
+    fn list<R: ListedRow<PAIRS>>(&self) -> Result<(Listing<P, K, R>, Totals<PAIRS>), P::Error> {
+        let count: usize = self.tables().map(|(_, table)| table.rows() as usize).sum();
+        // CPUs can add rows before they are listed. With some room to spare the list rarely has to
+        // move.
+        let mut rows = Listing::<P, K, R>::new(count + count / 64)?;
+        let mut others = Totals::default();
+        for (cpu, table) in self.tables() {
+            P::pause()?;
+            others.merge(table.read(&mut rows.of_cpu(cpu))?);
         }
+        rows.sort()?;
+        Ok((rows, others))
     }
 
-    /// Sums up a row. If reading clears the file, the result is the part that was not delivered
-    /// yet, and it is delivered from now on.
+    /// The row at a position. If reading clears the file, the result is the part that was not
+    /// delivered yet, and it is delivered from now on.
     fn take(
         &self,
-        owner: Owner<K>,
-        row: Option<RowEntries<'_, K>>,
-    ) -> Result<Totals<PAIRS>, P::Error> {
-        match &self.delivered {
-            Some(delivered) => P::with(delivered, |given| {
-                rows::take(given, owner, self.totals(row))
-            })
-            .ok_or(ReadError::NoMemory.into()),
-            None => Ok(self.totals(row)),
+        snapshot: &Option<Snapshot<P, K, PAIRS>>,
+        last: Option<K>,
+    ) -> (Owner<K>, Totals<PAIRS>) {
+        if let Some(ledger) = &self.ledger {
+            return P::with(ledger, |ledger| ledger.take_after(last));
+        }
+        let Some(Snapshot { rows, others }) = snapshot else {
+            return (Owner::Others, Totals::default());
+        };
+        match rows.sum_after(last) {
+            Some((key, sum)) => (Owner::One(key), sum),
+            None => (Owner::Others, *others),
         }
     }
 }
@@ -123,67 +145,60 @@ where
     K: Key,
     P: Platform,
 {
-    type Snapshot = P::List<Entry<K>>;
+    /// `None` if reading clears the file: all readers use the ledger.
+    type Snapshot = Option<Snapshot<P, K, PAIRS>>;
+    type Position = Position<K>;
     type Claim = (Owner<K>, Totals<PAIRS>);
     type Error = P::Error;
 
     fn snapshot(&self) -> Result<Self::Snapshot, P::Error> {
-        let count: usize = self.tables().map(|(_, table)| table.rows() as usize).sum();
-        // CPUs can add rows before they are listed. With some room to spare the list rarely has to
-        // move.
-        let mut entries = P::list(count + count / 64)?;
-        for (cpu, table) in self.tables() {
-            // A table of direct rows is searched as a whole, even if it has no row.
-            P::pause()?;
-            for (n, entry) in (1..).zip(rows::entries(cpu, table)) {
-                if n % PAUSE == 0 {
-                    P::pause()?;
-                }
-                P::push(&mut entries, entry)?;
-            }
-        }
-        sort::sort::<P, _>(&mut entries)?;
-        Ok(entries)
+        let Some(ledger) = &self.ledger else {
+            let (rows, others) = self.list()?;
+            return Ok(Some(Snapshot { rows, others }));
+        };
+        // The list is made while the ledger is locked. So a list is newer than the one before.
+        P::with(ledger, |ledger| {
+            let (rows, others) = self.tables.charge(|| self.list())?;
+            ledger.replace(rows, others);
+            Ok(None)
+        })
     }
 
     fn line(
         &self,
-        entries: &Self::Snapshot,
-        position: usize,
+        snapshot: &Self::Snapshot,
+        position: Position<K>,
         out: &mut Line,
-    ) -> Result<Option<Step<Self::Claim>>, P::Error> {
+    ) -> Result<Option<Step<Position<K>, Self::Claim>>, P::Error> {
         P::pause()?;
-        let row = match Place::at(position, entries) {
-            Place::Header => {
+        let last = match position {
+            Position::Header => {
                 out.write_str(self.header).map_err(ReadError::from)?;
                 return Ok(Some(Step {
-                    next: position + 1,
+                    next: Position::First,
                     claim: None,
                 }));
             }
-            Place::Row(row) => row,
-            Place::End => return Ok(None),
+            Position::First => None,
+            Position::After(last) => Some(last),
+            Position::End => return Ok(None),
         };
-        let (owner, count) = rows::owner_and_count(row);
-        let totals = self.take(owner, row)?;
+        let (owner, totals) = self.take(snapshot, last);
         if let Err(error) = report::write_row(out, owner, &totals) {
             self.give_back((owner, totals));
             return Err(ReadError::from(error).into());
         }
-        let claim = (self.delivered.is_some() && !totals.is_zero()).then_some((owner, totals));
-        Ok(Some(Step {
-            next: position + count,
-            claim,
-        }))
+        let next = match owner {
+            Owner::One(key) => Position::After(key),
+            Owner::Others => Position::End,
+        };
+        let claim = (self.ledger.is_some() && !totals.is_zero()).then_some((owner, totals));
+        Ok(Some(Step { next, claim }))
     }
 
     fn give_back(&self, (owner, totals): Self::Claim) {
-        if let Some(delivered) = &self.delivered {
-            P::with(delivered, |given| {
-                if let Some(counters) = given.counters(owner) {
-                    counters.subtract_all(&totals);
-                }
-            });
+        if let Some(ledger) = &self.ledger {
+            P::with(ledger, |ledger| ledger.give_back(owner, totals));
         }
     }
 }

@@ -34,9 +34,10 @@ use xt_traffic_accounting::{
         network::Network,
         params::Params,
         report,
+        row::Counted,
         table::Table,
     },
-    host::{Bytes, Heap},
+    host::{Bytes, Collected, Heap},
 };
 
 /// The numbers of addresses that packets are drawn from.
@@ -471,10 +472,11 @@ fn read_meanwhile(criterion: &mut Criterion) {
     let read = || {
         let mut line = String::new();
         for table in rule.cpus.iter().filter_map(CpuTables::traffic) {
-            for number in 0..table.end() {
-                let owner = Owner::One(table.key(number).expect("every address has a row"));
+            let mut rows = Collected::default();
+            let Ok(_) = table.read(&mut rows);
+            for Counted { key, totals, .. } in rows.0 {
                 line.clear();
-                report::write_row(&mut line, owner, &table.totals(number))
+                report::write_row(&mut line, Owner::One(key), &totals)
                     .expect("writing to a string cannot fail");
                 black_box(&line);
             }

@@ -223,17 +223,6 @@ impl KernelMemory {
             backoff: 1024,
         }
     }
-
-    /// Memory for arrays that grow in process context, where the allocation may sleep.
-    pub(crate) fn for_readers(memcg: Arc<Memcg>) -> Self {
-        Self {
-            allocator: PageAllocator {
-                memcg,
-                flags: bindings::GFP_KERNEL,
-            },
-            backoff: 0,
-        }
-    }
 }
 
 impl Memory for KernelMemory {

@@ -229,7 +229,7 @@ fn broken_packets_count_as_in_the_model<A: Modelled>() {
             length: 0,
             internal,
             counts: ALL,
-            buckets: 1,
+            hash_size: 1,
             cpus: 1,
             arrivals,
         }

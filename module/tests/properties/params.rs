@@ -189,21 +189,17 @@ fn check_params<A: Modelled>(info: XtTrafficMtinfo) {
 /// The number of rows is bounded, and never above the number of addresses.
 fn check_sizes<A: Modelled>(info: &XtTrafficMtinfo, params: &Params<A>) {
     let size = params.sizes.addresses;
-    let all = u128::from(size.rows * CPUS);
-    assert!(all <= 1 << 25);
-    assert_eq!(
-        u128::from(params.delivered(CPUS).rows),
-        all.min(params.network.size())
-    );
+    let hash_size = params.sizes.hash_size;
+    assert!(u128::from(size.rows * CPUS) <= 1 << 25);
     assert!(u128::from(size.rows) <= params.network.size() && size.rows >= 1);
     assert!(
         size.rows <= (1 << 20).max(info.hash_size.next_power_of_two())
-            && size.buckets <= MAX_HASH_SIZE
+            && hash_size <= MAX_HASH_SIZE
     );
     if info.hash_size != 0 {
         assert!(
-            size.buckets.is_power_of_two()
-                && (info.hash_size..2 * info.hash_size).contains(&size.buckets)
+            hash_size.is_power_of_two()
+                && (info.hash_size..2 * info.hash_size).contains(&hash_size)
         );
     }
 }

@@ -124,25 +124,28 @@ fn ipv6_addresses_are_canonical() {
 }
 
 fn row_stats() -> impl Strategy<Value = Option<RowStats>> {
-    let numbers = (0..1u64 << 40, 0..1usize << 40, 0..1u64 << 40);
-    option::of(numbers.prop_map(|(rows, memory, overflows)| RowStats {
-        rows,
-        memory,
-        overflows,
-    }))
+    let numbers = (0..1u64 << 40, 0..1usize << 40, 0..1u64 << 40, 0..1u64 << 40);
+    option::of(
+        numbers.prop_map(|(rows, memory, overflows, recycled)| RowStats {
+            rows,
+            memory,
+            overflows,
+            recycled,
+        }),
+    )
 }
 
 /// The sum of the values in the lines of single tables whose keys end with `ending`.
 fn sum_of(text: &str, ending: &str) -> u64 {
     let lines = text
         .lines()
-        .skip(6)
+        .skip(7)
         .map(|line| line.split_once(' ').unwrap());
     let ours = lines.filter(|(key, _)| key.ends_with(ending));
     ours.map(|(_, value)| value.parse::<u64>().unwrap()).sum()
 }
 
-/// The first six lines are sums over the lines after them.
+/// The first seven lines are sums over the lines after them.
 #[test]
 fn the_first_stats_are_the_sums_of_the_others() {
     let flows = || option::of((0..1usize << 40, 0..1u64 << 40, 0..1u64 << 40));
@@ -172,11 +175,13 @@ fn the_first_stats_are_the_sums_of_the_others() {
             stats::write(&mut text, &tables).unwrap();
             let sum = |ending| sum_of(&text, ending);
             let expected = format!(
-                "tables {}\nrows {}\nmemory {}\noverflows {}\nforgotten_flows {}\nunremembered {}\n",
+                "tables {}\nrows {}\nmemory {}\noverflows {}\nrecycled {}\nforgotten_flows {}\n\
+                 unremembered {}\n",
                 tables.len(),
                 sum(".rows"),
                 sum(".memory"),
                 sum(".overflows"),
+                sum(".recycled"),
                 sum(".forgotten"),
                 sum(".unremembered")
             );
@@ -187,7 +192,7 @@ fn the_first_stats_are_the_sums_of_the_others() {
                 .flatten()
                 .count();
             let flows = tables.iter().filter(|table| table.flows.is_some()).count();
-            assert_eq!(text.lines().count(), 6 + 3 * files + 3 * flows);
+            assert_eq!(text.lines().count(), 7 + 4 * files + 3 * flows);
         },
     );
 }

@@ -3,26 +3,27 @@
 //! Properties of tables: any keys in any order, any sizes, any number of CPUs, and lack of memory.
 
 use crate::{
-    comparison::{accounting::ALL, Modelled, Scenario},
+    comparison::{
+        accounting::{ALL, CLOCK},
+        Modelled, Scenario,
+    },
     support::{check, for_both_families},
     traffic::{cells, direction, scenario, sums, table},
 };
 use core::{cell::Cell, convert::Infallible, fmt::Debug};
 use proptest::{collection::vec, prelude::*};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    rc::Rc,
-};
+use std::{collections::BTreeMap, rc::Rc};
 use xt_traffic_accounting::{
     accounting::{
+        age::Periods,
         counters::Direction,
         hash::Seed,
-        key::{Key, Owner},
+        key::Key,
         params::Sizes,
         slots::{Memory, Slot, Slots},
         table::{Lookup, Size, Table},
     },
-    host::{Heap, HeapSlots},
+    host::{Collected, Heap, HeapSlots},
 };
 
 /// An amount to count: the key, the column, the direction, and the amount.
@@ -39,16 +40,12 @@ fn items<K: Debug>(
     vec((keys, 0..3usize, direction(), any::<u32>()), 0..most)
 }
 
-fn sizes() -> impl Strategy<Value = (u64, u32)> {
-    (
-        any::<u64>(),
-        prop_oneof![1..9u32, 1..5000u32, Just(1u32 << 24)],
-    )
-}
+/// The time of all items, in ticks.
+const NOW: u64 = 1_000_000;
 
 fn add_all<K: Key, M: Memory>(table: &Table<K, 3, M>, items: &[Item<K>]) {
     for (key, column, direction, amount) in items {
-        table.add(*key, *column, *direction, u64::from(*amount));
+        table.add(*key, *column, *direction, u64::from(*amount), NOW);
     }
 }
 
@@ -61,15 +58,18 @@ fn by_key<K: Key>(items: &[Item<K>]) -> BTreeMap<K, Pairs> {
     rows
 }
 
-fn rows<K: Key, M: Memory>(table: &Table<K, 3, M>) -> BTreeMap<K, Pairs> {
-    let row = |number| Some((table.key(number)?, pairs(table.totals(number).pairs())));
-    let rows: BTreeMap<_, _> = (0..table.end()).filter_map(row).collect();
-    assert_eq!(
-        rows.len(),
-        table.rows() as usize,
-        "two rows have the same key"
-    );
-    rows
+/// The rows of a table, and the row of the others.
+fn rows<K: Key, M: Memory>(table: &Table<K, 3, M>) -> (BTreeMap<K, Pairs>, Pairs) {
+    let mut list = Collected::default();
+    let Ok(others) = table.read(&mut list);
+    let rows = list
+        .0
+        .iter()
+        .map(|row| (row.key, pairs(row.totals.pairs())));
+    let rows: BTreeMap<_, _> = rows.collect();
+    assert_eq!(rows.len(), list.0.len(), "two rows have the same key");
+    assert_eq!(rows.len(), table.rows() as usize);
+    (rows, pairs(others.pairs()))
 }
 
 fn pairs(mut each: impl Iterator<Item = (u64, u64)>) -> Pairs {
@@ -85,22 +85,14 @@ fn sum<'a>(rows: impl IntoIterator<Item = &'a Pairs>) -> Pairs {
 /// Adds items to an empty table. Panics if the table does not have a row with the sum for each key.
 fn check_rows<K: Key + Debug>(table: &Table<K, 3, Heap>, items: &[Item<K>]) {
     add_all(table, items);
-    let expected = by_key(items);
-    assert_eq!(rows(table), expected);
-    for (key, row) in &expected {
-        assert_eq!(pairs(table.totals_of(Owner::One(*key)).pairs()), *row);
-    }
-    assert!(table.others().is_zero() && table.overflows() == 0);
+    assert_eq!(rows(table), (by_key(items), Pairs::default()));
+    assert_eq!((table.overflows(), table.recycled()), (0, 0));
 }
 
 fn check_hashed<K: Key + Debug>(keys: impl Strategy<Value = K>) {
-    check(
-        150,
-        (items(keys, 400), sizes()),
-        |(items, (seed, buckets))| {
-            check_rows(&table(seed, Size::hashed(400, buckets)), &items);
-        },
-    );
+    check(150, (items(keys, 400), any::<u64>()), |(items, seed)| {
+        check_rows(&table(seed, Size::hashed(1 << 11)), &items);
+    });
 }
 
 /// `ranges` are the first keys of ranges, and `key` returns a key of a range.
@@ -112,7 +104,6 @@ fn check_direct<K: Key + Debug>(ranges: impl Strategy<Value = K>, key: fn(K, u8)
             .collect();
         let size = Size {
             rows: 1 << 8,
-            buckets: 1 << 8,
             lookup: Lookup::Direct {
                 prefix: base.to_words(),
             },
@@ -153,38 +144,41 @@ fn the_order_does_not_matter() {
         .prop_flat_map(|items| (Just(items.clone()), Just(items).prop_shuffle()));
     check(
         100,
-        (pair, sizes(), sizes()),
-        |((one, other), sizes, other_sizes)| {
-            let contents = |items: &[Item<u32>], (seed, buckets)| {
-                let table = table(seed, Size::hashed(60, buckets));
+        (pair, any::<[u64; 2]>()),
+        |((one, other), [seed, other_seed])| {
+            let contents = |items: &[Item<u32>], seed| {
+                let table = table(seed, Size::hashed(60));
                 add_all(&table, items);
                 rows(&table)
             };
-            assert_eq!(contents(&one, sizes), contents(&other, other_sizes));
+            assert_eq!(contents(&one, seed), contents(&other, other_seed));
         },
     );
 }
 
-/// The first keys have rows. All other keys are counted together.
+/// A key has a row, or its counts are in the row of the others, or in both.
 #[test]
 fn a_full_table_loses_no_count() {
     check(
         150,
-        (items(0..100u32, 300), 0..80u32, sizes()),
-        |(items, limit, (seed, buckets))| {
-            let table = table(seed, Size::hashed(limit, buckets));
+        (items(0..1000u32, 900), 1..200u32, any::<u64>()),
+        |(items, limit, seed)| {
+            let table = table(seed, Size::hashed(limit));
             add_all(&table, &items);
-            let mut first = BTreeSet::new();
-            for (key, ..) in &items {
-                if first.len() < limit as usize {
-                    first.insert(*key);
-                }
+            let ((rows, others), all) = (rows(&table), by_key(&items));
+            assert_eq!(sum(rows.values().chain([&others])), sum(all.values()));
+            for (key, row) in &rows {
+                let counted = all[key].as_flattened().iter();
+                assert!(row
+                    .as_flattened()
+                    .iter()
+                    .zip(counted)
+                    .all(|(is, all)| is <= all));
             }
-            let (here, there): (Vec<_>, Vec<_>) =
-                items.iter().partition(|(key, ..)| first.contains(key));
-            assert_eq!(rows(&table), by_key(&here));
-            assert_eq!(pairs(table.others().pairs()), sum(by_key(&there).values()));
-            assert_eq!(table.overflows(), there.len() as u64);
+            let changes = table.recycled() + table.overflows();
+            assert!(changes <= items.len() as u64);
+            assert!(others == Pairs::default() || changes > 0);
+            assert!(limit > 64 || rows.len() <= limit as usize);
         },
     );
 }
@@ -227,16 +221,14 @@ impl<T: Slot> Slots<T> for ScarceSlots<T> {
     }
 }
 
-/// An allocation can fail at any time, for any part of the table, and succeed later. A key without
-/// a row may get one later.
+/// An allocation can fail at any time, for any part of the table, and succeed later.
 #[test]
 fn a_table_without_memory_loses_no_count() {
     let part = || (items(0..2000u32, 900), 0..12u32);
     let sizes = prop_oneof![
-        (1..4000u32).prop_map(|buckets| Size::hashed(2000, buckets)),
+        Just(Size::hashed(2000)),
         Just(Size {
             rows: 1 << 11,
-            buckets: 1,
             lookup: Lookup::Direct { prefix: [0, 0] }
         }),
     ];
@@ -245,7 +237,8 @@ fn a_table_without_memory_loses_no_count() {
         (vec(part(), 1..6), any::<u64>(), sizes),
         |(parts, seed, size)| {
             let memory = Scarce(Rc::default());
-            let Ok(table) = Table::new(Seed::new(seed), size, &memory);
+            let periods = Periods::new(CLOCK.ticks_per_second);
+            let Ok(table) = Table::new(Seed::new(seed), size, periods, &memory);
             let (mut all, mut known) = (vec![], 0);
             for (items, pages) in parts {
                 memory.0.set(pages);
@@ -253,21 +246,13 @@ fn a_table_without_memory_loses_no_count() {
                 all.extend(items);
                 assert!(table.rows() >= known, "a row was removed");
                 known = table.rows();
-            }
-            let (rows, others) = (rows(&table), pairs(table.others().pairs()));
-            assert_eq!(
-                sum(rows.values().chain([&others])),
-                sum(by_key(&all).values())
-            );
-            assert!(table.overflows() <= all.len() as u64);
-            assert!(others == Pairs::default() || table.overflows() > 0);
-            for (key, row) in &rows {
+                let (rows, others) = rows(&table);
                 assert_eq!(
-                    pairs(table.totals_of(Owner::One(*key)).pairs()),
-                    *row,
-                    "{key} is not found"
+                    sum(rows.values().chain([&others])),
+                    sum(by_key(&all).values())
                 );
             }
+            assert!(table.overflows() <= all.len() as u64);
         },
     );
 }
@@ -280,7 +265,7 @@ fn the_number_of_cpus_and_the_hash_size_do_not_matter<A: Modelled>() {
             let all_on = |cpus| {
                 Scenario {
                     cpus,
-                    buckets: 1 << size,
+                    hash_size: 1 << size,
                     ..scenario.clone()
                 }
                 .run()
@@ -298,7 +283,8 @@ fn addresses_without_a_row_count_in_the_row_of_the_others<A: Modelled>() {
     check(60, (scenario::<A>(60), 0..5u32), |(scenario, rows)| {
         let (all, limited) = (scenario.run(), {
             let sizes = Sizes {
-                addresses: Size::hashed(rows, scenario.buckets),
+                addresses: Size::hashed(rows),
+                hash_size: scenario.hash_size,
             };
             scenario.run_with(sizes)
         });

@@ -10,6 +10,7 @@ use proptest::{collection::vec, prelude::*, sample::select};
 use traffic_model::frames::{Ip, ACK, FIN, GRE, RST, SYN};
 use xt_traffic_accounting::{
     accounting::{
+        age::Periods,
         counters::Direction,
         flows::Ticks,
         hash::Seed,
@@ -46,7 +47,8 @@ pub fn network<A: Modelled>(internal: Internal) -> Network<A> {
 
 /// An empty table of one CPU.
 pub fn table<K: Key, const PAIRS: usize>(seed: u64, size: Size) -> Table<K, PAIRS, Heap> {
-    let Ok(table) = Table::new(Seed::new(seed), size, &Heap::ENDLESS);
+    let periods = Periods::new(CLOCK.ticks_per_second);
+    let Ok(table) = Table::new(Seed::new(seed), size, periods, &Heap::ENDLESS);
     table
 }
 
@@ -164,7 +166,7 @@ pub fn scenario<A: Modelled>(most: usize) -> impl Strategy<Value = Scenario<A>> 
         length: prefix_length::<A>(),
         internal,
         counts: ALL,
-        buckets: 1 << size,
+        hash_size: 1 << size,
         cpus: 4,
         arrivals,
     })

@@ -35,7 +35,8 @@ pub const ALL: Counts = Counts {
 
 /// Sizes with room for all rows and flows of a test.
 pub const ROOMY: Sizes = Sizes {
-    addresses: Size::hashed(1 << 12, 16),
+    addresses: Size::hashed(1 << 12),
+    hash_size: 16,
 };
 
 /// Room for all flows of a test.

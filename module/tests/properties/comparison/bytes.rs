@@ -104,7 +104,7 @@ fn scenario<A: Modelled>(input: &mut Input<'_>) -> Scenario<A> {
             Internal::Any,
         ][usize::from(what & 3)],
         counts: counts(what >> 2),
-        buckets: 1 << (size & 7),
+        hash_size: 1 << (size & 7),
         cpus: usize::from(size >> 6) + 1,
         arrivals: vec![],
     };

@@ -115,7 +115,7 @@ pub struct Scenario<A> {
     pub length: u32,
     pub internal: Internal,
     pub counts: Counts,
-    pub buckets: u32,
+    pub hash_size: u32,
     pub cpus: usize,
     pub arrivals: Vec<Arrival>,
 }
@@ -156,7 +156,8 @@ impl<A: Modelled> Scenario<A> {
         let network = self.network();
         let rows = network.size().min(ROOMY.addresses.rows.into()) as u32;
         let sizes = Sizes {
-            addresses: Size::hashed(rows, self.buckets),
+            addresses: Size::hashed(rows),
+            hash_size: self.hash_size,
         };
         self.run_with(sizes.for_network(&network))
     }
