@@ -201,8 +201,9 @@ fn count_all<A: Family, M: Memory>(
     let is_first = match cpus.flows().flow(&header, &opening) {
         Some(flow) => {
             let now = cpus.now();
-            cpus.with_flows().add(recent);
-            recent.is_first(flow, now, || {
+            recent.is_first(flow, now, |flow, now| {
+                // Before it is stored, or another CPU could miss it.
+                cpus.with_flows().add(recent);
                 let all = |cpu| cpus.get(cpu)?.recent.as_ref();
                 let mut others = cpus
                     .with_flows()

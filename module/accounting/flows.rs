@@ -175,8 +175,8 @@ const WAYS: usize = 4;
 const FLOWS_PER_SET: u32 = 3;
 /// The number of sets that an array starts with: one page.
 const INITIAL_SETS: u32 = 64;
-/// If the two sets of a new flow have no more than this number of places left, sets are added. A
-/// flow goes to its first set while that has more.
+/// If the first set of a new flow is full, and the second has no more than this number of places
+/// left, sets are added. So most flows are in their first set, where they are found faster.
 const SCARCE: usize = 1;
 /// The number of sets that are added at once.
 const GROWTH: u32 = 8;
@@ -191,12 +191,12 @@ struct Way {
 }
 
 impl Way {
-    /// Returns whether `flow` is here and alive. Any CPU may call this.
+    /// Returns whether the flow with this tag is here and alive. Any CPU may call this.
     #[inline]
-    fn has(&self, flow: Flow, now: Ticks) -> bool {
+    fn has(&self, tag: u64, now: Ticks) -> bool {
         // `put` stores the tag, then the end with Release. This loads the end with Acquire, then
-        // the tag: a reader that sees the end of a new flow also sees its tag.
-        self.is_alive(now) && self.tag.load(Acquire) == flow.tag
+        // the tag again: a reader that sees the end of a new flow also sees its tag.
+        self.tag.load(Relaxed) == tag && self.is_alive(now) && self.tag.load(Relaxed) == tag
     }
 
     #[inline]
@@ -207,6 +207,13 @@ impl Way {
     fn put(&self, tag: u64, end: u64) {
         self.tag.store(tag, Release);
         self.end.store(end, Release);
+    }
+
+    /// Stores that another packet of `flow`, which is here, arrives at `now`.
+    #[inline]
+    fn renew(&self, flow: Flow, now: Ticks) {
+        // Release, or other CPUs may see this end with an older tag (see `has`).
+        self.end.store(flow.end(now) | 1, Release);
     }
 
     fn copy(&self, from: &Self) {
@@ -233,8 +240,8 @@ pub struct Set([Way; WAYS]);
 
 impl Set {
     #[inline]
-    fn find(&self, flow: Flow, now: Ticks) -> Option<&Way> {
-        self.0.iter().find(|way| way.has(flow, now))
+    fn find(&self, tag: u64, now: Ticks) -> Option<&Way> {
+        self.0.iter().find(|way| way.has(tag, now))
     }
 
     /// The number of places without a living flow.
@@ -328,15 +335,37 @@ impl<M: Memory> RecentFlows<M> {
     /// does not. Without memory for the flow, its packet is not the first one.
     ///
     /// Must not be called by two contexts at the same time.
-    #[inline]
-    pub fn is_first(&self, flow: Flow, now: Ticks, elsewhere: impl FnOnce() -> bool) -> bool {
+    // `elsewhere` gets the flow, so that it does not refer to it: the flow stays in registers.
+    #[inline(always)]
+    pub fn is_first(
+        &self,
+        flow: Flow,
+        now: Ticks,
+        elsewhere: impl FnOnce(Flow, Ticks) -> bool,
+    ) -> bool {
         let array = &self.kinds[flow.kind as usize];
-        if let Some(way) = array.find(flow, now) {
-            // Release, or other CPUs may see this end with an older tag (see `Way::has`).
-            way.end.store(flow.end(now) | 1, Release);
+        let Some(way) = array.find_in_set(flow.first, flow.tag, now) else {
+            return self.is_first_of_unknown(flow, now, elsewhere);
+        };
+        way.renew(flow, now);
+        false
+    }
+
+    /// As [`is_first`](Self::is_first), for a flow that is not in its first set.
+    #[cold]
+    #[inline(never)]
+    fn is_first_of_unknown(
+        &self,
+        flow: Flow,
+        now: Ticks,
+        elsewhere: impl FnOnce(Flow, Ticks) -> bool,
+    ) -> bool {
+        let array = &self.kinds[flow.kind as usize];
+        if let Some(way) = array.find_in_set(array.second(flow), flow.tag, now) {
+            way.renew(flow, now);
             return false;
         }
-        let first = !elsewhere();
+        let first = !elsewhere(flow, now);
         array.insert(flow, now) && first
     }
 
@@ -405,12 +434,10 @@ impl<M: Memory> Array<M> {
         Shape::unpack(self.shape.load(Acquire))
     }
 
-    /// The place of a living flow.
+    /// The place of a living flow in the set that `choice` selects.
     #[inline]
-    fn find(&self, flow: Flow, now: Ticks) -> Option<&Way> {
-        let shape = self.shape();
-        let find = |choice| self.sets.get(shape.set(choice))?.find(flow, now);
-        find(flow.first).or_else(|| find(self.second(flow)))
+    fn find_in_set(&self, choice: u32, tag: u64, now: Ticks) -> Option<&Way> {
+        self.sets.get(self.shape().set(choice))?.find(tag, now)
     }
 
     /// As [`RecentFlows::contains`].
@@ -419,7 +446,8 @@ impl<M: Memory> Array<M> {
         const ATTEMPTS: u32 = 4;
         for _ in 0..ATTEMPTS {
             let before = self.moves.load(Acquire);
-            if self.find(flow, now).is_some() {
+            let mut choices = [flow.first, self.second(flow)].into_iter();
+            if choices.any(|choice| self.find_in_set(choice, flow.tag, now).is_some()) {
                 return true;
             }
             // Not reordered before the search, whose loads are Acquire. If the search has seen that
@@ -439,10 +467,9 @@ impl<M: Memory> Array<M> {
             add_to(&self.cold.unremembered, 1);
             return false;
         };
-        let mut free = first.0.iter().filter(|way| !way.is_alive(now));
-        match (free.next(), free.nth(SCARCE.wrapping_sub(1))) {
-            (Some(way), Some(_)) => way.put(flow.tag, flow.end(now)),
-            _ => self.insert_where_room_is_scarce(flow, now),
+        match first.0.iter().find(|way| !way.is_alive(now)) {
+            Some(way) => way.put(flow.tag, flow.end(now)),
+            None => self.insert_where_room_is_scarce(flow, now),
         }
         true
     }
@@ -698,8 +725,8 @@ mod tests {
     fn is_new_after(opening: Opening, ticks: Ticks) -> bool {
         let flows = flows(16);
         let (recent, flow) = (recent(&flows), flows.flow(&header(1, 2), &opening).unwrap());
-        assert!(recent.is_first(flow, NOW, || false));
-        recent.is_first(flow, NOW + ticks, || false)
+        assert!(recent.is_first(flow, NOW, |_, _| false));
+        recent.is_first(flow, NOW + ticks, |_, _| false)
     }
 
     #[test]
@@ -723,7 +750,7 @@ mod tests {
         let flow = flows.flow(&header(1, 2), &udp(1, 2)).unwrap();
         let step = 29 * CLOCK.ticks_per_second;
         for n in 0..10 {
-            assert_eq!(recent.is_first(flow, NOW + n * step, || false), n == 0);
+            assert_eq!(recent.is_first(flow, NOW + n * step, |_, _| false), n == 0);
         }
     }
 
@@ -732,14 +759,14 @@ mod tests {
         let flows = flows(16);
         let (here, there) = (recent(&flows), recent(&flows));
         let flow = flows.flow(&header(1, 2), &udp(1, 2)).unwrap();
-        assert!(here.is_first(flow, NOW, || there.contains(flow, NOW)));
-        assert!(!there.is_first(flow, NOW + 1, || here.contains(flow, NOW + 1)));
-        assert!(!there.is_first(flow, NOW + 2, || unreachable!()));
+        assert!(here.is_first(flow, NOW, |_, _| there.contains(flow, NOW)));
+        assert!(!there.is_first(flow, NOW + 1, |_, _| here.contains(flow, NOW + 1)));
+        assert!(!there.is_first(flow, NOW + 2, |_, _| unreachable!()));
         // A packet there restarts the lifetime for this CPU too.
         let late = NOW + 1 + 29 * CLOCK.ticks_per_second;
-        assert!(!there.is_first(flow, late, || unreachable!()));
+        assert!(!there.is_first(flow, late, |_, _| unreachable!()));
         let later = NOW + 31 * CLOCK.ticks_per_second;
-        assert!(!here.is_first(flow, later, || there.contains(flow, later)));
+        assert!(!here.is_first(flow, later, |_, _| there.contains(flow, later)));
     }
 
     /// The state of a linear congruential generator: addresses in no order.
@@ -754,7 +781,7 @@ mod tests {
         let recent = recent(&flows);
         let flow = |address| flows.flow(&header(address, 0), &udp(1, 2)).unwrap();
         for (n, address) in (0..).zip(addresses(FLOWS)) {
-            assert!(recent.is_first(flow(address), NOW + n / 1000, || false));
+            assert!(recent.is_first(flow(address), NOW + n / 1000, |_, _| false));
         }
         assert_eq!(recent.forgotten(), 0);
         assert!(addresses(FLOWS).all(|address| recent.contains(flow(address), NOW + 300)));
@@ -768,10 +795,10 @@ mod tests {
         let recent = recent(&flows);
         let flow = |address| flows.flow(&header(address, 0), &udp(1, 2)).unwrap();
         assert_eq!(recent.memory(), 0);
-        recent.is_first(flow(1), NOW, || false);
+        recent.is_first(flow(1), NOW, |_, _| false);
         assert_eq!(recent.memory(), 4096);
         addresses(10_000).for_each(|address| {
-            recent.is_first(flow(address), NOW, || false);
+            recent.is_first(flow(address), NOW, |_, _| false);
         });
         assert!(recent.forgotten() < 10, "{}", recent.forgotten());
     }
@@ -783,7 +810,7 @@ mod tests {
         // 100 flows a second for an hour: 3000 are alive at a time.
         for (n, address) in (0..).zip(addresses(360_000)) {
             let flow = flows.flow(&header(address, 0), &udp(1, 2)).unwrap();
-            recent.is_first(flow, NOW + n * CLOCK.ticks_per_second / 100, || false);
+            recent.is_first(flow, NOW + n * CLOCK.ticks_per_second / 100, |_, _| false);
         }
         assert_eq!(recent.forgotten(), 0);
         assert!(recent.memory() < 256 << 10, "{}", recent.memory());
@@ -797,7 +824,7 @@ mod tests {
             recent.is_first(
                 flows.flow(&header(address, 0), &opening).unwrap(),
                 NOW,
-                || false,
+                |_, _| false,
             )
         };
         assert!((0..50).all(|address| first(address, udp(1, 2))));
@@ -813,7 +840,7 @@ mod tests {
         let recent = recent(&flows);
         for (address, time) in order {
             let flow = flows.flow(&header(*address, 0), &udp(1, 2)).unwrap();
-            recent.is_first(flow, *time, || false);
+            recent.is_first(flow, *time, |_, _| false);
         }
         (flows, recent)
     }
@@ -849,7 +876,7 @@ mod tests {
         let later = NOW + 60 * CLOCK.ticks_per_second;
         for address in 10..14 {
             let flow = flows.flow(&header(address, 0), &udp(1, 2)).unwrap();
-            assert!(recent.is_first(flow, later, || false));
+            assert!(recent.is_first(flow, later, |_, _| false));
         }
         assert_eq!(recent.forgotten(), 1);
     }
@@ -859,8 +886,8 @@ mod tests {
         let flows = flows(64);
         let Ok(recent) = RecentFlows::new(0, &flows, &Heap { most: 0 });
         let flow = flows.flow(&header(1, 2), &udp(1, 2)).unwrap();
-        assert!(!recent.is_first(flow, NOW, || false));
-        assert!(!recent.is_first(flow, NOW, || false));
+        assert!(!recent.is_first(flow, NOW, |_, _| false));
+        assert!(!recent.is_first(flow, NOW, |_, _| false));
         assert_eq!((recent.forgotten(), recent.unremembered()), (0, 2));
         assert_eq!(recent.memory(), 0);
     }
@@ -908,7 +935,7 @@ mod tests {
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 for n in 0..100_000 {
-                    recent.is_first(flow(n), NOW, || false);
+                    recent.is_first(flow(n), NOW, |_, _| false);
                     inserted.store(n + 1, Release);
                 }
             });

@@ -111,11 +111,11 @@ const CASES: &[Case] = &[
     Case { name: "a rule that matches nothing", setup: "iptables-legacy -A PROMISC -s 192.0.2.1", ..RULES },
     ours(TRAFFIC, RULE_TRAFFIC, 230.0),
     ours("--traffic, hashed rows (0.0.0.0/0)", rule!("iptables-legacy", "--traffic", "0.0.0.0/0"), 322.0),
-    Case { counted: &[Counted::Packets(TABLE), Counted::Flows(CONNECTIONS)], ..ours(ALL, RULE_ALL, 387.0) },
+    Case { counted: &[Counted::Packets(TABLE), Counted::Flows(CONNECTIONS)], ..ours(ALL, RULE_ALL, 408.0) },
     Case {
         kind: Kind::Ipv4Flows,
         counted: &[Counted::Packets(TABLE), Counted::Packets(CONNECTIONS)],
-        ..ours("all three, each packet a connection", RULE_ALL, 830.0)
+        ..ours("all three, each packet a connection", RULE_ALL, 1010.0)
     },
     Case {
         name: ACCOUNT,
@@ -141,7 +141,7 @@ const CASES: &[Case] = &[
         without: EMPTY_IPV6,
         kind: Kind::Ipv6,
         counted: &[Counted::Packets(TABLE_IPV6), Counted::Flows(CONNECTIONS)],
-        ..ours("all three, IPv6", rule!("ip6tables-legacy", "--traffic --ipconn --portconn", "fd00::/48"), 605.0)
+        ..ours("all three, IPv6", rule!("ip6tables-legacy", "--traffic --ipconn --portconn", "fd00::/48"), 620.0)
     },
     empty(
         INGRESS,
