@@ -112,7 +112,10 @@ impl Flows {
             seed,
             starts: kinds.map(|kind| seed.hash().word(kind as u64)),
             lifetimes: kinds.map(|kind| clock.lifetime(kind)),
-            limit: limit.div_ceil(FLOWS_PER_SET).max(1),
+            limit: limit
+                .saturating_mul(SETS_PER_EIGHT_FLOWS)
+                .div_ceil(8)
+                .max(1),
             clock,
         }
     }
@@ -170,9 +173,9 @@ impl Flows {
 
 /// The number of flows in a set: as many as fit in a cache line.
 const WAYS: usize = 4;
-/// The average number of flows in a set when an array is at its limit. With two choices, sets that
-/// are filled to three quarters rarely replace a living flow.
-const FLOWS_PER_SET: u32 = 3;
+/// Eight flows have this number of sets when an array is at its limit. With two choices, sets that
+/// are filled to two thirds rarely replace a living flow.
+const SETS_PER_EIGHT_FLOWS: u32 = 3;
 /// The number of sets that an array starts with: one page.
 const INITIAL_SETS: u32 = 64;
 /// If the first set of a new flow is full, and the second has no more than this number of places
@@ -482,11 +485,12 @@ impl<M: Memory> Array<M> {
             let sets = sets.into_iter().flatten();
             sets.map(|set| set.room(now)).fold(0, usize::saturating_add)
         };
-        if room(sets) <= SCARCE && self.grow() {
+        let is_dense = || self.is_dense(self.shape().set(flow.first), now);
+        if room(sets) <= SCARCE && is_dense() && self.grow() {
             sets = self.choices(flow);
         }
-        if room(sets) == 0 {
-            self.make_room(sets, now);
+        if room(sets) == 0 && !self.make_room(sets, now) && self.grow() {
+            sets = self.choices(flow);
         }
         // The set with more room, or both if they are full.
         let most = sets.into_iter().flatten().map(|set| set.room(now)).max();
@@ -504,9 +508,20 @@ impl<M: Memory> Array<M> {
         way.put(flow.tag, flow.end(now));
     }
 
-    /// Moves a flow from one of two full sets to the other set in which it can be, if there is one
-    /// with room.
-    fn make_room(&self, sets: [Option<&Set>; 2], now: Ticks) {
+    /// Estimates whether at least half of all places have living flows, by the sets after set
+    /// `number`. Without it, an array would grow for ever, because at any load two sets are full
+    /// once in a while.
+    fn is_dense(&self, number: u32, now: Ticks) -> bool {
+        const SAMPLE: usize = 8;
+        let sets = (number.wrapping_add(1)..self.shape().used).chain(0..number);
+        let sample = sets.filter_map(|number| self.sets.get(number)).take(SAMPLE);
+        let room = sample.map(|set| set.room(now));
+        room.fold(0, usize::saturating_add) <= SAMPLE * WAYS / 2
+    }
+
+    /// Moves a flow from one of two full sets to the other set in which it can be. Returns `false`
+    /// if there is none with room.
+    fn make_room(&self, sets: [Option<&Set>; 2], now: Ticks) -> bool {
         let shape = self.shape();
         for (set, way) in sets
             .into_iter()
@@ -523,9 +538,11 @@ impl<M: Memory> Array<M> {
             if let Some(place) = place {
                 place.copy(way);
                 self.publish_moves();
-                return way.clear();
+                way.clear();
+                return true;
             }
         }
+        false
     }
 
     /// Must be called after flows were copied, and before they are removed from their old places.
