@@ -7,6 +7,7 @@ use crate::{
         delivery::{
             Line,
             Lines,
+            NextLine,
             Step, //
         },
         sort::sort,
@@ -54,7 +55,7 @@ impl Lines for Stats {
         Ok(text)
     }
 
-    fn line(&self, text: &Text, position: usize, out: &mut Line) -> Result<Option<Step<usize, ()>>> {
+    fn line(&self, text: &Text, position: usize, out: &mut Line) -> Result<NextLine<Self>> {
         let rest = text.0.get(position..).unwrap_or_default();
         let Some(end) = rest.iter().position(|byte| *byte == b'\n') else {
             return Ok(None);

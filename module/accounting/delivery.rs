@@ -10,7 +10,7 @@ use super::report::LONGEST_LINE;
 use core::fmt;
 
 /// A text whose lines are made while it is read.
-pub trait Lines {
+pub trait Lines: Sized {
     /// What a reader keeps from the start to the end of the text: the list of lines.
     type Snapshot;
     /// The position of a line. The default is the first line.
@@ -38,11 +38,14 @@ pub trait Lines {
         snapshot: &Self::Snapshot,
         position: Self::Position,
         out: &mut Line,
-    ) -> Result<Option<Step<Self::Position, Self::Claim>>, Self::Error>;
+    ) -> Result<NextLine<Self>, Self::Error>;
 
     /// Takes back the claim of a line that was not delivered.
     fn give_back(&self, claim: Self::Claim);
 }
+
+/// The line that was made for an `L`. `None` at the end of the text.
+pub type NextLine<L> = Option<Step<<L as Lines>::Position, <L as Lines>::Claim>>;
 
 /// A line that has been made.
 #[derive(Debug)]

@@ -7,6 +7,7 @@ use super::{
     delivery::{
         Line,
         Lines,
+        NextLine,
         ReadError,
         Step, //
     },
@@ -49,6 +50,9 @@ pub struct TableText<T, K, const PAIRS: usize, P: Platform> {
     /// `None` if reading does not clear the file.
     ledger: Option<P::Lock<Ledger<P, K, PAIRS>>>,
 }
+
+/// A listing, and the counts of the row `*` at the same time.
+type Rows<P, K, R, const PAIRS: usize> = (Listing<P, K, R>, Totals<PAIRS>);
 
 /// The rows of a file that reading does not clear, as they were when a reader began.
 pub struct Snapshot<P: Platform, K, const PAIRS: usize> {
@@ -105,7 +109,7 @@ where
     }
 
     /// All rows, and the counts of the row `*`.
-    fn list<R: ListedRow<PAIRS>>(&self) -> Result<(Listing<P, K, R>, Totals<PAIRS>), P::Error> {
+    fn list<R: ListedRow<PAIRS>>(&self) -> Result<Rows<P, K, R, PAIRS>, P::Error> {
         let count: usize = self.tables().map(|(_, table)| table.rows() as usize).sum();
         // CPUs can add rows before they are listed. With some room to spare the list rarely has to
         // move.
@@ -169,7 +173,7 @@ where
         snapshot: &Self::Snapshot,
         position: Position<K>,
         out: &mut Line,
-    ) -> Result<Option<Step<Position<K>, Self::Claim>>, P::Error> {
+    ) -> Result<NextLine<Self>, P::Error> {
         P::pause()?;
         let last = match position {
             Position::Header => {
