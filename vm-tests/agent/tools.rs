@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Tools for tests inside the guest: `/init TOOL ARGUMENTS`.
 
+mod bpf;
 mod files;
 mod kill;
 mod play;
@@ -13,6 +14,8 @@ use anyhow::{Result, bail};
 pub fn run(words: &[String]) -> Result<()> {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words.as_slice() {
+        ["bpf", "attach", device, program, map @ ..] => bpf::attach(device, program, map),
+        ["bpf", "sum"] => bpf::sum(),
         ["play", device, script] => play::play(device, script),
         ["read", path, pattern, stop, cpu] => reader::read(path, pattern, stop, cpu),
         ["read-bytes", path] => kill::read_bytes(path),
