@@ -22,6 +22,8 @@ pub struct BenchEnv {
     pub choice: Choice,
     /// The folder with the built `ACCOUNT`, for the measured kernel.
     pub account: PathBuf,
+    /// The folder with the programs in eBPF.
+    pub ebpf: PathBuf,
     /// The folder with the guest's files.
     folder: PathBuf,
 }
@@ -30,19 +32,21 @@ impl BenchEnv {
     /// Builds what has changed.
     ///
     /// # Errors
-    /// If the configuration is one of the deployable ones, which have no pktgen.
+    /// If the configuration is another one, because only this one has both pktgen and eBPF.
     pub fn prepare(ws: &Workspace, choice: Choice) -> Result<Self> {
         ensure!(
-            !choice.config.is_deployable(),
-            "the kernel configuration {} has no packet generator (CONFIG_NET_PKTGEN): use --config test or debug",
+            choice.config == kernel::Config::Bench,
+            "the kernel configuration {} lacks the packet generator (CONFIG_NET_PKTGEN) or eBPF \
+             (CONFIG_BPF_SYSCALL): use --config bench",
             choice.config
         );
         let _lock = host::require(ws)?;
         let root = BuildRoot::prepare(ws)?;
         let kernel = kernel::build(ws, &root, &choice)?;
         let account = peers::account(ws, &root, &kernel, &iptables::build(ws, &root)?)?;
+        let ebpf = peers::ebpf(ws, &root)?;
         let folder = guest::build(ws, &choice)?;
-        Ok(Self { choice, account, folder })
+        Ok(Self { choice, account, ebpf, folder })
     }
 
     /// A guest whose clock counts instructions.

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use vm_harness::guest::Guest;
 
 use super::env::BenchEnv;
+use super::peers::EBPF_PROGRAMS;
 use super::pktgen::{self, Kind, Pace, Traffic};
 use crate::ui::Step;
 use crate::workspace::Workspace;
@@ -35,12 +36,25 @@ struct Case {
     without: &'static str,
     /// The shell commands that add the rule.
     setup: &'static str,
+    /// What is copied to the guest for the rule.
+    peer: Option<Peer>,
     kind: Kind,
     /// What the rule must have counted afterwards.
     counted: &'static [Counted],
     /// The most instructions that the rule may add, for [`MOST`] addresses. Lower it when the code
     /// becomes faster.
     limit: Option<f64>,
+    /// Whether the check of the limits leaves the case out, because no limit or target needs it.
+    extra: bool,
+}
+
+/// A counter that is built here.
+#[derive(Clone, Copy)]
+enum Peer {
+    /// `ACCOUNT` of xtables-addons.
+    Account,
+    /// The programs in eBPF.
+    Ebpf,
 }
 
 /// A shell command that prints numbers, and what each of them must be.
@@ -69,15 +83,18 @@ impl Counted {
 }
 
 // The names of cases that other cases or targets refer to.
-const NOTHING: &str = "no rule, hook not in use";
+pub const NOTHING: &str = "no rule, hook not in use";
 const EMPTY: &str = "empty chain PROMISC";
 const EMPTY_NFT: &str = "empty chain PROMISC, iptables-nft";
 const EMPTY_IPV6: &str = "empty chain PROMISC, IPv6";
 const INGRESS: &str = "empty chain at netdev ingress";
 pub const TRAFFIC: &str = "--traffic";
+pub const HASHED: &str = "--traffic, hashed rows (0.0.0.0/0)";
 pub const ALL: &str = "--traffic --ipconn --portconn";
 pub const ACCOUNT: &str = "ACCOUNT";
 pub const SETS: &str = "nftables sets of senders and receivers";
+const EMPTY_EBPF: &str = "empty eBPF program at tc ingress";
+pub const EBPF: &str = "eBPF, per-CPU hash";
 
 /// The shell command that adds a rule of our own.
 macro_rules! rule {
@@ -101,12 +118,21 @@ const CONNECTIONS: &str = "for file in ipconn portconn; do \
 /// Prints the number of frames for other hosts that the device has dropped.
 const DROPPED: &str = "ip -j -s -s link show mirror0 | grep -o '\"otherhost\":[0-9]*' | cut -d: -f2";
 
+/// Prints the bytes that the rows of a map in eBPF have counted, divided by the size of a packet.
+/// The packets are UDP, so the columns for TCP and for other protocols must be 0. Prints nothing if
+/// they are not, or if an address has no row.
+const SENDERS_EBPF: &[Counted] =
+    &[Counted::Packets("/init bpf sum | awk '$1 == 32768 && $2 + $4 == 0 { printf \"%d\", $3 / 46 }'")];
+const BOTH_EBPF: &[Counted] = &[Counted::Packets(
+    "/init bpf sum | awk '$1 == 65536 && $2 + $4 + $5 + $7 == 0 { printf \"%d %d\", $3 / 46, $6 / 46 }'",
+)];
+
 const CASES: &[Case] = &[
     empty(NOTHING, ""),
     empty(EMPTY, "iptables-legacy -L PROMISC"),
     Case { name: "a rule that matches nothing", setup: "iptables-legacy -A PROMISC -s 192.0.2.1", ..RULES },
     ours(TRAFFIC, RULE_TRAFFIC, 230.0),
-    ours("--traffic, hashed rows (0.0.0.0/0)", rule!("iptables-legacy", "--traffic", "0.0.0.0/0"), 322.0),
+    ours(HASHED, rule!("iptables-legacy", "--traffic", "0.0.0.0/0"), 322.0),
     Case { counted: &[Counted::Packets(TABLE), Counted::Flows(CONNECTIONS)], ..ours(ALL, RULE_ALL, 408.0) },
     Case {
         kind: Kind::Ipv4Flows,
@@ -115,6 +141,7 @@ const CASES: &[Case] = &[
     },
     Case {
         name: ACCOUNT,
+        peer: Some(Peer::Account),
         setup: "insmod /xt_ACCOUNT.ko && iptables-legacy -A PROMISC -j ACCOUNT --addr 10.0.0.0/16 --tname t",
         counted: &[Counted::Packets(
             "iptaccount -s -l t | awk -F ';' '/^10/ { out += $3; in_ += $5 } END { printf \"%d %d\", out / 46, in_ / 46 }'",
@@ -176,10 +203,16 @@ END",
         counted: &[Counted::Packets("elements senders && elements receivers")],
         ..RULES
     },
+    Case { peer: Some(Peer::Ebpf), ..empty(EMPTY_EBPF, "/init bpf attach mirror0 /ebpf/nothing") },
+    ebpf("eBPF, per-CPU hash of senders", "/init bpf attach mirror0 /ebpf/senders hash 131072 8 3", SENDERS_EBPF),
+    Case { extra: false, ..ebpf(EBPF, "/init bpf attach mirror0 /ebpf/count hash 131072 8 6", BOTH_EBPF) },
+    ebpf("eBPF, per-CPU LRU hash", "/init bpf attach mirror0 /ebpf/count lru 131072 8 6", BOTH_EBPF),
+    ebpf("eBPF, per-CPU array (/16)", "/init bpf attach mirror0 /ebpf/array array 65536 4 6", BOTH_EBPF),
 ];
 
 /// The defaults of a case.
-const RULES: Case = Case { name: "", without: EMPTY, setup: "", kind: Kind::Ipv4, counted: &[], limit: None };
+const RULES: Case =
+    Case { name: "", without: EMPTY, setup: "", peer: None, kind: Kind::Ipv4, counted: &[], limit: None, extra: false };
 
 /// A case that other cases are compared with.
 const fn empty(name: &'static str, setup: &'static str) -> Case {
@@ -189,6 +222,12 @@ const fn empty(name: &'static str, setup: &'static str) -> Case {
 /// A rule of our own, with the limit of its cost.
 const fn ours(name: &'static str, setup: &'static str, limit: f64) -> Case {
     Case { name, setup, counted: &[Counted::Packets(TABLE)], limit: Some(limit), ..RULES }
+}
+
+/// A program in eBPF with a map. The map has twice as many entries as there are addresses: its
+/// buckets are short, and an LRU map evicts no address.
+const fn ebpf(name: &'static str, setup: &'static str, counted: &'static [Counted]) -> Case {
+    Case { name, without: EMPTY_EBPF, setup, peer: Some(Peer::Ebpf), counted, extra: true, ..RULES }
 }
 
 /// A shell function that prints the sum of the packet counters of a set.
@@ -218,12 +257,13 @@ impl Cost {
     }
 }
 
-/// Measures every case; if `quick`, only with [`MOST`] addresses.
-pub fn measure(ws: &Workspace, env: &BenchEnv, quick: bool) -> Result<Vec<Cost>> {
+/// Measures the cases that limits and targets need, or also the `extra` ones; if `quick`, only with
+/// [`MOST`] addresses.
+pub fn measure(ws: &Workspace, env: &BenchEnv, quick: bool, extra: bool) -> Result<Vec<Cost>> {
     let numbers = if quick { &[MOST] } else { ADDRESSES };
     let mut step = ws.step("bench-instructions", "counting instructions")?;
     let mut costs: Vec<Cost> = Vec::new();
-    for case in CASES {
+    for case in CASES.iter().filter(|case| extra || !case.extra) {
         measure_case(env, case, numbers, &mut costs, &mut step).with_context(|| case.name.to_owned())?;
     }
     step.finish();
@@ -234,8 +274,10 @@ pub fn measure(ws: &Workspace, env: &BenchEnv, quick: bool) -> Result<Vec<Cost>>
 /// results to `costs`.
 fn measure_case(env: &BenchEnv, case: &Case, numbers: &[u32], costs: &mut Vec<Cost>, step: &mut Step) -> Result<()> {
     let mut guest = Guest::boot(&env.config()?)?;
-    if case.name == ACCOUNT {
-        install_account(&mut guest, &env.account)?;
+    match case.peer {
+        Some(Peer::Account) => install_account(&mut guest, &env.account)?,
+        Some(Peer::Ebpf) => install_ebpf(&mut guest, &env.ebpf)?,
+        None => {}
     }
     pktgen::prepare(&mut guest)?;
     guest.must(case.setup)?;
@@ -268,6 +310,15 @@ fn install_account(guest: &mut Guest, folder: &Path) -> Result<()> {
         guest.write(place, &fs::read(folder.join(file))?)?;
     }
     guest.must("chmod 755 /usr/local/bin/iptaccount").map(drop)
+}
+
+/// Copies the programs in eBPF to the guest.
+fn install_ebpf(guest: &mut Guest, folder: &Path) -> Result<()> {
+    guest.must("mkdir /ebpf")?;
+    for program in EBPF_PROGRAMS {
+        guest.write(&format!("/ebpf/{program}"), &fs::read(folder.join(program))?)?;
+    }
+    Ok(())
 }
 
 /// The cost of reading a table once.

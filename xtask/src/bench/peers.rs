@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The other counters: `ACCOUNT` of xtables-addons, built for our kernel and our iptables, and
-//! pmacct and ipfm from Debian.
+//! The other counters: `ACCOUNT` of xtables-addons, built for our kernel and our iptables, our own
+//! programs in eBPF, and pmacct and ipfm from Debian.
 
 use std::path::PathBuf;
 
@@ -26,6 +26,9 @@ pub struct Peers {
     pub xtables_addons: Download,
     /// The Debian package of ipfm. It needs no library that pmacct does not need.
     pub ipfm: Download,
+    /// The Debian packages of clang that the build root lacks. They are not part of the build root:
+    /// another package there would mean that everything is built again.
+    pub clang: Vec<Download>,
 }
 
 impl Peers {
@@ -67,6 +70,51 @@ pub fn account(ws: &Workspace, root: &BuildRoot, kernel: &Kernel, iptables: &Ipt
         let sandbox =
             root.sandbox().bind_ro(&kernel.source, "src").bind_ro(&kernel.objects, "build").bind_rw(&out, "out");
         step.run(sandbox.command("out", &["make", "-C", "/build", "M=/out/extensions/ACCOUNT", "modules"]))?;
+        step.finish();
+        Ok(())
+    })?;
+    Ok(out)
+}
+
+/// The source of the programs in eBPF.
+const EBPF_SOURCE: &str = "xtask/ebpf";
+/// The programs in it. Each is a section of the object file.
+pub const EBPF_PROGRAMS: [&str; 4] = ["nothing", "count", "senders", "array"];
+
+/// Unpacks clang, which needs the libraries and headers of the build root, compiles the programs,
+/// and copies their instructions to a file for each. GNU objcopy need not know eBPF for this.
+const EBPF_SCRIPT: &str = "\
+rm -rf clang
+packages=$1 && shift
+for package in $packages; do dpkg-deb --extract \"/src/$package\" clang; done
+LD_LIBRARY_PATH=clang/usr/lib/x86_64-linux-gnu clang/usr/lib/llvm-19/bin/clang --target=bpfel -mcpu=v3 -O2 \
+    -Wall -Werror -I/usr/include/x86_64-linux-gnu -c /repo/count.c -o count.o
+for program; do objcopy -I elf64-little -O binary --only-section=\"$program\" count.o \"$program\"; done
+rm -rf clang";
+
+/// Compiles the programs in eBPF if their source has changed. Returns the folder with them.
+pub fn ebpf(ws: &Workspace, root: &BuildRoot) -> Result<PathBuf> {
+    let clang = Peers::read()?.clang;
+    let source = ws.repo().join(EBPF_SOURCE);
+    let out = ws.target("build").join("ebpf");
+    let hashes: Vec<_> = clang.iter().map(|package| &package.sha256).collect();
+    let stamp = Recipe::new("ebpf 1")
+        .text("root", root.stamp().as_str())
+        .list("clang", &hashes)
+        .text("script", EBPF_SCRIPT)
+        .list("programs", &EBPF_PROGRAMS)
+        .folder(&source)?
+        .stamp();
+    stamp.make(&out.join("stamp"), &out.join(EBPF_PROGRAMS[0]), || {
+        fs::create_dir_all(&out)?;
+        let files = clang.iter().map(|package| fetch::pinned(ws, package)).collect::<Result<Vec<_>>>()?;
+        let downloads = files.first().and_then(|file| file.parent()).context("peers.toml has no clang")?;
+        let names: Vec<_> = clang.iter().map(|package| package.file.as_str()).collect();
+        let mut step = ws.step("ebpf", "compiling programs in eBPF")?;
+        let sandbox = root.sandbox().bind_ro(downloads, "src").bind_ro(&source, "repo").bind_rw(&out, "out");
+        let packages = names.join(" ");
+        let words = [&["sh", "-euc", EBPF_SCRIPT, "-", &packages], &EBPF_PROGRAMS[..]].concat();
+        step.run(sandbox.command("out", &words))?;
         step.finish();
         Ok(())
     })?;

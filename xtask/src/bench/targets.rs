@@ -5,7 +5,7 @@
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use super::instructions::{ACCOUNT, ALL, Cost, MOST, SETS, TRAFFIC};
+use super::instructions::{ACCOUNT, ALL, Cost, EBPF, HASHED, MOST, NOTHING, SETS, TRAFFIC};
 use super::native::{self, Time};
 use super::rate::{PMACCTD, Rate};
 
@@ -44,17 +44,30 @@ impl Target {
     }
 }
 
+/// The cost of a case with [`MOST`] addresses.
+fn cost_of<'a>(costs: &'a [Cost], case: &str) -> Result<&'a Cost> {
+    let cost = costs.iter().find(|cost| cost.case == case && cost.addresses == MOST);
+    cost.with_context(|| format!("{case} was not measured"))
+}
+
 /// The targets for instructions per packet with [`MOST`] addresses.
 pub fn for_instructions(costs: &[Cost]) -> Result<Vec<Target>> {
-    let added = |case| {
-        let cost = costs.iter().find(|cost| cost.case == case && cost.addresses == MOST);
-        cost.map(|cost| cost.added).with_context(|| format!("{case} was not measured"))
-    };
     let target = |(one, other, bound)| {
-        let ratio = added(one)? / added(other)?;
+        let ratio = cost_of(costs, one)?.added / cost_of(costs, other)?.added;
         Ok(Target::new(format!("instructions added, {one} / {other}"), ratio, Bound::AtMost(bound)))
     };
-    [(TRAFFIC, ACCOUNT, 0.8), (TRAFFIC, SETS, 0.4), (ALL, ACCOUNT, 2.0)].into_iter().map(target).collect()
+    let pairs =
+        [(TRAFFIC, ACCOUNT, 0.8), (TRAFFIC, SETS, 0.4), (ALL, ACCOUNT, 2.0), (TRAFFIC, EBPF, 1.0), (HASHED, EBPF, 1.0)];
+    pairs.into_iter().map(target).collect()
+}
+
+/// The target for instructions per packet with [`MOST`] addresses, compared with a receive path
+/// without a hook: the chain and the place of the program count, too.
+pub fn for_receive_path(costs: &[Cost]) -> Result<Vec<Target>> {
+    let nothing = cost_of(costs, NOTHING)?.instructions;
+    let added = |case| Ok::<_, anyhow::Error>(cost_of(costs, case)?.instructions - nothing);
+    let what = format!("instructions added with the hook, {TRAFFIC} / {EBPF}");
+    Ok(vec![Target::new(what, added(TRAFFIC)? / added(EBPF)?, Bound::AtMost(1.0))])
 }
 
 /// The target for packets per second.
@@ -105,16 +118,28 @@ mod tests {
             cost(ACCOUNT, 1, 100.0, None),
             cost(ACCOUNT, MOST, 200.0, None),
             cost(SETS, MOST, 300.0, None),
+            cost(EBPF, MOST, 160.0, None),
+            cost(HASHED, MOST, 160.0, None),
             cost(ALL, MOST, 400.0, None),
         ];
-        assert_eq!(results(&for_instructions(&costs).unwrap()), [(0.75, true), (0.5, false), (2.0, true)]);
+        let expected = [(0.75, true), (0.5, false), (2.0, true), (0.9375, true), (1.0, true)];
+        assert_eq!(results(&for_instructions(&costs).unwrap()), expected);
         costs.pop();
         assert!(for_instructions(&costs).is_err());
     }
 
     #[test]
+    fn the_receive_path_includes_the_hook() {
+        let cost_with =
+            |case, hook, added| Cost { instructions: 1000.0 + hook + added, ..cost(case, MOST, added, None) };
+        let costs = [cost_with(NOTHING, 0.0, 0.0), cost_with(TRAFFIC, 200.0, 100.0), cost_with(EBPF, 50.0, 150.0)];
+        assert_eq!(results(&for_receive_path(&costs).unwrap()), [(1.5, false)]);
+        assert!(for_receive_path(&costs[1..]).is_err());
+    }
+
+    #[test]
     fn figures_that_were_not_measured_miss_their_target() {
-        let costs = |added| [TRAFFIC, ALL, ACCOUNT, SETS].map(|case| cost(case, MOST, added, None));
+        let costs = |added| [TRAFFIC, ALL, ACCOUNT, SETS, EBPF, HASHED].map(|case| cost(case, MOST, added, None));
         assert!(for_instructions(&costs(0.0)).unwrap().iter().all(|target| !target.met));
         for value in [-1.0, 0.0, f64::INFINITY, f64::NAN] {
             assert!(

@@ -48,6 +48,8 @@ pub enum Config {
     Test,
     /// Like test, with the kernel's run-time checks
     Debug,
+    /// Like test, with eBPF, for the benchmark
+    Bench,
     /// Deployable: small, for virtual machines
     Vm,
     /// Deployable: Debian's own configuration without what a server does not need
@@ -60,6 +62,7 @@ impl Config {
         match self {
             Self::Test => &["base.config", "guest.config", "hardening.config", "test.config"],
             Self::Debug => &["base.config", "guest.config", "debug.config"],
+            Self::Bench => &["base.config", "guest.config", "hardening.config", "test.config", "bench.config"],
             Self::Vm => &["base.config", "hardening.config", "vm.config"],
             Self::Server => &["server.config"],
         }
@@ -76,6 +79,7 @@ impl fmt::Display for Config {
         f.write_str(match self {
             Self::Test => "test",
             Self::Debug => "debug",
+            Self::Bench => "bench",
             Self::Vm => "vm",
             Self::Server => "server",
         })
@@ -181,7 +185,7 @@ pub fn build_at(
     let objects = ws.cache().join(checkout).join(&name);
     let debian = match choice.config {
         Config::Server => Some(ws.pins().debian_config(&choice.series)?),
-        Config::Test | Config::Debug | Config::Vm => None,
+        Config::Test | Config::Debug | Config::Bench | Config::Vm => None,
     };
     let mut recipe = Recipe::new("kernel 2")
         .text("root", root.stamp().as_str())

@@ -44,7 +44,7 @@ impl Options {
 }
 
 pub fn run(ws: &Workspace, options: &Options) -> Result<()> {
-    let choice = options.kernel.choose(ws, Config::Test)?;
+    let choice = options.kernel.choose(ws, Config::Bench)?;
     if options.code {
         print!("{}", code::packet_path(ws, &choice)?);
         return Ok(());
@@ -79,11 +79,13 @@ fn measure(ws: &Workspace, choice: Choice, options: &Options) -> Result<Report> 
     }
     let quick = options.quick || options.check;
     let origin = Origin::current(ws, &env.choice, quick)?;
-    let instructions = instructions::measure(ws, &env, quick)?;
+    // The tables of the document have all cases.
+    let instructions = instructions::measure(ws, &env, quick, !options.check || options.docs)?;
     let mut targets = targets::for_instructions(&instructions)?;
     if options.check {
         return Ok(Report { origin, instructions, targets, ..Report::default() });
     }
+    targets.extend(targets::for_receive_path(&instructions)?);
     let reading = instructions::measure_reading(ws, &env)?;
     let rates = rate::measure(ws, &env)?;
     let (native, memory) = native::measure(ws, quick)?;
