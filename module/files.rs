@@ -31,7 +31,8 @@ use crate::{
         procfs::{
             Content,
             Dir,
-            File, //
+            File,
+            ShownFile, //
         },
     },
     per_cpu_tables::PerCpuTables,
@@ -57,8 +58,15 @@ pub(crate) struct Files<A: Family> {
     portconn: Option<File<Text<A, u16, CONNECTION_COLUMNS>>>,
 }
 
+/// The files of one name that are in the folder. Dropping this removes them.
+pub(crate) struct ShownFiles<A: Family> {
+    _traffic: Option<ShownFile<Text<A, A, BYTE_COLUMNS>>>,
+    _ipconn: Option<ShownFile<Text<A, A, CONNECTION_COLUMNS>>>,
+    _portconn: Option<ShownFile<Text<A, u16, CONNECTION_COLUMNS>>>,
+}
+
 impl<A: Family> Files<A> {
-    /// Makes a file for each kind of table that `params` asks for.
+    /// Makes a file for each kind of table that `params` asks for. They are not in the folder yet.
     #[inline(never)]
     pub(crate) fn new(
         dir: &Arc<Dir>,
@@ -102,6 +110,17 @@ impl<A: Family> Files<A> {
         Ok(files)
     }
 
+    /// Puts the files into the folder: all of them, or none if this fails.
+    ///
+    /// Nothing but the entries of procfs is allocated.
+    pub(crate) fn show(&self) -> Result<ShownFiles<A>> {
+        Ok(ShownFiles {
+            _traffic: self.traffic.as_ref().map(File::show).transpose()?,
+            _ipconn: self.ipconn.as_ref().map(File::show).transpose()?,
+            _portconn: self.portconn.as_ref().map(File::show).transpose()?,
+        })
+    }
+
     /// Returns the sizes of the tables: traffic, ipconn, portconn.
     pub(crate) fn stats(&self) -> [Option<RowStats>; 3] {
         [
@@ -127,7 +146,8 @@ fn new_file<A: Family, K: Key, const PAIRS: usize>(
     });
     let text = TableText::new(tables, header, ledger.transpose()?);
     let name = CString::try_from_fmt(name)?;
-    File::new(dir.clone(), &name, Arc::new(text, GFP_KERNEL_ACCOUNT)?)
+    let text = Arc::new(text, GFP_KERNEL_ACCOUNT)?;
+    Ok(File::new(dir.clone(), name, text))
 }
 
 /// The text of a file.

@@ -14,7 +14,10 @@ use crate::{
             TableStats, //
         },
     },
-    files::Files,
+    files::{
+        Files,
+        ShownFiles, //
+    },
     glue::{
         memcg::Memcg,
         net::net_ratelimit,
@@ -23,7 +26,6 @@ use crate::{
     },
     per_cpu_tables::PerCpuTables,
 };
-use core::fmt::Display;
 use kernel::{
     alloc::KVVec,
     new_mutex,
@@ -34,29 +36,64 @@ use kernel::{
     },
 };
 
-/// A name, with its tables and files.
+/// The tables of all CPUs for the same parameters, and their files.
+///
+/// Several can have the same name. The first of them in its list is the oldest. Its turn to have
+/// the files in the folder has come, and the others wait.
 pub(crate) struct NamedTable<A: Family> {
     params: Params<A>,
     tables: Arc<PerCpuTables<A>>,
-    /// The number of rules with this name.
+    /// The time when this was made. No other table of the namespace has the same.
+    generation: u64,
+    /// The number of rules with these parameters.
     rules: usize,
-    files: Files<A>,
+    files: Arc<Files<A>>,
+    place: Place<A>,
+}
+
+/// Where the files of a table are.
+enum Place<A: Family> {
+    /// Nowhere: an older table has the name.
+    Waiting,
+    /// Nowhere yet: it is the turn of this table.
+    Due,
+    /// In the folder.
+    Folder { _files: ShownFiles<A> },
+}
+
+/// The files of a table whose turn it is.
+pub(crate) struct DueFiles<A: Family> {
+    pub(crate) name: Name,
+    pub(crate) files: Arc<Files<A>>,
 }
 
 impl<A: Family> NamedTable<A> {
-    /// Makes empty tables and their files, for one rule. Their memory is charged to the memory
-    /// cgroup of the current task.
+    /// Makes empty tables for one rule. Their memory, and that of their files, is charged to the
+    /// memory cgroup of the current task. The files are not in the folder yet.
     #[inline(never)]
-    pub(crate) fn new(dir: &Arc<Dir>, params: &Params<A>) -> Result<Self> {
+    pub(crate) fn new(dir: &Arc<Dir>, params: &Params<A>, generation: u64) -> Result<Self> {
         let memcg = Arc::new(Memcg::of_current(), GFP_KERNEL_ACCOUNT)?;
         let tables = PerCpuTables::new(params, memcg.clone())?;
-        let files = Files::new(dir, params, &tables, &memcg)?;
+        let files = Arc::new(
+            Files::new(dir, params, &tables, &memcg)?,
+            GFP_KERNEL_ACCOUNT,
+        )?;
         Ok(Self {
             params: *params,
             tables,
+            generation,
             rules: 1,
             files,
+            place: Place::Waiting,
         })
+    }
+
+    /// Puts the files into the folder. No other table must have the name.
+    pub(crate) fn with_files(mut self) -> Result<Self> {
+        self.place = Place::Folder {
+            _files: self.files.show()?,
+        };
+        Ok(self)
     }
 
     /// Returns the tables.
@@ -71,21 +108,42 @@ impl<A: Family> NamedTable<A> {
         }
         TableStats {
             name: self.params.name,
+            generation: self.generation,
+            waiting: !matches!(self.place, Place::Folder { .. }),
             files: self.files.stats(),
             flows,
         }
     }
 
-    /// Returns whether `name` is taken by this table, and logs it if so.
-    fn has_name(&self, name: Name, params: &impl Display) -> bool {
-        let taken = self.params.name == name;
-        if taken && net_ratelimit() {
+    /// Says that no older table has the name.
+    fn take_turn(&mut self) {
+        if let Place::Waiting = self.place {
+            self.place = Place::Due;
+        }
+    }
+
+    /// Logs that the other family has the name of `new`.
+    fn log_refused<B: Family>(&self, new: &Params<B>) {
+        if net_ratelimit() {
             pr_info!(
-                "table {name} exists with {}, refused to a rule with {params}\n",
+                "table {} exists with {}, refused to a rule with {new}\n",
+                new.name,
                 self.params
             );
         }
-        taken
+    }
+
+    /// Logs that `new` waits for the files.
+    fn log_waiting(&self, new: &Self) {
+        if net_ratelimit() {
+            pr_info!(
+                "table {} with {} counts, but has no files yet: an older table with {} has them until \
+                 its last rule is gone\n",
+                new.params.name,
+                new.params,
+                self.params
+            );
+        }
     }
 }
 
@@ -104,8 +162,21 @@ pub(crate) struct Lists {
     ipv6: KVVec<NamedTable<u128>>,
 }
 
+/// What the lists have for the parameters of a rule.
+pub(crate) enum Lookup<A: Family> {
+    /// Tables with these parameters. They have one more rule now.
+    Same(Arc<PerCpuTables<A>>),
+    /// Only tables with the same name and other parameters.
+    Other,
+    /// No tables with this name.
+    None,
+}
+
 /// A family with a list of tables.
 pub(crate) trait ListedFamily: Family {
+    /// The other family.
+    type Other: ListedFamily;
+
     /// The family's number in netfilter.
     const NFPROTO: NfProto;
 
@@ -114,6 +185,8 @@ pub(crate) trait ListedFamily: Family {
 }
 
 impl ListedFamily for u32 {
+    type Other = u128;
+
     const NFPROTO: NfProto = NfProto::Ipv4;
 
     fn list(lists: &mut Lists) -> &mut KVVec<NamedTable<Self>> {
@@ -122,11 +195,19 @@ impl ListedFamily for u32 {
 }
 
 impl ListedFamily for u128 {
+    type Other = u32;
+
     const NFPROTO: NfProto = NfProto::Ipv6;
 
     fn list(lists: &mut Lists) -> &mut KVVec<NamedTable<Self>> {
         &mut lists.ipv6
     }
+}
+
+/// Returns the oldest table of a name.
+fn named<A: ListedFamily>(lists: &mut Lists, name: Name) -> Option<&mut NamedTable<A>> {
+    let mut list = A::list(lists).iter_mut();
+    list.find(|table| table.params.name == name)
 }
 
 impl TableLists {
@@ -140,43 +221,46 @@ impl TableLists {
         )
     }
 
-    /// Returns the tables with these parameters for one more rule, if there are any.
+    /// Looks for the tables with these parameters, for one more rule.
     ///
-    /// Fails with [`EEXIST`] if the name belongs to tables with other parameters, and logs the
-    /// reason. If the result is `None`, there is room in the list for [`insert`](Self::insert).
-    pub(crate) fn get<A: ListedFamily>(
-        &self,
-        params: &Params<A>,
-    ) -> Result<Option<Arc<PerCpuTables<A>>>> {
+    /// Fails with [`EEXIST`] if the name belongs to a table of the other family, and logs the
+    /// reason. If there are no tables with these parameters, there is room in the list for
+    /// [`insert`](Self::insert).
+    pub(crate) fn get<A: ListedFamily>(&self, params: &Params<A>) -> Result<Lookup<A>> {
         let mut lists = self.lists.lock();
-        let own = A::list(&mut lists)
-            .iter_mut()
-            .find(|table| table.params == *params);
-        if let Some(table) = own {
-            table.rules += 1;
-            return Ok(Some(table.tables.clone()));
-        }
-        let name = params.name;
-        if lists.ipv4.iter().any(|table| table.has_name(name, params))
-            || lists.ipv6.iter().any(|table| table.has_name(name, params))
-        {
+        if let Some(other) = named::<A::Other>(&mut lists, params.name) {
+            other.log_refused(params);
             return Err(EEXIST);
         }
-        A::list(&mut lists).reserve(1, GFP_KERNEL_ACCOUNT)?;
-        Ok(None)
+        let list = A::list(&mut lists);
+        if let Some(same) = list.iter_mut().find(|table| table.params == *params) {
+            same.rules += 1;
+            return Ok(Lookup::Same(same.tables.clone()));
+        }
+        list.reserve(1, GFP_KERNEL_ACCOUNT)?;
+        Ok(match named::<A>(&mut lists, params.name) {
+            Some(_) => Lookup::Other,
+            None => Lookup::None,
+        })
     }
 
-    /// Adds a table. Gives it back if there is no room in the list.
+    /// Adds a table. Logs if it has to wait for its files. Gives it back if there is no room in the
+    /// list.
     pub(crate) fn insert<A: ListedFamily>(
         &self,
         table: NamedTable<A>,
     ) -> Result<(), NamedTable<A>> {
-        A::list(&mut self.lists.lock())
+        let mut lists = self.lists.lock();
+        if let Some(old) = named::<A>(&mut lists, table.params.name) {
+            old.log_waiting(&table);
+        }
+        A::list(&mut lists)
             .push_within_capacity(table)
             .map_err(|error| error.0)
     }
 
-    /// Takes one rule away from a table. Returns the table if that was the last rule.
+    /// Takes one rule away from a table. Returns the table if that was the last rule. Its files are
+    /// then due to the oldest other table of the name.
     pub(crate) fn put<A: ListedFamily>(
         &self,
         tables: &Arc<PerCpuTables<A>>,
@@ -188,9 +272,33 @@ impl TableLists {
             .position(|table| Arc::ptr_eq(&table.tables, tables))?;
         let table = list.get_mut(index)?;
         table.rules -= 1;
-        match table.rules {
-            0 => list.remove(index).ok(),
-            _ => None,
+        if table.rules > 0 {
+            return None;
+        }
+        let table = list.remove(index).ok()?;
+        if let Some(next) = named::<A>(&mut lists, table.params.name) {
+            next.take_turn();
+        }
+        Some(table)
+    }
+
+    /// Returns the files of a table whose turn it is, if there is one.
+    pub(crate) fn due<A: ListedFamily>(&self) -> Option<DueFiles<A>> {
+        let mut lists = self.lists.lock();
+        let mut list = A::list(&mut lists).iter();
+        let table = list.find(|table| matches!(table.place, Place::Due))?;
+        Some(DueFiles {
+            name: table.params.name,
+            files: table.files.clone(),
+        })
+    }
+
+    /// Says that the files that were due are in the folder now.
+    pub(crate) fn shown<A: ListedFamily>(&self, due: &DueFiles<A>, files: ShownFiles<A>) {
+        let mut lists = self.lists.lock();
+        let mut list = A::list(&mut lists).iter_mut();
+        if let Some(table) = list.find(|table| Arc::ptr_eq(&table.files, &due.files)) {
+            table.place = Place::Folder { _files: files };
         }
     }
 

@@ -6,10 +6,15 @@
 //! parameters share it. So replacing a rule, or the whole ruleset, loses no count, provided that
 //! the new rule is inserted before the old one is removed. x_tables and nf_tables do it in this
 //! order.
+//!
+//! If the parameters differ, the new rule has a table of its own, a successor. Its files appear
+//! when those of the old table are removed, with the last rule of the old table.
 
 use crate::{
     accounting::params::Params,
     glue::{
+        boottime::nanoseconds_since_boot,
+        net::net_ratelimit,
         packet::SkBuff,
         percpu::ThisCpu,
         pernet::{
@@ -18,13 +23,15 @@ use crate::{
         },
         procfs::{
             Dir,
-            File, //
+            File,
+            ShownFile, //
         },
     },
     per_cpu_tables::PerCpuTables,
     stats::Stats,
     table_lists::{
         ListedFamily,
+        Lookup,
         NamedTable,
         TableLists, //
     },
@@ -32,7 +39,10 @@ use crate::{
 use kernel::{
     c_str, new_mutex,
     prelude::*,
-    str::CStr,
+    str::{
+        CStr,
+        CString, //
+    },
     sync::{
         Arc,
         Mutex, //
@@ -43,13 +53,29 @@ use kernel::{
 #[pin_data]
 pub(crate) struct Tables {
     /// Held while a table is added or removed, with its files. So the files of a table are gone
-    /// before another one of the same name is made. Readers do not take it, because removing a file
-    /// waits for its readers.
+    /// before those of another one of the same name are made. Readers do not take it, because
+    /// removing a file waits for its readers.
     #[pin]
-    changes: Mutex<()>,
+    changes: Mutex<Changes>,
     lists: Arc<TableLists>,
     dir: Arc<Dir>,
-    _stats: File<Stats>,
+    _stats: ShownFile<Stats>,
+}
+
+/// What is needed to change the tables.
+#[derive(Default)]
+struct Changes {
+    /// The generation of the newest table.
+    generation: u64,
+}
+
+impl Changes {
+    /// Returns the generation of a table that is made now: the nanoseconds since boot. Each is
+    /// larger than the one before, also if the clock is coarse.
+    fn next_generation(&mut self) -> u64 {
+        self.generation = nanoseconds_since_boot().max(self.generation + 1);
+        self.generation
+    }
 }
 
 pernet_slot!(Tables);
@@ -60,10 +86,11 @@ impl PerNet for Tables {
     fn new(dir: Arc<Dir>) -> Result<Arc<Self>> {
         let lists = TableLists::new()?;
         let stats = Arc::new(Stats(lists.clone()), GFP_KERNEL_ACCOUNT)?;
-        let stats = File::new(dir.clone(), c_str!(".stats"), stats)?;
+        let name = CString::try_from_fmt(fmt!(".stats"))?;
+        let stats = File::new(dir.clone(), name, stats).show()?;
         Arc::pin_init(
             pin_init!(Self {
-                changes <- new_mutex!((), "xt_traffic::Tables::changes"),
+                changes <- new_mutex!(Changes::default(), "xt_traffic::Tables::changes"),
                 lists,
                 dir,
                 _stats: stats,
@@ -74,23 +101,56 @@ impl PerNet for Tables {
 }
 
 impl Tables {
-    /// Returns the table for a rule. It is made if there is none of that name.
+    /// Returns the table for a rule. It is made if there is none with these parameters.
     pub(crate) fn get<A: ListedFamily>(
         tables: Arc<Self>,
         params: &Params<A>,
     ) -> Result<TableRef<A>> {
-        let changes = tables.changes.lock();
-        let table = match tables.lists.get(params)? {
-            Some(table) => table,
-            None => {
-                let named = NamedTable::new(&tables.dir, params)?;
-                let table = named.tables().clone();
-                tables.lists.insert(named).map_err(|_| ENOMEM)?;
-                table
+        let mut changes = tables.changes.lock();
+        tables.show_all_due(&changes);
+        let generation = changes.next_generation();
+        let new = || NamedTable::new(&tables.dir, params, generation);
+        let named = match tables.lists.get(params)? {
+            Lookup::Same(table) => {
+                drop(changes);
+                return Ok(TableRef { tables, table });
             }
+            Lookup::Other => new()?,
+            Lookup::None => new()?.with_files()?,
         };
+        let table = named.tables().clone();
+        tables.lists.insert(named).map_err(|_| ENOMEM)?;
         drop(changes);
         Ok(TableRef { tables, table })
+    }
+
+    fn show_all_due(&self, changes: &Changes) {
+        self.show_due::<u32>(changes);
+        self.show_due::<u128>(changes);
+    }
+
+    /// Puts the files of each table whose turn it is into the folder.
+    ///
+    /// Only the entries of procfs are allocated here. If there is no memory for them, the next
+    /// change tries again.
+    fn show_due<A: ListedFamily>(&self, _changes: &Changes) {
+        while let Some(due) = self.lists.due::<A>() {
+            match due.files.show() {
+                Ok(shown) => self.lists.shown(&due, shown),
+                Err(error) => {
+                    // The folder of a namespace that ends has been removed.
+                    if error != ENOENT && net_ratelimit() {
+                        pr_err!(
+                            "table {}: its files cannot be made (error {}); the next change of a rule \
+                             with -m traffic tries again\n",
+                            due.name,
+                            error.to_errno()
+                        );
+                    }
+                    return;
+                }
+            }
+        }
     }
 }
 
@@ -110,9 +170,10 @@ impl<A: ListedFamily> TableRef<A> {
 
 impl<A: ListedFamily> Drop for TableRef<A> {
     fn drop(&mut self) {
-        let _changes = self.tables.changes.lock();
+        let changes = self.tables.changes.lock();
         let last = self.tables.lists.put(&self.table);
         // This removes the files, which waits for their readers. The lock of the lists is not held.
         drop(last);
+        self.tables.show_all_due(&changes);
     }
 }

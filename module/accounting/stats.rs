@@ -3,7 +3,8 @@
 //! The text of the file `.stats`.
 //!
 //! Each line is `key value`. The first lines are sums over all tables of the network namespace.
-//! The other lines are those of each table and file, whose name precedes the key.
+//! The other lines are those of each table and file, whose name precedes the key. A table that
+//! waits for its files has one line, and is in the sums.
 
 use super::{flows::RecentFlows, key::Key, params::Name, slots::Memory, table::Table};
 use core::fmt::{self, Write};
@@ -69,11 +70,15 @@ impl FlowStats {
 /// The suffixes of a table's files, in the order of [`TableStats::files`].
 const FILES: [&str; 3] = ["", ".ipconn", ".portconn"];
 
-/// The statistics of one table. Tables sort by name.
+/// The statistics of one table. Tables sort by name, and those of one name by generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TableStats {
     /// The table's name.
     pub name: Name,
+    /// The time when the table was made, in nanoseconds since boot.
+    pub generation: u64,
+    /// Whether an older table of the same name has the files.
+    pub waiting: bool,
     /// The files: traffic, ipconn, portconn. `None` for a file that the table does not have.
     pub files: [Option<RowStats>; 3],
     /// The flows. `None` if the table does not count connections.
@@ -110,7 +115,13 @@ fn write_sums(out: &mut impl Write, tables: &[TableStats]) -> fmt::Result {
 }
 
 fn write_table(out: &mut impl Write, table: &TableStats) -> fmt::Result {
-    let name = &table.name;
+    let TableStats {
+        name, generation, ..
+    } = table;
+    if table.waiting {
+        return writeln!(out, "{name}.waiting {generation}");
+    }
+    writeln!(out, "{name}.generation {generation}")?;
     for (file, stats) in FILES.iter().zip(&table.files) {
         if let Some(RowStats {
             rows,
@@ -178,11 +189,15 @@ mod tests {
         let tables = [
             TableStats {
                 name: name("A"),
+                generation: 8,
+                waiting: false,
                 files: [Some(rows(1)), None, None],
                 flows: None,
             },
             TableStats {
                 name: name("b"),
+                generation: 9,
+                waiting: false,
                 files: [None, Some(rows(2)), Some(rows(4))],
                 flows: Some(flows),
             },
@@ -193,12 +208,41 @@ mod tests {
             text,
             "tables 2\nrows 7\nmemory 707\noverflows 70\nrecycled 7000\nforgotten_flows 3\n\
              unremembered 5\n\
-             A.rows 1\nA.memory 100\nA.overflows 10\nA.recycled 1000\n\
-             b.ipconn.rows 2\nb.ipconn.memory 200\nb.ipconn.overflows 20\n\
+             A.generation 8\nA.rows 1\nA.memory 100\nA.overflows 10\nA.recycled 1000\n\
+             b.generation 9\nb.ipconn.rows 2\nb.ipconn.memory 200\nb.ipconn.overflows 20\n\
              b.ipconn.recycled 2000\n\
              b.portconn.rows 4\nb.portconn.memory 400\nb.portconn.overflows 40\n\
              b.portconn.recycled 4000\n\
              b.flows.memory 7\nb.flows.forgotten 3\nb.flows.unremembered 5\n"
+        );
+    }
+
+    #[test]
+    fn a_waiting_table_has_one_line_after_those_of_the_table_with_the_files() {
+        let table = |generation, waiting| TableStats {
+            name: name("A"),
+            generation,
+            waiting,
+            files: [
+                Some(RowStats {
+                    rows: 1,
+                    memory: 100,
+                    overflows: 10,
+                }),
+                None,
+                None,
+            ],
+            flows: None,
+        };
+        let mut tables = [table(30, true), table(20, true), table(10, false)];
+        tables.sort();
+        let mut text = String::new();
+        write(&mut text, &tables).unwrap();
+        assert_eq!(
+            text,
+            "tables 3\nrows 3\nmemory 300\noverflows 30\nforgotten_flows 0\nunremembered 0\n\
+             A.generation 10\nA.rows 1\nA.memory 100\nA.overflows 10\n\
+             A.waiting 20\nA.waiting 30\n"
         );
     }
 }

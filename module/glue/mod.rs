@@ -11,6 +11,7 @@
 //!   parameters, so [`xt_match`] can register any match and [`procfs`] can serve any file.
 //! - The files beside this folder use both, and have no `unsafe` code.
 
+pub(crate) mod boottime;
 pub(crate) mod jiffies;
 pub(crate) mod memcg;
 pub(crate) mod net;

@@ -29,7 +29,10 @@ use kernel::{
     iov::IovIterDest,
     new_mutex,
     prelude::*,
-    str::CStr,
+    str::{
+        CStr,
+        CString, //
+    },
     sync::{
         Arc,
         ArcBorrow,
@@ -47,8 +50,8 @@ use kernel::{
 /// # Invariants
 ///
 /// While `entry` is locked and is not `None`: it is a folder that [`OwnedDir::new`] has made, with
-/// `net` as its data, and it has not been removed. `net` is valid. The entry of each [`File`] of
-/// this folder is in it.
+/// `net` as its data, and it has not been removed. `net` is valid. The entry of each [`ShownFile`]
+/// of this folder is in it.
 #[pin_data]
 pub(crate) struct Dir {
     net: NonNull<bindings::net>,
@@ -111,7 +114,7 @@ impl Drop for OwnedDir {
         if let Some(entry) = guard.take() {
             // SAFETY: By the invariants of `Dir` the folder is valid. Files in it are removed as
             // well, and this waits for their operations and releases those that are open. The lock
-            // is held until then, so no `File` drops its content before.
+            // is held until then, so no `ShownFile` drops its content before.
             unsafe { bindings::proc_remove(entry.as_ptr()) };
         }
     }
@@ -135,45 +138,62 @@ impl From<ReadError> for Error {
     }
 }
 
+/// A file that can be shown in a [`Dir`].
+pub(crate) struct File<L: Content> {
+    name: CString,
+    content: Arc<L>,
+    dir: Arc<Dir>,
+}
+
 /// A file in a [`Dir`]. Dropping it removes the file. Reads of open files then fail.
 ///
 /// # Invariants
 ///
 /// `entry` is a file in `dir` with the operations of [`Open<L>`]. Its data is the pointer to
-/// `content`. It was not removed, unless `dir` has no entry.
-pub(crate) struct File<L: Content> {
+/// `_content`. It was not removed, unless `dir` has no entry.
+pub(crate) struct ShownFile<L: Content> {
     entry: NonNull<bindings::proc_dir_entry>,
-    content: Arc<L>,
+    /// What the data of the entry points to.
+    _content: Arc<L>,
     dir: Arc<Dir>,
 }
 
 // SAFETY: Any thread may use the content, which is `Send` and `Sync`, and entries of procfs, which
 // have locks of their own.
-unsafe impl<L: Content> Send for File<L> {}
+unsafe impl<L: Content> Send for ShownFile<L> {}
 // SAFETY: As above.
-unsafe impl<L: Content> Sync for File<L> {}
+unsafe impl<L: Content> Sync for ShownFile<L> {}
 
 impl<L: Content> File<L> {
-    /// Makes the file `name`. The module's parameters say who may read it.
+    /// Makes a file that is not in the folder yet.
+    pub(crate) fn new(dir: Arc<Dir>, name: CString, content: Arc<L>) -> Self {
+        Self { name, content, dir }
+    }
+
+    /// Puts the file into the folder, which must have no file with this name. The module's
+    /// parameters say who may read it.
     ///
-    /// Fails with [`ENOENT`] if the folder has been removed.
+    /// Fails with [`ENOENT`] if the folder has been removed, and with [`ENOMEM`] if there is no
+    /// memory for the entry of procfs. Nothing else is allocated.
     ///
     /// # Context
     ///
     /// Process context. Might sleep.
-    pub(crate) fn new(dir: Arc<Dir>, name: &CStr, content: Arc<L>) -> Result<Self> {
+    pub(crate) fn show(&self) -> Result<ShownFile<L>> {
+        let Self { name, content, dir } = self;
         let access = Access::current();
         let guard = dir.entry.lock();
         let parent = (*guard).ok_or(ENOENT)?;
         // SAFETY: The name is a C string. By the invariants of `Dir` the folder is valid while the
-        // lock is held. The operations are static. `content` lives as long as the file: see `drop`.
+        // lock is held. The operations are static. The content lives as long as the file: see
+        // `ShownFile::drop`.
         let entry = unsafe {
             bindings::proc_create_data(
                 name.as_char_ptr(),
                 access.mode,
                 parent.as_ptr(),
                 Open::<L>::PROC_OPS,
-                Arc::as_ptr(&content).cast_mut().cast(),
+                Arc::as_ptr(content).cast_mut().cast(),
             )
         };
         let entry = NonNull::new(entry).ok_or(ENOMEM)?;
@@ -191,10 +211,10 @@ impl<L: Content> File<L> {
         drop(guard);
         // INVARIANT: The file was made just now, with these operations and this data. Only `drop`
         // and the owner of the folder remove it.
-        Ok(Self {
+        Ok(ShownFile {
             entry,
-            content,
-            dir,
+            _content: content.clone(),
+            dir: dir.clone(),
         })
     }
 
@@ -207,14 +227,14 @@ impl<L: Content> File<L> {
 /// # Context
 ///
 /// Process context. Sleeps until no operation on the file is running.
-impl<L: Content> Drop for File<L> {
+impl<L: Content> Drop for ShownFile<L> {
     fn drop(&mut self) {
         let dir = self.dir.entry.lock();
         // Else the file has been removed with the folder.
         if dir.is_some() {
             // SAFETY: By the type invariants the file is valid, because the folder has an entry.
             // This waits for its operations and releases those that have it open. So nothing uses
-            // the data when the function returns, and `content` can be dropped.
+            // the data when the function returns, and the content can be dropped.
             unsafe { bindings::proc_remove(self.entry.as_ptr()) };
         }
     }
@@ -244,15 +264,15 @@ impl<L: Content> Open<L> {
 
     /// # Safety
     ///
-    /// procfs must call this, for a file that is being opened, whose entry [`File::<L>::new`] has
-    /// made.
+    /// procfs must call this, for a file that is being opened, whose entry [`File::<L>::show`]
+    /// has made.
     unsafe extern "C" fn open(inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
         from_result(|| {
             // SAFETY: The inode of a file that is being opened is valid. procfs has set the field
             // to the data of the entry.
             let content = unsafe { (*inode).i_private }.cast_const().cast::<L>();
-            // SAFETY: `File::new` has passed a pointer from `Arc::as_ptr`. The `File` drops its
-            // reference only when the entry has been removed, for which procfs waits until this
+            // SAFETY: `File::show` has passed a pointer from `Arc::as_ptr`. The `ShownFile` drops
+            // its reference only when the entry has been removed, for which procfs waits until this
             // function returns. There is no `UniqueArc` of a value that is shared.
             let content = unsafe { ArcBorrow::from_raw(content) };
             // SAFETY: The inode is that of an entry of procfs, and procfs does not free the entry

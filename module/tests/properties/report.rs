@@ -166,6 +166,8 @@ fn the_first_stats_are_the_sums_of_the_others() {
                     });
                     TableStats {
                         name: Name::from_padded(name).unwrap(),
+                        generation: number as u64,
+                        waiting: false,
                         files,
                         flows,
                     }
@@ -192,7 +194,10 @@ fn the_first_stats_are_the_sums_of_the_others() {
                 .flatten()
                 .count();
             let flows = tables.iter().filter(|table| table.flows.is_some()).count();
-            assert_eq!(text.lines().count(), 7 + 4 * files + 3 * flows);
+            assert_eq!(
+                text.lines().count(),
+                7 + tables.len() + 4 * files + 3 * flows
+            );
         },
     );
 }
