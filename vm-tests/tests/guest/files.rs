@@ -146,7 +146,8 @@ guest_test!(stats_list_tables_rows_and_memory, |guest| {
     iptables(guest, Backend::Nft, "-A PROMISC -m traffic --traffic --net 10.0.0.0/16 --name B")?;
     let text = table(guest, ".stats")?;
     let of = |file: &str| ["rows", "memory", "overflows"].map(|key| format!("{file}.{key}"));
-    let mut wanted = [sums.map(str::to_owned).to_vec(), of("B").to_vec()].concat();
+    let generation = |name: &str| vec![format!("{name}.generation")];
+    let mut wanted = [sums.map(str::to_owned).to_vec(), generation("B"), of("B").to_vec(), generation("t")].concat();
     FILES.iter().for_each(|file| wanted.extend(of(file)));
     wanted.extend(["memory", "forgotten", "unremembered"].map(|key| format!("t.flows.{key}")));
     ensure!(keys(&text) == wanted, "{text}");

@@ -9,8 +9,7 @@ use vm_harness::command::COMMAND_TIMEOUT;
 use vm_harness::guest::{Guest, mac_of_port};
 use vm_harness::replay::TABLES;
 use vm_tests::{
-    BACKENDS, enable_forwarding, guest_test, iptables, iptables_both, module_messages, open_and_send, table,
-    table_files, under_traffic,
+    BACKENDS, enable_forwarding, guest_test, iptables, iptables_both, open_and_send, table, table_files, under_traffic,
 };
 
 // Broadcast and multicast frames are addressed to the host too: they pass through INPUT. Packets
@@ -34,30 +33,6 @@ guest_test!(one_table_in_several_chains, |guest| {
         let tables = table(guest, &backend.to_string())? + &table(guest, &format!("{backend}.ipconn"))?;
         assert_snapshot!("several_chains", tables);
     }
-});
-
-const RULE: &str = "-m traffic --traffic --net 10.0.0.0/8 --name t";
-
-guest_test!(rules_with_one_name_need_the_same_parameters, |guest, backend| {
-    let others = [
-        "iptables -A INPUT -m traffic --traffic --ipconn --net 10.0.0.0/8 --name t",
-        "iptables -A INPUT -m traffic --traffic --portconn --net 10.0.0.0/8 --name t",
-        "iptables -A INPUT -m traffic --ipconn --net 10.0.0.0/8 --name t",
-        "iptables -A INPUT -m traffic --traffic --net 10.0.0.0/9 --name t",
-        "iptables -A INPUT -m traffic --traffic --net 10.0.0.0/8 --name t --hashsize 4096",
-        "iptables -A INPUT -m traffic --traffic --net 10.0.0.0/8 --name t --clearonread",
-        "iptables -A INPUT -m traffic --traffic --net 10.0.0.0/8 --name t --nointernal",
-        "iptables -A INPUT -m traffic --traffic --net 10.0.0.0/8 --name t ! --nointernal",
-        "ip6tables -A INPUT -m traffic --traffic --net 2001:db8::/32 --name t",
-    ];
-    iptables(guest, backend, &format!("-A PROMISC {RULE}"))?;
-    for other in others {
-        let output = guest.run(&backend.command(other))?;
-        ensure!(output.status != 0 && output.stderr.contains("File exists"), "{other}: {output:?}");
-    }
-    // The same hash size, given explicitly.
-    iptables(guest, backend, "-A INPUT -m traffic --traffic --net 10.0.0.0/8 --name t --hashsize 65536")?;
-    assert_snapshot!("refusals", module_messages(guest)?.join("\n"));
 });
 
 /// A SYN of 60 bytes. Each number gives another connection.

@@ -24,4 +24,5 @@ mod samples;
 mod service;
 mod sizes;
 mod stock;
+mod successors;
 mod time;
