@@ -8,7 +8,9 @@ use traffic_model::frames::{Ip, mirrored};
 use vm_harness::command::Output;
 use vm_harness::guest::Guest;
 use vm_harness::replay::Backend;
-use vm_tests::{frame, guest_test, iptables, open_and_send, table, table_files, text_after};
+use vm_tests::{
+    BACKENDS, frame, guest_test, iptables, open_and_send, row, table, table_files, text_after, under_traffic,
+};
 
 /// The files of the package with their paths in the system.
 macro_rules! packaged {
@@ -139,8 +141,8 @@ guest_test!(a_reload_keeps_unchanged_tables, |guest| {
 });
 
 guest_test!(a_rule_that_fails_undoes_the_others, |guest| {
-    // Another rule has the name for another network.
-    iptables(guest, Backend::Nft, "-A PROMISC -m traffic --traffic --net 192.0.2.0/24 --name taken")?;
+    // A rule of the other family has the name.
+    iptables(guest, Backend::Nft, "ip6tables -A PROMISC -m traffic --traffic --net 2001:db8::/32 --name taken")?;
     let fails = "port eth0\ntable new 10.0.0.0/8 --ipconn\ntable taken 10.0.0.0/8 --traffic\n";
     install(guest, fails)?;
     let before = [rules(guest)?, port(guest, "eth0")?];
@@ -154,12 +156,97 @@ guest_test!(a_rule_that_fails_undoes_the_others, |guest| {
     program(guest, "start")?;
     open_and_send(guest, 0, [frame(1)])?;
     let before = rules(guest)?;
-    configure(guest, fails)?;
+    // A table with other parameters keeps its counts, too.
+    configure(guest, &format!("{fails}table t 10.0.0.0/9 --traffic\n"))?;
     ensure!(guest.run("xt-traffic reload")?.status == 1);
     ensure!(rules(guest)? == before, "{}", rules(guest)?);
     ensure!(table(guest, "t")? == text_after(1), "the table has lost its counts");
     program(guest, "stop")?;
     ensure!(table_files(guest)? == "taken\n", "{}", table_files(guest)?);
+});
+
+guest_test!(a_changed_table_counts_each_packet_once, |guest| {
+    for backend in BACKENDS {
+        let alternative = format!(
+            "rm -rf /tmp/bin && mkdir /tmp/bin && for family in iptables ip6tables; do \
+             ln -s /usr/local/sbin/$family-{backend} /tmp/bin/$family; done"
+        );
+        guest.must(&alternative)?;
+        let old = "-m traffic --traffic --net 10.0.0.0/8 --name t";
+        let run = |command: &str| format!("PATH=/tmp/bin:$PATH xt-traffic {command}");
+        install(guest, "port eth0\nport eth1\ntable t 10.0.0.0/8 --traffic\n")?;
+        guest.must(&run("start"))?;
+        guest.open_port(0)?;
+        // This rule keeps the old table until it has been read.
+        iptables(guest, backend, &format!("-A INPUT -i none {old}"))?;
+        configure(guest, "port eth0\nport eth1\ntable t 10.0.0.0/9 --traffic --ipconn\n")?;
+        let mut reloads = Vec::new();
+        let sent = under_traffic(
+            guest,
+            |_| frame(1),
+            |guest| {
+                if reloads.len() == 2 {
+                    return guest.must("sleep 0.1").map(drop);
+                }
+                reloads.push(guest.run(&run("reload"))?);
+                Ok(())
+            },
+        )?;
+        // The second one has nothing to change.
+        for reload in &reloads {
+            assert_snapshot!("two_tables", report(reload));
+        }
+        let status = guest.run(&run("status"))?;
+        let line = "table  /proc/net/xt_traffic/t: other rules use this name";
+        ensure!(status.status == 1 && status.stdout.contains(line), "{}", report(&status));
+        let bytes = |text: String| row(&text, "10.0.0.1").map(|row| row.first().copied().unwrap_or(0));
+        let before = bytes(table(guest, "t")?)?;
+        iptables(guest, backend, &format!("-D INPUT -i none {old}"))?;
+        guest.must("until test -e /proc/net/xt_traffic/t.ipconn; do :; done")?;
+        let after = bytes(table(guest, "t")?)?;
+        ensure!(before + after == 100 * sent, "{sent} frames were sent: {before} bytes before, {after} after");
+        ensure!(after > 0, "the new table counts nothing");
+        guest.must(&run("status"))?;
+        guest.must(&run("stop"))?;
+        ensure!(table_files(guest)?.is_empty(), "{}", table_files(guest)?);
+    }
+});
+
+guest_test!(a_table_can_change_its_family, |guest| {
+    install(guest, "port eth0\ntable t 10.0.0.0/8 --traffic\n")?;
+    program(guest, "start")?;
+    configure(guest, "port eth0\ntable t 2001:db8::/32 --ipconn\n")?;
+    program(guest, "reload")?;
+    ensure!(table_files(guest)? == "t.ipconn\n", "{}", table_files(guest)?);
+    // If that fails, the old table is made again.
+    configure(guest, "port eth0\ntable t 10.0.0.0/8 --traffic\ntable bad 2001:db8::/32 --traffic\n")?;
+    iptables(guest, Backend::Nft, "-A PROMISC -m traffic --traffic --net 10.0.0.0/8 --name bad")?;
+    let before = rules(guest)?;
+    ensure!(guest.run("xt-traffic reload")?.status == 1);
+    ensure!(rules(guest)? == before, "{}", rules(guest)?);
+});
+
+/// An iptables-nft-restore that fails when it is called for the second time.
+const SECOND_FAILS: &str = "#!/bin/sh\necho >>/tmp/calls\n\
+                            test $(wc -l </tmp/calls) != 2 || { echo cannot >&2; exit 4; }\n\
+                            exec /usr/local/sbin/iptables-nft-restore \"$@\"\n";
+
+guest_test!(a_table_that_cannot_be_changed_undoes_the_changes_of_others, |guest| {
+    install(guest, "port eth0\ntable a 10.0.0.0/8 --traffic\ntable b 10.0.0.0/8 --traffic\n")?;
+    program(guest, "start")?;
+    let sorted = |rules: String| rules.lines().map(str::to_owned).collect::<std::collections::BTreeSet<_>>();
+    let before = sorted(rules(guest)?);
+    configure(guest, "port eth0\ntable a 10.0.0.0/9 --traffic\ntable b 10.0.0.0/9 --traffic\n")?;
+    guest.must("mkdir /tmp/bin")?;
+    guest.write("/tmp/bin/iptables-nft-restore", SECOND_FAILS.as_bytes())?;
+    guest.must("chmod 755 /tmp/bin/iptables-nft-restore")?;
+    let failed = guest.run("PATH=/tmp/bin:$PATH xt-traffic reload")?;
+    let message = "/etc/xt-traffic.conf:3: table b: cannot\nxt-traffic: restored the previous rules\n";
+    ensure!(failed.status == 1 && failed.stderr.ends_with(message), "{}", report(&failed));
+    ensure!(guest.must("wc -l </tmp/calls")? == "3\n");
+    ensure!(sorted(rules(guest)?) == before, "{}", rules(guest)?);
+    program(guest, "reload")?;
+    ensure!(rules(guest)?.matches("10.0.0.0/9").count() == 2, "{}", rules(guest)?);
 });
 
 /// Invalid lines.

@@ -66,6 +66,23 @@ change() { # add|delete|find RULE
     try "$tool" -w "$action" "$chain" $words
 }
 
+# Replaces a rule by another one of the same tool in one step: each packet passes through one of
+# them.
+replace_rule() { # OLD NEW
+    local action tool chain words port match name deletion
+    record_rule "$2"
+    take_apart "$1"
+    deletion="-D $chain $words"
+    take_apart "$2"
+    action_for add "$chain"
+    try restore "$tool" "$deletion$NL$action $chain $words"
+}
+
+# Makes several changes in one step.
+restore() { # TOOL LINES
+    printf '*filter\n%s\nCOMMIT\n' "$2" | "$1-restore" -w --noflush
+}
+
 # Runs a command. Sets $complaint to its output, in one line and without the hint to run --help.
 try() { # COMMAND...
     local output line status
@@ -129,11 +146,16 @@ save_record() {
 }
 
 add_rule() { # RULE
+    record_rule "$1"
+    change add "$1"
+}
+
+# A rule is in the record before it is added.
+record_rule() { # RULE
     if ! is_listed "$1" "$installed"; then
         installed="$installed$1$NL"
         save_record
     fi
-    change add "$1"
 }
 
 # Removes a rule if it exists. The record on disk still has it until all changes are made; that is
@@ -156,25 +178,48 @@ EOF
 }
 
 # Changes the rules to $wanted. Adds new rules before it removes old ones, so that a table that both
-# use is kept. If a table gets other parameters, removes its old rules first, because the kernel
-# refuses a second table with the same name.
+# use is kept. A rule whose table gets other parameters is replaced in one step, so that no packet is
+# missed or counted twice. These changes come last, because undoing them does not bring back counts.
+# If a table gets the other family, removes its old rules first, because the kernel refuses a table
+# with the name of one of the other family.
 apply_rules() {
-    local rule origin added='' removed=''
+    local rule old obsolete added='' replaced='' removed=''
     load_record
     find_missing
+    find_obsolete
     while read -r rule; do
-        if [ -n "$rule" ] && is_replaced "$rule"; then
-            removed="$removed$rule$NL"
-            remove_rule "$rule" || undo
-        fi
+        if [ -z "$rule" ] || ! changes_family "$rule"; then continue; fi
+        removed="$removed$rule$NL"
+        remove_rule "$rule" || undo
     done <<EOF
-$installed
+$obsolete
 EOF
-    await_tables_gone "$removed"
+    await_tables "$removed"
+    add_missing add
+    add_missing replace
+    remove_rules_but "$wanted" || return 1
+    installed=$wanted
+    save_record
+    warn_of_waiting
+}
+
+# Adds the rules in $missing that replace none, or those that replace one.
+add_missing() { # add|replace
+    local rule origin
     while read -r rule; do
         if [ -z "$rule" ] || ! is_listed "$rule" "$missing"; then continue; fi
-        added="$added$rule$NL"
-        add_rule "$rule" || {
+        find_old "$rule" "$obsolete"
+        case $1$old in
+            add)
+                added="$added$rule$NL"
+                add_rule "$rule"
+                ;;
+            replace?*)
+                added="$added$rule$NL"
+                replaced="$replaced$old$NL"
+                replace_rule "$old" "$rule"
+                ;;
+        esac || {
             origin_of "$rule"
             warn "$origin: $complaint"
             undo
@@ -182,29 +227,60 @@ EOF
     done <<EOF
 $wanted
 EOF
-    remove_rules_but "$wanted" || return 1
-    installed=$wanted
-    save_record
 }
 
-# Whether $wanted has a table with the same name as the table of a rule, and with other parameters.
-is_replaced() { # RULE
-    local tool chain words port match name
+# Whether the configuration has the table of a rule with the other family.
+changes_family() { # RULE
+    local tool chain words port match name line family
     take_apart "$1"
-    case $wanted in *" -m traffic $match$NL"*) return 1 ;; esac
-    case $wanted in *" --name $name "*) return 0 ;; esac
+    while read -r _ line family _; do
+        [ "$line" != "$name" ] || [ "$family" = "${tool%-*}" ] || return 0
+    done <<EOF
+$tables
+EOF
     return 1
+}
+
+# Sets $obsolete to the rules in the record that exist and are not in $wanted.
+find_obsolete() {
+    local rule
+    obsolete=''
+    while read -r rule; do
+        if [ -z "$rule" ] || is_listed "$rule" "$wanted"; then continue; fi
+        ! change find "$rule" || obsolete="$obsolete$rule$NL"
+    done <<EOF
+$installed
+EOF
+}
+
+# Sets $old to the rule in a list that has the same tool, chain, port and table name as another rule.
+find_old() { # RULE LIST
+    local tool chain words port match name key
+    take_apart "$1"
+    key="$tool $chain $port $name"
+    while read -r old; do
+        take_apart "$old"
+        [ "$tool $chain $port $name" != "$key" ] || return 0
+    done <<EOF
+$2
+EOF
+    old=''
 }
 
 # Undoes the changes of apply_rules, and exits.
 undo() {
-    local rule
+    local rule old
     while read -r rule; do
-        [ -z "$rule" ] || remove_rule "$rule"
+        [ -n "$rule" ] || continue
+        find_old "$rule" "$replaced"
+        if [ -n "$old" ] && change find "$rule"; then
+            replace_rule "$rule" "$old" || warn "cannot restore rule: $old: $complaint"
+        fi
+        remove_rule "$rule"
     done <<EOF
 $added
 EOF
-    await_tables_gone "$added"
+    await_tables "$added"
     while read -r rule; do
         [ -z "$rule" ] || change find "$rule" || add_rule "$rule" || warn "cannot restore rule: $rule: $complaint"
     done <<EOF
@@ -226,24 +302,54 @@ remove_rules_but() { # LIST
 $installed
 EOF
     save_record
-    await_tables_gone "$gone"
+    await_tables "$gone"
     return $status
 }
 
-# Waits until the tables of removed rules are gone. nf_tables frees rules shortly after the tool has
-# exited, and until then the names of their tables are in use. If another rule uses a table, the
+# Waits until the tables of removed rules are gone, or their files show the tables that come after
+# them. nf_tables frees rules shortly after the tool has exited. If another rule uses a table, the
 # table stays, so the wait is limited to two seconds in all.
-await_tables_gone() { # RULES
+await_tables() { # RULES
     local rule tool chain words port match name tries=20
     while read -r rule; do
+        [ -n "$rule" ] || continue
         take_apart "$rule"
-        case $installed in *" --name $name "*) continue ;; esac
-        while [ -n "$rule" ] && [ $tries -gt 0 ] && has_table "$name"; do
+        while [ $tries -gt 0 ] && is_in_use "$name"; do
             sleep 0.1
             tries=$((tries - 1))
         done
     done <<EOF
 $1
+EOF
+}
+
+# Whether a table of removed rules still has the files of a name.
+is_in_use() { # NAME
+    case $installed in
+        *" --name $1 "*) is_waiting "$1" ;;
+        *) has_table "$1" ;;
+    esac
+}
+
+# Whether a table waits until another table of the same name is gone.
+is_waiting() { # NAME
+    local key
+    [ -f "$TABLES/.stats" ] || return 1
+    while read -r key _; do
+        [ "$key" != "$1.waiting" ] || return 0
+    done <"$TABLES/.stats"
+    return 1
+}
+
+# Warns of each table in the configuration whose name is that of another table, too.
+warn_of_waiting() {
+    local number name
+    while read -r number name _; do
+        if [ -n "$name" ] && is_waiting "$name"; then
+            warn "$CONF:$number: table $name: $TWO_TABLES"
+        fi
+    done <<EOF
+$tables
 EOF
 }
 

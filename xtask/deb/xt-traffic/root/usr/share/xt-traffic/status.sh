@@ -13,7 +13,7 @@ status() {
     fi
     status_of_ports || status=1
     status_of_rules || status=1
-    status_of_tables
+    status_of_tables || status=1
     return $status
 }
 
@@ -85,9 +85,9 @@ EOF
     return 1
 }
 
-# Shows the statistics of the module for each file.
+# Shows the statistics of the module for each file. Fails if a table waits for the files of its name.
 status_of_tables() {
-    local file key value rows
+    local file key value rows status=0
     [ -f "$TABLES/.stats" ] || return 0
     while read -r key value; do
         file=${key%.*}
@@ -99,6 +99,15 @@ status_of_tables() {
                     *" --name ${file%%.*} "*) echo "table  $TABLES/$file: $rows rows, $value overflows" ;;
                 esac
                 ;;
+            *.waiting)
+                case $installed in
+                    *" --name $file "*)
+                        echo "table  $TABLES/$file: $TWO_TABLES"
+                        status=1
+                        ;;
+                esac
+                ;;
         esac
     done <"$TABLES/.stats"
+    return $status
 }
