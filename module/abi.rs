@@ -1,16 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The binary layout of a rule's parameters, `struct xt_traffic_mtinfo`, revision 0.
+//! The binary layout of a rule's parameters, `struct xt_traffic_mtinfo`.
 //!
 //! `libxt_traffic.so` passes it to the kernel with a rule, and gets it back when rules are listed.
-//! The module and the extension are both built from this file. A change of the layout needs a new
-//! revision, with one exception: an option may use the byte `reserved`.
+//! The module and the extension are both built from this file. A change needs a new revision.
+//!
+//! Revision 0 has no `--prefix`. Revision 1 has the same layout, and uses the byte that is zero in
+//! revision 0. So a rule without `--prefix` consists of the same bytes in both revisions, and
+//! iptables, which compares bytes, finds and deletes it whichever revision it was added with.
 
 /// The name of the match, as in `-m traffic`.
 pub const MATCH_NAME: &core::ffi::CStr = c"traffic";
 
-/// The revision of the layout below.
-pub const REVISION: u8 = 0;
+/// The revisions, in ascending order. All have the layout below.
+pub const REVISIONS: [u8; 2] = [0, 1];
+
+/// The first revision with `--prefix`.
+pub const PREFIX_REVISION: u8 = 1;
 
 /// The size of a table's name in bytes: 1 to 31 of `[A-Za-z0-9_-]`, and a NUL.
 pub const NAME_SIZE: usize = 32;
@@ -49,9 +55,10 @@ pub struct XtTrafficMtinfo {
     pub internal: u8,
     /// `--clearonread`: 1 if reading clears the counters, else 0.
     pub clear_on_read: u8,
-    /// Zero. The first new option may give a meaning to other values without a new revision: a
-    /// binary without this option sends zero, and a module without it refuses other values.
-    pub reserved: u8,
+    /// `--prefix`: addresses share a row if they differ in nothing but this number of lowest bits.
+    /// It is the number of bits of an address minus the length of the prefix. Zero stands for a
+    /// row for each address. In revision 0 it is always zero.
+    pub shared_bits: u8,
     /// `--hashsize`, at most [`MAX_HASH_SIZE`], in host byte order. 0 stands for a size that fits
     /// the network.
     pub hash_size: u32,

@@ -14,6 +14,7 @@ use crate::{
         packet::Family,
         params::Params,
         report::{
+            Form,
             IPCONN_HEADER,
             PORTCONN_HEADER,
             TRAFFIC_HEADER, //
@@ -75,6 +76,10 @@ impl<A: Family> Files<A> {
         memcg: &Arc<Memcg>,
     ) -> Result<Self> {
         let Params { name, counts, .. } = params;
+        let per_address = |header| Form {
+            header,
+            prefix: params.network.prefix(),
+        };
         let mut files = Self {
             traffic: None,
             ipconn: None,
@@ -84,7 +89,7 @@ impl<A: Family> Files<A> {
             files.traffic = Some(new_file(
                 dir,
                 fmt!("{name}"),
-                TRAFFIC_HEADER,
+                per_address(TRAFFIC_HEADER),
                 Selected::new(tables, memcg, CpuTables::traffic),
                 params.clear_on_read,
             )?);
@@ -93,7 +98,7 @@ impl<A: Family> Files<A> {
             files.ipconn = Some(new_file(
                 dir,
                 fmt!("{name}.ipconn"),
-                IPCONN_HEADER,
+                per_address(IPCONN_HEADER),
                 Selected::new(tables, memcg, CpuTables::ipconn),
                 params.clear_on_read,
             )?);
@@ -102,7 +107,7 @@ impl<A: Family> Files<A> {
             files.portconn = Some(new_file(
                 dir,
                 fmt!("{name}.portconn"),
-                PORTCONN_HEADER,
+                Form::new(PORTCONN_HEADER),
                 Selected::new(tables, memcg, CpuTables::portconn),
                 params.clear_on_read,
             )?);
@@ -136,7 +141,7 @@ impl<A: Family> Files<A> {
 fn new_file<A: Family, K: Key, const PAIRS: usize>(
     dir: &Arc<Dir>,
     name: Arguments<'_>,
-    header: &'static str,
+    form: Form,
     tables: Selected<A, K, PAIRS>,
     clear_on_read: bool,
 ) -> Result<File<Text<A, K, PAIRS>>> {
@@ -144,7 +149,7 @@ fn new_file<A: Family, K: Key, const PAIRS: usize>(
         let ledger = Ledger::new()?;
         KBox::pin_init(new_mutex!(ledger, "xt_traffic::ledger"), GFP_KERNEL_ACCOUNT)
     });
-    let text = TableText::new(tables, header, ledger.transpose()?);
+    let text = TableText::new(tables, form, ledger.transpose()?);
     let name = CString::try_from_fmt(name)?;
     let text = Arc::new(text, GFP_KERNEL_ACCOUNT)?;
     Ok(File::new(dir.clone(), name, text))

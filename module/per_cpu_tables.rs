@@ -56,12 +56,6 @@ impl<A: Family> PerCpuTables<A> {
     /// Makes empty tables. Their memory is charged to `memcg`.
     #[inline(never)]
     pub(crate) fn new(params: &Params<A>, memcg: Arc<Memcg>) -> Result<Arc<Self>> {
-        let Params {
-            counts,
-            network,
-            sizes,
-            ..
-        } = *params;
         let seed = Seed::new(get_random_u64());
         let memory = KernelMemory::for_packets(memcg);
         let clock = Clock {
@@ -69,11 +63,11 @@ impl<A: Family> PerCpuTables<A> {
         };
         let flows = Flows::new(seed, clock, module_params::flow_limit());
         let cpus = PerCpu::new(|cpu, tables: &mut CpuTables<A, _>| {
-            tables.open(cpu, counts, sizes, seed, &flows, &memory)
+            tables.open(cpu, params, seed, &flows, &memory)
         })?;
         Ok(Arc::new(
             Self {
-                network,
+                network: params.network,
                 flows,
                 with_flows: CpusWithFlows::default(),
                 cpus,

@@ -52,7 +52,7 @@ from_bytes!(XtTrafficMtinfo {
     count,
     internal,
     clear_on_read,
-    reserved,
+    shared_bits,
     hash_size,
 });
 
@@ -67,11 +67,15 @@ impl<A: ListedFamily> Match for Rule<A> {
     type Context = Arc<PerNetRegistration<Tables>>;
 
     const NAME: &'static core::ffi::CStr = abi::MATCH_NAME;
-    const REVISION: u8 = abi::REVISION;
     const FAMILY: NfProto = A::NFPROTO;
 
-    fn new(namespaces: &Self::Context, net: &Net, info: &XtTrafficMtinfo) -> Result<KBox<Self>> {
-        let params = Params::<A>::from_info(info, nr_cpu_ids()).map_err(|refusal| {
+    fn new(
+        namespaces: &Self::Context,
+        net: &Net,
+        revision: u8,
+        info: &XtTrafficMtinfo,
+    ) -> Result<KBox<Self>> {
+        let params = Params::<A>::from_info(revision, info, nr_cpu_ids()).map_err(|refusal| {
             if net_ratelimit() {
                 pr_info!("rule refused: {refusal}\n");
             }

@@ -22,13 +22,18 @@ mod tables;
 
 use glue::{
     pernet::PerNetRegistration,
-    xt_match::Registration, //
+    xt_match::{
+        HasEntryPoint,
+        Registration, //
+    },
 };
 use kernel::{
     prelude::*,
     sync::Arc, //
 };
 use rule::Rule;
+use table_lists::ListedFamily;
+use tables::Tables;
 
 module! {
     type: XtTraffic,
@@ -39,18 +44,35 @@ module! {
     alias: ["ipt_traffic", "ip6t_traffic"],
 }
 
+/// The match of one family, in all revisions.
+type Revisions<A> = [Pin<KBox<Registration<Rule<A>>>>; abi::REVISIONS.len()];
+
 /// The loaded module. Each match has a reference to the registration of namespaces.
 struct XtTraffic {
-    _ipv4: Pin<KBox<Registration<Rule<u32>>>>,
-    _ipv6: Pin<KBox<Registration<Rule<u128>>>>,
+    _ipv4: Revisions<u32>,
+    _ipv6: Revisions<u128>,
+}
+
+fn register<A: ListedFamily>(
+    module: &'static ThisModule,
+    namespaces: &Arc<PerNetRegistration<Tables>>,
+) -> Result<Revisions<A>>
+where
+    Rule<A>: HasEntryPoint<Context = Arc<PerNetRegistration<Tables>>>,
+{
+    let [zero, one] = abi::REVISIONS.map(|revision| {
+        let registration = Registration::new(module, revision, namespaces.clone());
+        KBox::pin_init(registration, GFP_KERNEL)
+    });
+    Ok([zero?, one?])
 }
 
 impl kernel::Module for XtTraffic {
     fn init(module: &'static ThisModule) -> Result<Self> {
         let namespaces = Arc::new(PerNetRegistration::new()?, GFP_KERNEL)?;
         Ok(Self {
-            _ipv4: KBox::pin_init(Registration::new(module, namespaces.clone()), GFP_KERNEL)?,
-            _ipv6: KBox::pin_init(Registration::new(module, namespaces), GFP_KERNEL)?,
+            _ipv4: register(module, &namespaces)?,
+            _ipv6: register(module, &namespaces)?,
         })
     }
 }

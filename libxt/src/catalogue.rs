@@ -18,6 +18,8 @@ traffic match options:
     --net address/length   The network to account for
     --netbase address      Instead of --net: the network's first address
     --netmask mask         Instead of --net: the network's mask
+    --prefix length        One row for each network of this length,
+                           instead of one for each address
     --name name            Name of the table and of its files below
                            /proc/net/xt_traffic: 1 to 31 of A-Z a-z 0-9 _ -
     --hashsize number      Size of the hash, 1 to 16777216;
@@ -37,6 +39,7 @@ pub enum Id {
     Net,
     Netbase,
     Netmask,
+    Prefix,
     Name,
     Hashsize,
     Clearonread,
@@ -63,13 +66,14 @@ const fn value(id: Id, name: &'static CStr) -> Entry {
 }
 
 /// All options, in the order of the help text.
-pub const OPTIONS: [Entry; 10] = [
+pub const OPTIONS: [Entry; 11] = [
     flag(Id::Traffic, c"traffic"),
     flag(Id::Ipconn, c"ipconn"),
     flag(Id::Portconn, c"portconn"),
     value(Id::Net, c"net"),
     value(Id::Netbase, c"netbase"),
     value(Id::Netmask, c"netmask"),
+    value(Id::Prefix, c"prefix"),
     value(Id::Name, c"name"),
     value(Id::Hashsize, c"hashsize"),
     flag(Id::Clearonread, c"clearonread"),

@@ -64,13 +64,16 @@ unsafe impl<T> Sync for Shared<T> {}
 
 static ENTRIES: Shared<[sys::xt_option_entry; OPTIONS.len() + 1]> = Shared(UnsafeCell::new(entries()));
 
-/// The match for one family. libxtables does not pass the family to the functions, so each family
-/// has its own functions.
-const fn match_for<const IPV6: bool>() -> sys::xtables_match {
+/// The match for one family and revision. libxtables does not pass the family and the revision to
+/// the functions, so each family has its own functions, and so has each revision if it matters.
+///
+/// libxtables uses the newest revision that the module knows too. iptables-nft also prints rules of
+/// older revisions with its functions.
+const fn match_for<const IPV6: bool, const REVISION: u8>() -> sys::xtables_match {
     sys::xtables_match {
         version: sys::XTABLES_VERSION.as_ptr().cast(),
         name: abi::MATCH_NAME.as_ptr(),
-        revision: abi::REVISION,
+        revision: REVISION,
         family: if IPV6 { sys::NFPROTO_IPV6 } else { sys::NFPROTO_IPV4 } as u16,
         size: size_of::<RuleInfo>(),
         userspacesize: size_of::<XtTrafficMtinfo>(),
@@ -78,7 +81,7 @@ const fn match_for<const IPV6: bool>() -> sys::xtables_match {
         print: Some(print::<IPV6>),
         save: Some(save::<IPV6>),
         x6_parse: Some(parse::<IPV6>),
-        x6_fcheck: Some(final_check::<IPV6>),
+        x6_fcheck: Some(final_check::<IPV6, REVISION>),
         x6_options: ENTRIES.0.get().cast(),
         // SAFETY: The remaining fields are integers, pointers and optional functions. Zero is valid
         // for all of them, and libxtables takes it as absent.
@@ -90,17 +93,24 @@ const fn family(ipv6: bool) -> Family {
     if ipv6 { Family::Ipv6 } else { Family::Ipv4 }
 }
 
-static IPV4_MATCH: Shared<sys::xtables_match> = Shared(UnsafeCell::new(match_for::<false>()));
-static IPV6_MATCH: Shared<sys::xtables_match> = Shared(UnsafeCell::new(match_for::<true>()));
+const OLD: u8 = abi::REVISIONS[0];
+const NEW: u8 = abi::REVISIONS[1];
+
+static MATCHES: [Shared<sys::xtables_match>; 2 * abi::REVISIONS.len()] = [
+    Shared(UnsafeCell::new(match_for::<false, OLD>())),
+    Shared(UnsafeCell::new(match_for::<true, OLD>())),
+    Shared(UnsafeCell::new(match_for::<false, NEW>())),
+    Shared(UnsafeCell::new(match_for::<true, NEW>())),
+];
 
 #[used]
 #[unsafe(link_section = ".init_array")]
 static CONSTRUCTOR: extern "C" fn() = constructor;
 
 extern "C" fn constructor() {
-    for each in [&IPV4_MATCH, &IPV6_MATCH] {
+    for each in &MATCHES {
         // SAFETY: The match is static and is registered once, when the library is loaded.
-        // libxtables ignores the match of the other family.
+        // libxtables ignores the matches of the other family.
         unsafe { sys::xtables_register_match(each.0.get()) };
     }
 }
@@ -136,10 +146,10 @@ unsafe extern "C" fn parse<const IPV6: bool>(call: *mut sys::xt_option_call) {
 /// # Safety
 ///
 /// libxtables passes a valid call, whose data are those of this match.
-unsafe extern "C" fn final_check<const IPV6: bool>(call: *mut sys::xt_fcheck_call) {
+unsafe extern "C" fn final_check<const IPV6: bool, const REVISION: u8>(call: *mut sys::xt_fcheck_call) {
     // SAFETY: The caller passes a valid call with the data of this match.
     let (flags, info) = unsafe { ((*call).xflags, &(*(*call).data.cast::<RuleInfo>()).user) };
-    if let Err(why) = info.check(family(IPV6), Given(flags)) {
+    if let Err(why) = info.check(family(IPV6), Given(flags)).and_then(|()| info.check_revision(REVISION)) {
         fail(&why.to_string());
     }
 }

@@ -97,6 +97,7 @@ impl XtTrafficMtinfo {
             Id::Net => self.set_net(family, value)?,
             Id::Netbase => self.netbase = ADDRESS.parse(family, value)?.to_be_bytes(),
             Id::Netmask => self.set_netmask(family, value)?,
+            Id::Prefix => self.set_prefix(family, value)?,
             Id::Name => self.set_name(value)?,
             Id::Hashsize => self.set_hash_size(value)?,
             Id::Clearonread => self.clear_on_read = 1,
@@ -123,6 +124,17 @@ impl XtTrafficMtinfo {
         }
         self.netmask = mask.to_be_bytes();
         Ok(())
+    }
+
+    /// The length of the addresses is the default. It is stored as if the option were not given.
+    fn set_prefix(&mut self, family: Family, text: &str) -> Result<(), Invalid> {
+        match number(text).and_then(|length| family.width().checked_sub(length)) {
+            Some(bits) => {
+                self.shared_bits = bits as u8;
+                Ok(())
+            }
+            None => invalid(format!("a number from 0 to {} is required", family.width())),
+        }
     }
 
     fn set_name(&mut self, text: &str) -> Result<(), Invalid> {
@@ -163,6 +175,21 @@ impl XtTrafficMtinfo {
         if let Err(why) = self.check_base(family) {
             return invalid(format!("bad value for option \"--netbase\" with this \"--netmask\": {why}"));
         }
+        let (shortest, longest) = (self.network().1.count_ones(), family.width());
+        if u32::from(self.shared_bits) + shortest > longest {
+            return invalid(format!(
+                "bad value for option \"--prefix\" with this network: \
+                 a number from {shortest} to {longest} is required"
+            ));
+        }
+        Ok(())
+    }
+
+    /// Checks that a module with `revision`, the newest that both know, has the options in use.
+    pub fn check_revision(&self, revision: u8) -> Result<(), Invalid> {
+        if revision < abi::PREFIX_REVISION && self.shared_bits != 0 {
+            return invalid("option \"--prefix\" requires a newer kernel module xt_traffic");
+        }
         Ok(())
     }
 
@@ -192,6 +219,9 @@ impl XtTrafficMtinfo {
         }
         let (base, mask) = self.network();
         text += &format!(" --net {}/{}", family.address(base), mask.count_ones());
+        if self.shared_bits != 0 {
+            text += &format!(" --prefix {}", family.width().saturating_sub(self.shared_bits.into()));
+        }
         let name = self.name.split(|byte| *byte == 0).next().unwrap_or_default();
         text += &format!(" --name {}", String::from_utf8_lossy(name));
         if self.hash_size != 0 {
@@ -241,7 +271,7 @@ mod tests {
             count: 0,
             internal: abi::INTERNAL_ANY,
             clear_on_read: 0,
-            reserved: 0,
+            shared_bits: 0,
             hash_size: 0,
         }
     }
@@ -288,8 +318,10 @@ mod tests {
     /// parameters.
     #[test]
     fn a_rule_prints_as_its_options() {
-        for (family, net) in [(Family::Ipv4, "193.11.176.0/20"), (Family::Ipv6, "2001:db8::/32")] {
-            for choice in 0..1 << 5 {
+        for (family, net, prefix) in
+            [(Family::Ipv4, "193.11.176.0/20", " --prefix 24"), (Family::Ipv6, "2001:db8::/32", " --prefix 64")]
+        {
+            for choice in 0..1 << 6 {
                 for internal in ["", " --nointernal", " ! --nointernal"] {
                     let chosen = |bit: u32, option| if choice & (1 << bit) != 0 { option } else { "" };
                     let counts = [chosen(0, " --traffic"), chosen(1, " --ipconn"), chosen(2, " --portconn")].concat();
@@ -297,10 +329,11 @@ mod tests {
                         continue;
                     }
                     let rest = [chosen(3, " --hashsize 4096"), chosen(4, " --clearonread")].concat();
-                    let options = format!("{counts} --net {net} --name t{rest}{internal}");
+                    let prefix = chosen(5, prefix);
+                    let options = format!("{counts} --net {net}{prefix} --name t{rest}{internal}");
                     let info = parse(family, &options).unwrap();
                     assert_eq!(info.to_options(family), options);
-                    let mixed = format!("{internal}{rest} --name t --net {net}{counts}");
+                    let mixed = format!("{internal}{rest} --name t{prefix} --net {net}{counts}");
                     assert_eq!(parse(family, &mixed).unwrap(), info);
                 }
             }
@@ -309,12 +342,13 @@ mod tests {
 
     #[test]
     fn options_set_their_fields() {
-        let rule = "--ipconn --net 2001:db8::/32 --name x --hashsize 16777216 --clearonread ! --nointernal";
+        let rule = "--ipconn --net 2001:db8::/32 --prefix 56 --name x --hashsize 16777216 --clearonread ! --nointernal";
         let info = parse(Family::Ipv6, rule).unwrap();
         let mut expected = empty();
         expected.count = abi::COUNT_IPCONN;
         expected.netbase[..4].copy_from_slice(&[0x20, 0x01, 0x0d, 0xb8]);
         expected.netmask[..4].copy_from_slice(&[0xff; 4]);
+        expected.shared_bits = 72;
         expected.name[0] = b'x';
         expected.hash_size = abi::MAX_HASH_SIZE;
         expected.clear_on_read = 1;
@@ -444,6 +478,61 @@ mod tests {
     }
 
     #[test]
+    fn prefixes_have_at_least_the_length_of_the_network() {
+        for (family, address, net) in [(Family::Ipv4, "10.0.0.0", 8), (Family::Ipv6, "2001:db8::", 32)] {
+            for (net, address) in [(0, if net == 8 { "0.0.0.0" } else { "::" }), (net, address)] {
+                let rule = |length: u32| format!("--traffic --prefix {length} --net {address}/{net} --name t");
+                for length in net..family.width() {
+                    let info = parse(family, &rule(length)).unwrap();
+                    assert_eq!(u32::from(info.shared_bits), family.width() - length);
+                    let printed = format!(" --traffic --net {address}/{net} --prefix {length} --name t");
+                    assert_eq!(info.to_options(family), printed);
+                }
+                for length in 0..net {
+                    let why = format!("with this network: a number from {net} to {} is required", family.width());
+                    let error = parse(family, &rule(length)).unwrap_err().to_string();
+                    assert_eq!(error, format!("bad value for option \"--prefix\" {why}"));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_prefix_as_long_as_an_address_is_the_default() {
+        for (family, length) in FAMILIES.into_iter().zip([32, 128]) {
+            let rule = format!("--traffic --net {} --name t", NETWORK.example(family));
+            let without = parse(family, &rule).unwrap();
+            assert_eq!(parse(family, &format!("{rule} --prefix {length}")).unwrap(), without);
+        }
+    }
+
+    #[test]
+    fn prefixes_are_decimal_numbers_in_range() {
+        for (family, longest) in FAMILIES.into_iter().zip([32, 128]) {
+            let too_long = (longest + 1).to_string();
+            let bad = ["", "-1", "+1", "0x10", " 24", "24 ", "24.0", "/24", "255.255.255.0", "4294967296", "long"];
+            for text in bad.into_iter().chain([too_long.as_str(), "256", "288"]) {
+                let why = refused(family, Id::Prefix, text);
+                assert_eq!(why, format!("a number from 0 to {longest} is required"), "{text}");
+            }
+        }
+        let info = parse(Family::Ipv4, "--traffic --net 10.0.0.0/8 --name t --prefix 024").unwrap();
+        assert!(info.to_options(Family::Ipv4).contains(" --prefix 24 "));
+    }
+
+    #[test]
+    fn an_old_module_gets_no_prefix() {
+        let info = |prefix| parse(Family::Ipv4, &format!("--traffic --net 10.0.0.0/8 --name t {prefix}")).unwrap();
+        let error = info("--prefix 24").check_revision(0).unwrap_err().to_string();
+        assert_eq!(error, "option \"--prefix\" requires a newer kernel module xt_traffic");
+        assert_eq!(info("--prefix 24").check_revision(1), Ok(()));
+        for revision in abi::REVISIONS {
+            assert_eq!(info("").check_revision(revision), Ok(()));
+            assert_eq!(info("--prefix 32").check_revision(revision), Ok(()));
+        }
+    }
+
+    #[test]
     fn hash_sizes_are_decimal_numbers_in_range() {
         for (good, printed) in [("1", 1), ("7", 7), ("0010", 10), ("65536", 65536), ("16777216", 1 << 24)] {
             let info = parse(Family::Ipv4, &format!("--traffic --net 10.0.0.0/8 --name t --hashsize {good}")).unwrap();
@@ -493,6 +582,7 @@ mod tests {
         info.netmask = [0xa5; 16];
         info.name = [0xff; abi::NAME_SIZE];
         info.internal = 9;
+        info.shared_bits = u8::MAX;
         for family in FAMILIES {
             assert!(info.to_options(family).starts_with(" --net "));
         }

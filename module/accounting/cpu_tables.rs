@@ -10,7 +10,7 @@ use super::{
     key::Key,
     network::{Ends, Network},
     packet::{Family, Header, Packet},
-    params::{Counts, Sizes},
+    params::Params,
     slots::Memory,
     table::{Size, Table},
     transport::Opening,
@@ -32,6 +32,8 @@ pub struct CpuTables<A, M: Memory> {
     ipconn: Option<Connections<A, M>>,
     portconn: Option<Connections<u16, M>>,
     recent: Option<RecentFlows<M>>,
+    /// Whether nothing but bytes is counted, and each address has its own row.
+    is_simple: bool,
 }
 
 /// Counts nothing.
@@ -42,30 +44,30 @@ impl<A, M: Memory> Default for CpuTables<A, M> {
             ipconn: None,
             portconn: None,
             recent: None,
+            is_simple: false,
         }
     }
 }
 
 impl<A: Family, M: Memory> CpuTables<A, M> {
-    /// Empty tables of `cpu` for what `counts` asks for. `flows` must be the same on all CPUs.
+    /// Empty tables of `cpu` for what `params` asks for. `flows` must be the same on all CPUs.
     ///
     /// # Errors
     ///
     /// Returns the error of `memory` if it cannot provide the arrays.
     pub fn new(
         cpu: u32,
-        counts: Counts,
-        sizes: Sizes,
+        params: &Params<A>,
         seed: Seed,
         flows: &Flows,
         memory: &M,
     ) -> Result<Self, M::Error> {
         let mut tables = Self::default();
-        tables.open(cpu, counts, sizes, seed, flows, memory)?;
+        tables.open(cpu, params, seed, flows, memory)?;
         Ok(tables)
     }
 
-    /// Adds empty tables for what `counts` asks for. Each table is built in its final place in
+    /// Adds empty tables for what `params` asks for. Each table is built in its final place in
     /// turn, because all of them together take too much of a kernel stack.
     ///
     /// # Errors
@@ -75,13 +77,19 @@ impl<A: Family, M: Memory> CpuTables<A, M> {
     pub fn open(
         &mut self,
         cpu: u32,
-        counts: Counts,
-        sizes: Sizes,
+        params: &Params<A>,
         seed: Seed,
         flows: &Flows,
         memory: &M,
     ) -> Result<(), M::Error> {
+        let Params {
+            counts,
+            network,
+            sizes,
+            ..
+        } = params;
         let periods = flows.periods();
+        self.is_simple = !counts.connections() && network.prefix().is_none();
         if counts.traffic {
             open_table(&mut self.traffic, seed, sizes.addresses, periods, memory)?;
         }
@@ -158,7 +166,7 @@ pub fn count<A: Family, M: Memory>(
     own: &CpuTables<A, M>,
     packet: impl Packet,
 ) -> bool {
-    if own.recent.is_some() || packet.is_aggregate() {
+    if !own.is_simple || packet.is_aggregate() {
         return count_all(cpus, own, packet);
     }
     let now = || cpus.now();
@@ -177,7 +185,7 @@ fn header_and_ends<A: Family, M: Memory>(
     Some((header, ends))
 }
 
-/// Counts bytes and connections, also of aggregates.
+/// Counts bytes and connections, also of aggregates, and also if addresses share rows.
 ///
 /// Not inlined, so that the path of a single packet whose bytes alone are counted need not save the
 /// registers used here.
@@ -190,8 +198,14 @@ fn count_all<A: Family, M: Memory>(
     let Some((header, ends)) = header_and_ends(cpus, packet) else {
         return false;
     };
+    // The rows of the ends. Flows are those of the whole addresses.
+    let rows = Header {
+        source: cpus.network().key(header.source),
+        destination: cpus.network().key(header.destination),
+        ..header
+    };
     let now = || cpus.now();
-    let bytes = own.count_bytes(&header, ends, packet.wire_len(header.payload), now);
+    let bytes = own.count_bytes(&rows, ends, packet.wire_len(header.payload), now);
     let Some(recent) = &own.recent else {
         return bytes;
     };
@@ -215,7 +229,7 @@ fn count_all<A: Family, M: Memory>(
         None => true,
     };
     if is_first {
-        own.add_connection(&header, &opening, ends, cpus.now());
+        own.add_connection(&rows, &opening, ends, cpus.now());
     }
     bytes | is_first
 }
@@ -224,7 +238,7 @@ impl<A: Family, M: Memory> CpuTables<A, M> {
     #[inline(always)]
     fn count_bytes(
         &self,
-        header: &Header<A>,
+        rows: &Header<A>,
         ends: Ends,
         bytes: u64,
         now: impl Fn() -> Ticks,
@@ -234,9 +248,9 @@ impl<A: Family, M: Memory> CpuTables<A, M> {
         };
         traffic.add_at(
             ends,
-            header.source,
-            header.destination,
-            byte_column(header.protocol),
+            rows.source,
+            rows.destination,
+            byte_column(rows.protocol),
             bytes,
             now,
         );
@@ -244,12 +258,12 @@ impl<A: Family, M: Memory> CpuTables<A, M> {
     }
 
     #[cold]
-    fn add_connection(&self, header: &Header<A>, opening: &Opening, ends: Ends, now: Ticks) {
+    fn add_connection(&self, rows: &Header<A>, opening: &Opening, ends: Ends, now: Ticks) {
         let (column, port) = (opening.protocol().connection_column(), opening.port());
-        let initiator = ends.source().then_some((header.source, Direction::Out));
+        let initiator = ends.source().then_some((rows.source, Direction::Out));
         let target = ends
             .destination()
-            .then_some((header.destination, Direction::In));
+            .then_some((rows.destination, Direction::In));
         for (address, direction) in [initiator, target].into_iter().flatten() {
             if let Some(ipconn) = &self.ipconn {
                 ipconn.add(address, column, direction, 1, now);

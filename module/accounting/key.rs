@@ -38,6 +38,8 @@ pub trait Address: Key + BitAnd<Output = Self> {
     fn leading_ones(self) -> u32;
     /// The number of one bits.
     fn count_ones(self) -> u32;
+    /// The mask in which all bits are one except the lowest `zeros`.
+    fn mask_with_zeros(zeros: u32) -> Self;
     /// Reads an address in network byte order from the start of `bytes`. `None` if a byte after it
     /// is not zero.
     fn from_bytes(bytes: &[u8; 16]) -> Option<Self>;
@@ -104,6 +106,10 @@ impl Address for u32 {
         u32::count_ones(self)
     }
 
+    fn mask_with_zeros(zeros: u32) -> Self {
+        u32::MAX.checked_shl(zeros).unwrap_or(0)
+    }
+
     fn from_bytes(bytes: &[u8; 16]) -> Option<Self> {
         let (address, rest) = bytes.split_first_chunk()?;
         rest.iter()
@@ -144,6 +150,10 @@ impl Address for u128 {
 
     fn count_ones(self) -> u32 {
         u128::count_ones(self)
+    }
+
+    fn mask_with_zeros(zeros: u32) -> Self {
+        u128::MAX.checked_shl(zeros).unwrap_or(0)
     }
 
     fn from_bytes(bytes: &[u8; 16]) -> Option<Self> {
@@ -193,6 +203,18 @@ mod tests {
         }
         assert_eq!(u32::from_words(0xfedc_ba98u32.to_words()), 0xfedc_ba98);
         assert_eq!(u16::from_words(0xfedcu16.to_words()), 0xfedc);
+    }
+
+    #[test]
+    fn masks_have_their_zeros_in_the_lowest_bits() {
+        assert_eq!(
+            [0, 8, 32].map(u32::mask_with_zeros),
+            [u32::MAX, 0xffff_ff00, 0]
+        );
+        assert_eq!(
+            [0, 64, 128].map(u128::mask_with_zeros),
+            [u128::MAX, u128::MAX << 64, 0]
+        );
     }
 
     #[test]

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The network whose addresses a rule counts.
+//! The network whose addresses a rule counts, and which of them share a row.
 
 use super::key::Address;
 use core::fmt;
@@ -16,12 +16,14 @@ pub enum Internal {
     Only,
 }
 
-/// An address range `base/mask`, and what to do with its internal packets.
+/// An address range `base/mask`, what to do with its internal packets, and which addresses share a
+/// row.
 ///
 /// # Invariants
 ///
-/// The ones of `mask` are contiguous, from the most significant bit on. No bit of `base` is set
-/// outside `mask`.
+/// The ones of `mask` and of `row_mask` are contiguous, from the most significant bit on. No bit of
+/// `base` is set outside `mask`, and no bit of `mask` outside `row_mask`. So an address is in the
+/// network if and only if the key of its row is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Network<A> {
     base: A,
@@ -29,6 +31,8 @@ pub struct Network<A> {
     internal: Internal,
     /// A bit for each value of [`Ends`]: 1 if packets with these ends inside are counted.
     counted: u8,
+    /// The bits of an address that are the key of its row.
+    row_mask: A,
 }
 
 /// The ends of a packet that are counted: at least one.
@@ -68,7 +72,8 @@ impl<A: Address> fmt::Display for Network<A> {
 }
 
 impl<A: Address> Network<A> {
-    /// A network. `None` if the ones of `mask` are not contiguous or `base` has bits outside it.
+    /// A network in which each address has its own row. `None` if the ones of `mask` are not
+    /// contiguous or `base` has bits outside it.
     pub fn new(base: A, mask: A, internal: Internal) -> Option<Self> {
         let contiguous = mask.leading_ones() == mask.count_ones();
         let counted = match internal {
@@ -81,7 +86,16 @@ impl<A: Address> Network<A> {
             mask,
             internal,
             counted,
+            row_mask: A::mask_with_zeros(0),
         })
+    }
+
+    /// The same network, in which addresses share a row if they differ in nothing but the lowest
+    /// `bits` bits. `None` if not all of these addresses are in the network.
+    pub fn with_shared_rows(self, bits: u32) -> Option<Self> {
+        let row_mask = A::mask_with_zeros(bits);
+        let fits = bits <= A::BITS && row_mask & self.mask == self.mask;
+        fits.then_some(Self { row_mask, ..self })
     }
 
     /// The first address.
@@ -89,10 +103,23 @@ impl<A: Address> Network<A> {
         self.base
     }
 
-    /// The number of addresses. `u128::MAX` for `::/0`, which has one more.
-    pub fn size(&self) -> u128 {
-        let host_bits = A::BITS - self.mask.count_ones();
-        1u128.checked_shl(host_bits).unwrap_or(u128::MAX)
+    /// The number of possible rows. `u128::MAX` if there is a row for each address of `::/0`, which
+    /// has one more.
+    pub fn rows(&self) -> u128 {
+        let bits = self.row_mask.count_ones() - self.mask.count_ones();
+        1u128.checked_shl(bits).unwrap_or(u128::MAX)
+    }
+
+    /// The prefix length of the networks that have a row each. `None` if each address has its own.
+    pub fn prefix(&self) -> Option<u32> {
+        let length = self.row_mask.count_ones();
+        (length < A::BITS).then_some(length)
+    }
+
+    /// The key of the row of an address.
+    #[inline]
+    pub fn key(&self, address: A) -> A {
+        address & self.row_mask
     }
 
     /// What to do with internal packets.
@@ -172,13 +199,43 @@ mod tests {
     }
 
     #[test]
-    fn the_size_is_the_number_of_addresses() {
-        let size = |mask| Network::new(0u32, mask, Internal::Any).unwrap().size();
-        assert_eq!(size(0), 1 << 32);
-        assert_eq!(size(u32::MAX), 1);
-        let six = |mask| Network::new(0u128, mask, Internal::Any).unwrap().size();
+    fn without_a_prefix_each_address_has_a_row() {
+        let rows = |mask| Network::new(0u32, mask, Internal::Any).unwrap().rows();
+        assert_eq!(rows(0), 1 << 32);
+        assert_eq!(rows(u32::MAX), 1);
+        let six = |mask| Network::new(0u128, mask, Internal::Any).unwrap().rows();
         assert_eq!(six(u128::MAX << 64), 1 << 64);
         assert_eq!(six(0), u128::MAX, "one less than the number of addresses");
+        let network = Network::new(0x0a00_0000u32, 0xff00_0000, Internal::Any).unwrap();
+        assert_eq!(network.prefix(), None);
+        assert_eq!(network.key(INSIDE), INSIDE);
+        assert_eq!(network.with_shared_rows(0), Some(network));
+    }
+
+    #[test]
+    fn with_a_prefix_each_network_of_that_length_has_a_row() {
+        let network = Network::new(0x0a00_0000u32, 0xff00_0000, Internal::Any).unwrap();
+        let by = |bits| network.with_shared_rows(bits).unwrap();
+        assert_eq!((by(8).prefix(), by(8).rows()), (Some(24), 1 << 16));
+        assert_eq!((by(24).prefix(), by(24).rows()), (Some(8), 1));
+        assert_eq!(by(8).key(INSIDE), by(8).key(INSIDE_TOO));
+        assert_ne!(by(8).key(INSIDE), by(8).key(OUTSIDE));
+        assert_eq!(by(24).key(OUTSIDE), 0x0a00_0000);
+        let all = Network::new(0u128, 0, Internal::Any).unwrap();
+        let all = |bits| all.with_shared_rows(bits).unwrap();
+        assert_eq!((all(64).prefix(), all(64).rows()), (Some(64), 1 << 64));
+        assert_eq!((all(128).prefix(), all(128).rows()), (Some(0), 1));
+        assert_eq!(all(128).key(u128::MAX), 0);
+    }
+
+    #[test]
+    fn a_prefix_shorter_than_the_network_is_refused() {
+        let eight = Network::new(0x0a00_0000u32, 0xff00_0000, Internal::Any).unwrap();
+        assert!([25, 32, 33, 64, u32::MAX].map(|bits| eight.with_shared_rows(bits)) == [None; 5]);
+        let all = Network::new(0u32, 0, Internal::Any).unwrap();
+        assert!(all.with_shared_rows(32).is_some() && all.with_shared_rows(33).is_none());
+        let one = Network::new(0u128, u128::MAX, Internal::Any).unwrap();
+        assert!(one.with_shared_rows(0).is_some() && one.with_shared_rows(1).is_none());
     }
 
     #[test]

@@ -97,13 +97,12 @@ impl Sizes {
     /// which must stay below 2^31 bytes.
     const ALL_ROWS: u32 = 1 << 25;
 
-    fn new(network_size: u128, hash_size: u32, cpus: u32) -> Self {
-        let addresses = saturated(network_size);
+    fn new(network_rows: u128, hash_size: u32, cpus: u32) -> Self {
         let hash_size = match hash_size {
-            0 => Self::default_hash_size(network_size),
+            0 => Self::default_hash_size(network_rows),
             given => given.next_power_of_two(),
         };
-        let rows = addresses
+        let rows = saturated(network_rows)
             .min(Self::ROWS.max(hash_size))
             .min(Self::ALL_ROWS / cpus.max(1));
         Self {
@@ -112,12 +111,13 @@ impl Sizes {
         }
     }
 
-    /// Switches to [`Lookup::Direct`] if the network is small, each address can have a row, and no
-    /// hash size below the number of addresses was given.
+    /// Switches to [`Lookup::Direct`] if the network is small, each address can have a row of its
+    /// own, and no hash size below the number of addresses was given. The number of a direct row
+    /// is the lowest bits of its key, which are zero if addresses share rows.
     #[must_use]
     pub fn for_network<A: Address>(mut self, network: &Network<A>) -> Self {
-        let all = saturated(network.size());
-        if all <= Self::DIRECT && all <= self.hash_size && all == self.addresses.rows {
+        let (all, own) = (saturated(network.rows()), network.prefix().is_none());
+        if own && all <= Self::DIRECT && all <= self.hash_size && all == self.addresses.rows {
             self.addresses.lookup = Lookup::Direct {
                 prefix: network.base().to_words(),
             };
@@ -125,13 +125,13 @@ impl Sizes {
         self
     }
 
-    fn default_hash_size(network_size: u128) -> u32 {
-        saturated(network_size).min(Self::DEFAULT_HASH_SIZE)
+    fn default_hash_size(network_rows: u128) -> u32 {
+        saturated(network_rows).min(Self::DEFAULT_HASH_SIZE)
     }
 }
 
-fn saturated(size: u128) -> u32 {
-    u32::try_from(size).unwrap_or(u32::MAX)
+fn saturated(number: u128) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
 }
 
 /// The parameters of a rule. Rules of one family with equal parameters share a table.
@@ -141,7 +141,7 @@ pub struct Params<A> {
     pub name: Name,
     /// What to count.
     pub counts: Counts,
-    /// The network whose addresses are counted.
+    /// The network whose addresses are counted, and which of them share a row.
     pub network: Network<A>,
     /// The limits of the table.
     pub sizes: Sizes,
@@ -163,7 +163,10 @@ impl<A: Address> fmt::Display for Params<A> {
         f.write_str(option(counts.ipconn, "--ipconn "))?;
         f.write_str(option(counts.portconn, "--portconn "))?;
         write!(f, "--net {network}")?;
-        if sizes.hash_size != Sizes::default_hash_size(network.size()) {
+        if let Some(length) = network.prefix() {
+            write!(f, " --prefix {length}")?;
+        }
+        if sizes.hash_size != Sizes::default_hash_size(network.rows()) {
             write!(f, " --hashsize {}", sizes.hash_size)?;
         }
         f.write_str(option(self.clear_on_read, " --clearonread"))?;
@@ -191,7 +194,9 @@ pub enum Refusal {
     ClearOnRead,
     /// `hash_size` is above [`abi::MAX_HASH_SIZE`].
     HashSize,
-    /// `reserved` is not zero.
+    /// The prefix is shorter than the network's.
+    Prefix,
+    /// `shared_bits` is not zero in a revision without `--prefix`.
     Reserved,
 }
 
@@ -206,19 +211,21 @@ impl fmt::Display for Refusal {
             }
             Self::ClearOnRead => "invalid value for clear-on-read",
             Self::HashSize => "the hash size is too large",
+            Self::Prefix => "the prefix is shorter than the network's",
             Self::Reserved => "reserved bytes are not zero",
         })
     }
 }
 
 impl<A: Address> Params<A> {
-    /// Checks the parameters that user space sent for a rule. It may have sent anything. `cpus` is
-    /// the number of possible CPUs, which bounds the rows on each of them.
+    /// Checks the parameters that user space sent for a rule. It may have sent anything. `revision`
+    /// is one of [`abi::REVISIONS`]. `cpus` is the number of possible CPUs, which bounds the rows
+    /// on each of them.
     ///
     /// # Errors
     ///
     /// Returns the first [`Refusal`] that applies.
-    pub fn from_info(info: &XtTrafficMtinfo, cpus: u32) -> Result<Self, Refusal> {
+    pub fn from_info(revision: u8, info: &XtTrafficMtinfo, cpus: u32) -> Result<Self, Refusal> {
         let counts = Counts::from_bits(info.count).ok_or(Refusal::Count)?;
         let internal = match info.internal {
             abi::INTERNAL_ANY => Internal::Any,
@@ -234,17 +241,20 @@ impl<A: Address> Params<A> {
         if info.hash_size > abi::MAX_HASH_SIZE {
             return Err(Refusal::HashSize);
         }
-        if info.reserved != 0 {
+        if revision < abi::PREFIX_REVISION && info.shared_bits != 0 {
             return Err(Refusal::Reserved);
         }
         let base = A::from_bytes(&info.netbase).ok_or(Refusal::Network)?;
         let mask = A::from_bytes(&info.netmask).ok_or(Refusal::Network)?;
         let network = Network::new(base, mask, internal).ok_or(Refusal::Network)?;
+        let network = network
+            .with_shared_rows(info.shared_bits.into())
+            .ok_or(Refusal::Prefix)?;
         Ok(Self {
             name: Name::from_padded(info.name).ok_or(Refusal::Name)?,
             counts,
             network,
-            sizes: Sizes::new(network.size(), info.hash_size, cpus).for_network(&network),
+            sizes: Sizes::new(network.rows(), info.hash_size, cpus).for_network(&network),
             clear_on_read,
         })
     }
@@ -256,6 +266,9 @@ mod tests {
 
     use super::*;
     use std::string::ToString;
+
+    /// The newest revision.
+    const NEWEST: u8 = *abi::REVISIONS.last().unwrap();
 
     fn name(text: &str) -> [u8; abi::NAME_SIZE] {
         let mut bytes = [0; abi::NAME_SIZE];
@@ -271,7 +284,7 @@ mod tests {
             count: abi::COUNT_TRAFFIC,
             internal: abi::INTERNAL_EXCLUDE,
             clear_on_read: 0,
-            reserved: 0,
+            shared_bits: 0,
             hash_size: 0,
         };
         info.netbase[..4].copy_from_slice(&[193, 11, 176, 0]);
@@ -281,7 +294,7 @@ mod tests {
 
     #[test]
     fn a_valid_ipv4_rule_is_accepted() {
-        let params = Params::<u32>::from_info(&info(), 2).unwrap();
+        let params = Params::<u32>::from_info(NEWEST, &info(), 2).unwrap();
         assert_eq!(params.name.as_str(), "RSN");
         let network = Network::new(0xc10b_b000, 0xffff_f000, Internal::Exclude);
         assert_eq!(Some(params.network), network);
@@ -301,12 +314,15 @@ mod tests {
         let mut info = info();
         info.netbase = 0x2001_0db8_0000_0000_0000_0000_0000_0000u128.to_be_bytes();
         info.netmask = (u128::MAX << 80).to_be_bytes();
-        let params = Params::<u128>::from_info(&info, 2).unwrap();
+        let params = Params::<u128>::from_info(NEWEST, &info, 2).unwrap();
         assert_eq!(
             params.to_string(),
             "--traffic --net 2001:db8::/48 --nointernal"
         );
-        assert_eq!(Params::<u32>::from_info(&info, 2), Err(Refusal::Network));
+        assert_eq!(
+            Params::<u32>::from_info(NEWEST, &info, 2),
+            Err(Refusal::Network)
+        );
     }
 
     #[test]
@@ -314,7 +330,9 @@ mod tests {
         let text = |change: fn(&mut XtTrafficMtinfo)| {
             let mut info = info();
             change(&mut info);
-            Params::<u32>::from_info(&info, 2).unwrap().to_string()
+            Params::<u32>::from_info(NEWEST, &info, 2)
+                .unwrap()
+                .to_string()
         };
         let net = "--net 193.11.176.0/20";
         assert_eq!(text(|_| ()), std::format!("--traffic {net} --nointernal"));
@@ -330,6 +348,10 @@ mod tests {
             text(|i| i.hash_size = 4096),
             std::format!("--traffic {net} --nointernal")
         );
+        assert_eq!(
+            text(|i| i.shared_bits = 8),
+            std::format!("--traffic {net} --prefix 24 --nointernal")
+        );
         let all = text(|i| (i.count, i.internal, i.clear_on_read, i.hash_size) = (7, 0, 1, 8));
         assert_eq!(
             all,
@@ -339,8 +361,8 @@ mod tests {
 
     #[test]
     fn sizes_follow_from_the_network_the_hash_size_and_the_cpus() {
-        let size = |network_size, hash_size| {
-            let sizes = Sizes::new(network_size, hash_size, 2);
+        let size = |network_rows, hash_size| {
+            let sizes = Sizes::new(network_rows, hash_size, 2);
             (sizes.addresses.rows, sizes.hash_size)
         };
         assert_eq!(size(1, 0), (1, 1));
@@ -367,7 +389,7 @@ mod tests {
                 Internal::Any,
             )
             .unwrap();
-            Sizes::new(network.size(), hash_size, cpus)
+            Sizes::new(network.rows(), hash_size, cpus)
                 .for_network(&network)
                 .addresses
                 .lookup
@@ -392,6 +414,40 @@ mod tests {
     }
 
     #[test]
+    fn sizes_follow_from_the_prefix() {
+        let mut info = info();
+        let size = |info: &XtTrafficMtinfo| {
+            let sizes = Params::<u32>::from_info(NEWEST, info, 2).unwrap().sizes;
+            (sizes.addresses, sizes.hash_size)
+        };
+        info.shared_bits = 8;
+        assert_eq!(size(&info), (Size::hashed(16), 16));
+        info.hash_size = 64;
+        assert_eq!(size(&info), (Size::hashed(16), 64));
+        info.shared_bits = 12;
+        assert_eq!(size(&info), (Size::hashed(1), 64));
+    }
+
+    #[test]
+    fn a_rule_without_a_prefix_is_the_same_in_all_revisions() {
+        let rules = abi::REVISIONS.map(|revision| Params::<u32>::from_info(revision, &info(), 2));
+        assert!(rules[0].is_ok());
+        assert_eq!(rules[0], rules[1]);
+    }
+
+    #[test]
+    fn revision_0_has_no_prefix() {
+        for bits in [1, 8, u8::MAX] {
+            let info = XtTrafficMtinfo {
+                shared_bits: bits,
+                ..info()
+            };
+            let params = Params::<u32>::from_info(0, &info, 2);
+            assert_eq!(params, Err(Refusal::Reserved));
+        }
+    }
+
+    #[test]
     fn only_valid_names_are_accepted() {
         let good = |bytes| Name::from_padded(bytes).is_some();
         assert!(good(name("a")));
@@ -411,7 +467,7 @@ mod tests {
         let refused = |change: fn(&mut XtTrafficMtinfo)| {
             let mut info = info();
             change(&mut info);
-            Params::<u32>::from_info(&info, 2).unwrap_err()
+            Params::<u32>::from_info(NEWEST, &info, 2).unwrap_err()
         };
         assert_eq!(refused(|i| i.count = 0), Refusal::Count);
         assert_eq!(refused(|i| i.count = 0x81), Refusal::Count);
@@ -419,7 +475,9 @@ mod tests {
         assert_eq!(refused(|i| i.count = 8), Refusal::Count);
         assert_eq!(refused(|i| i.clear_on_read = 2), Refusal::ClearOnRead);
         assert_eq!(refused(|i| i.hash_size = (1 << 24) + 1), Refusal::HashSize);
-        assert_eq!(refused(|i| i.reserved = 1), Refusal::Reserved);
+        assert_eq!(refused(|i| i.shared_bits = 13), Refusal::Prefix);
+        assert_eq!(refused(|i| i.shared_bits = 33), Refusal::Prefix);
+        assert_eq!(refused(|i| i.shared_bits = u8::MAX), Refusal::Prefix);
         assert_eq!(refused(|i| i.netbase[3] = 1), Refusal::Network);
         assert_eq!(refused(|i| i.netmask[1] = 0xf0), Refusal::Network);
         assert_eq!(refused(|i| i.netmask[15] = 1), Refusal::Network);

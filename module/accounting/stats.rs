@@ -228,6 +228,7 @@ mod tests {
                     rows: 1,
                     memory: 100,
                     overflows: 10,
+                    recycled: 2,
                 }),
                 None,
                 None,
@@ -240,8 +241,9 @@ mod tests {
         write(&mut text, &tables).unwrap();
         assert_eq!(
             text,
-            "tables 3\nrows 3\nmemory 300\noverflows 30\nforgotten_flows 0\nunremembered 0\n\
-             A.generation 10\nA.rows 1\nA.memory 100\nA.overflows 10\n\
+            "tables 3\nrows 3\nmemory 300\noverflows 30\nrecycled 6\nforgotten_flows 0\n\
+             unremembered 0\n\
+             A.generation 10\nA.rows 1\nA.memory 100\nA.overflows 10\nA.recycled 2\n\
              A.waiting 20\nA.waiting 30\n"
         );
     }

@@ -21,7 +21,7 @@ use super::{
         Listing, //
     },
     platform::Platform,
-    report,
+    report::Form,
     slots::Memory,
     stats::RowStats,
     table::Table,
@@ -46,7 +46,7 @@ pub trait TablePerCpu<K, const PAIRS: usize> {
 /// The text of one file. It is made line by line while it is read.
 pub struct TableText<T, K, const PAIRS: usize, P: Platform> {
     tables: T,
-    header: &'static str,
+    form: Form,
     /// `None` if reading does not clear the file.
     ledger: Option<P::Lock<Ledger<P, K, PAIRS>>>,
 }
@@ -81,14 +81,10 @@ where
     P: Platform,
 {
     /// The text of `tables`. If there is an empty ledger, reading clears the text.
-    pub fn new(
-        tables: T,
-        header: &'static str,
-        ledger: Option<P::Lock<Ledger<P, K, PAIRS>>>,
-    ) -> Self {
+    pub fn new(tables: T, form: Form, ledger: Option<P::Lock<Ledger<P, K, PAIRS>>>) -> Self {
         Self {
             tables,
-            header,
+            form,
             ledger,
         }
     }
@@ -177,7 +173,7 @@ where
         P::pause()?;
         let last = match position {
             Position::Header => {
-                out.write_str(self.header).map_err(ReadError::from)?;
+                out.write_str(self.form.header).map_err(ReadError::from)?;
                 return Ok(Some(Step {
                     next: Position::First,
                     claim: None,
@@ -188,7 +184,7 @@ where
             Position::End => return Ok(None),
         };
         let (owner, totals) = self.take(snapshot, last);
-        if let Err(error) = report::write_row(out, owner, &totals) {
+        if let Err(error) = self.form.write_row(out, owner, &totals) {
             self.give_back((owner, totals));
             return Err(ReadError::from(error).into());
         }

@@ -33,7 +33,7 @@ use xt_traffic_accounting::{
         key::Owner,
         network::Network,
         params::Params,
-        report,
+        report::{Form, TRAFFIC_HEADER},
         row::Counted,
         table::Table,
     },
@@ -83,14 +83,7 @@ impl Rule {
             FLOWS,
         );
         let tables = |cpu| {
-            let Ok(tables) = CpuTables::new(
-                cpu,
-                params.counts,
-                params.sizes,
-                seed,
-                &flows,
-                &Heap::ENDLESS,
-            );
+            let Ok(tables) = CpuTables::new(cpu, &params, seed, &flows, &Heap::ENDLESS);
             tables
         };
         Self {
@@ -161,10 +154,10 @@ fn params(count: u8, prefix: u8, cpus: u32) -> Params<u32> {
         count,
         internal,
         clear_on_read: 0,
-        reserved: 0,
+        shared_bits: 0,
         hash_size: 0,
     };
-    Params::from_info(&info, cpus).expect("the parameters are valid")
+    Params::from_info(0, &info, cpus).expect("the parameters are valid")
 }
 
 /// A generator of packets.
@@ -469,6 +462,7 @@ fn read_meanwhile(criterion: &mut Criterion) {
     }
     let addresses = 1 << 16;
     let rule = warm(TRAFFIC, SMALL, 1, addresses);
+    let form = Form::new(TRAFFIC_HEADER);
     let read = || {
         let mut line = String::new();
         for table in rule.cpus.iter().filter_map(CpuTables::traffic) {
@@ -476,7 +470,7 @@ fn read_meanwhile(criterion: &mut Criterion) {
             let Ok(_) = table.read(&mut rows);
             for Counted { key, totals, .. } in rows.0 {
                 line.clear();
-                report::write_row(&mut line, Owner::One(key), &totals)
+                form.write_row(&mut line, Owner::One(key), &totals)
                     .expect("writing to a string cannot fail");
                 black_box(&line);
             }

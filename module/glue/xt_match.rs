@@ -57,17 +57,20 @@ pub(crate) trait Match: Send + Sync + Sized + 'static {
 
     /// The name after `-m`.
     const NAME: &'static CStr;
-    /// The revision of [`Info`](Self::Info).
-    const REVISION: u8;
     /// The family of the packets.
     const FAMILY: NfProto;
 
-    /// Checks the parameters of a new rule in `net`.
+    /// Checks the parameters of a new rule in `net`. `revision` is that of the [`Registration`].
     ///
     /// # Context
     ///
     /// Process context. Might sleep.
-    fn new(context: &Self::Context, net: &Net, info: &Self::Info) -> Result<KBox<Self>>;
+    fn new(
+        context: &Self::Context,
+        net: &Net,
+        revision: u8,
+        info: &Self::Info,
+    ) -> Result<KBox<Self>>;
 
     /// Returns whether the rule matches `packet`.
     ///
@@ -202,7 +205,7 @@ pub(crate) unsafe fn match_packet<M: Match>(
     rule.matches(packet, &cpu)
 }
 
-/// A match that is registered with x_tables. Dropping it might sleep.
+/// One revision of a match that is registered with x_tables. Dropping it might sleep.
 ///
 /// # Invariants
 ///
@@ -222,13 +225,15 @@ unsafe impl<M: HasEntryPoint> Send for Registration<M> {}
 unsafe impl<M: HasEntryPoint> Sync for Registration<M> {}
 
 impl<M: HasEntryPoint> Registration<M> {
-    /// Registers `M`. Its rules keep `module` loaded, and share `context`.
+    /// Registers `M` with one revision of [`Match::Info`]. All revisions must have the same layout.
+    /// Rules keep `module` loaded, and share `context`.
     ///
     /// # Context
     ///
     /// Process context. Might sleep.
     pub(crate) fn new(
         module: &'static ThisModule,
+        revision: u8,
         context: M::Context,
     ) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
@@ -236,7 +241,7 @@ impl<M: HasEntryPoint> Registration<M> {
             _match: PhantomData,
             // The last field: x_tables can call `checkentry` at once.
             inner <- Opaque::try_ffi_init(move |slot: *mut bindings::xt_match| {
-                let xt_match = Self::xt_match(module)?;
+                let xt_match = Self::xt_match(module, revision)?;
                 // SAFETY: The initializer passes a pointer that is valid for writes.
                 unsafe { slot.write(xt_match) };
                 // SAFETY: `slot` is filled in, and the functions in it are for `M`. It does not
@@ -247,9 +252,9 @@ impl<M: HasEntryPoint> Registration<M> {
         })
     }
 
-    fn xt_match(module: &'static ThisModule) -> Result<bindings::xt_match> {
+    fn xt_match(module: &'static ThisModule, revision: u8) -> Result<bindings::xt_match> {
         let mut inner = bindings::xt_match {
-            revision: M::REVISION,
+            revision,
             match_: Some(M::ENTRY_POINT),
             checkentry: Some(Self::checkentry),
             destroy: Some(Self::destroy),
@@ -280,6 +285,9 @@ impl<M: HasEntryPoint> Registration<M> {
             // is not dropped during the call, because x_tables holds a reference to the module,
             // which owns it.
             let context = unsafe { &(*registration).context };
+            // SAFETY: x_tables passes a valid `par`, whose `match_` is valid for the same reason,
+            // and nothing changes the revision of a registered match.
+            let revision = unsafe { (*(*par).match_).revision };
             // SAFETY: x_tables passes a valid `par`.
             let net = unsafe { (*par).net };
             // SAFETY: The namespace is that of the socket by which the rule is inserted. The socket
@@ -291,7 +299,7 @@ impl<M: HasEntryPoint> Registration<M> {
             // `RuleData::SIZE`, and aligns it to 8. It is the kernel's copy, which nothing changes
             // during the call. All bit patterns are valid for `M::Info`, as it is `FromBytes`.
             let info = unsafe { &(*data).info };
-            let rule = M::new(context, net, info)?.into_foreign();
+            let rule = M::new(context, net, revision, info)?.into_foreign();
             // SAFETY: The data is valid for writes, see above. There is no reference to this field,
             // and no packet is in the rule yet.
             unsafe { (*data).rule = rule };

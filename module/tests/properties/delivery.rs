@@ -13,7 +13,7 @@ use xt_traffic_accounting::{
     accounting::{
         counters::Direction::{self, Out},
         delivery::Reader,
-        report::{PORTCONN_HEADER, TRAFFIC_HEADER},
+        report::{Form, PORTCONN_HEADER, TRAFFIC_HEADER},
         table::{Size, Table},
     },
     host::{self, Buffer, Heap, HostText},
@@ -76,7 +76,7 @@ fn add(tables: &[Ports], (cpu, port, column, direction, amount): Count) {
 fn cleared_by_reading(tables: &[Ports]) -> HostText<'_, u16, 4, Heap> {
     HostText::new(
         tables.iter().collect(),
-        PORTCONN_HEADER,
+        Form::new(PORTCONN_HEADER),
         Some(host::ledger()),
     )
 }
@@ -150,7 +150,7 @@ impl<'a> OpenFile<'a> {
 /// The counts of all tables, by label.
 fn counted(tables: &[Ports]) -> Sums {
     let mut sums = Sums::new();
-    let text = HostText::new(tables.iter().collect(), PORTCONN_HEADER, None).read_all();
+    let text = HostText::new(tables.iter().collect(), Form::new(PORTCONN_HEADER), None).read_all();
     text.lines().for_each(|line| add_row(&mut sums, line));
     sums
 }
@@ -221,7 +221,7 @@ fn a_file_has_one_text_while_nothing_is_counted() {
     check(200, (vec(count(), 0..40), steps), |(counts, steps)| {
         let tables = tables();
         counts.into_iter().for_each(|count| add(&tables, count));
-        let rows = HostText::new(tables.iter().collect(), PORTCONN_HEADER, None);
+        let rows = HostText::new(tables.iter().collect(), Form::new(PORTCONN_HEADER), None);
         let whole = rows.read_all();
         let (mut reader, mut offset) = (Reader::default(), 0);
         for (from, space) in steps {
@@ -254,7 +254,8 @@ fn rows_are_in_ascending_order() {
             counts
                 .iter()
                 .for_each(|(cpu, key, amount)| tables[*cpu].add(*key, 1, Out, *amount, NOW));
-            let text = HostText::new(tables.iter().collect(), TRAFFIC_HEADER, None).read_all();
+            let text =
+                HostText::new(tables.iter().collect(), Form::new(TRAFFIC_HEADER), None).read_all();
             let labels: Vec<_> = text
                 .lines()
                 .skip(1)

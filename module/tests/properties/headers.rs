@@ -227,6 +227,7 @@ fn broken_packets_count_as_in_the_model<A: Modelled>() {
         Scenario {
             base,
             length: 0,
+            prefix: None,
             internal,
             counts: ALL,
             hash_size: 1,

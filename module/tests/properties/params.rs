@@ -5,9 +5,9 @@
 
 use crate::{comparison::Modelled, support::check};
 use core::net::IpAddr;
-use proptest::{array::uniform32, collection::vec, prelude::*, sample::select};
+use proptest::{array::uniform32, collection::vec, option, prelude::*, sample::select};
 use xt_traffic_accounting::{
-    abi::{XtTrafficMtinfo, MAX_HASH_SIZE},
+    abi::{XtTrafficMtinfo, MAX_HASH_SIZE, PREFIX_REVISION, REVISIONS},
     accounting::{
         network::Internal,
         params::{Params, Refusal},
@@ -45,22 +45,35 @@ fn name() -> impl Strategy<Value = [u8; 32]> {
     vec(select(b"abzABZ059_-".to_vec()), 1..32).prop_map(|name| padded(&name))
 }
 
-/// The parameters of a valid rule.
+/// Any revision.
+fn revision() -> impl Strategy<Value = u8> {
+    select(REVISIONS.to_vec())
+}
+
+/// The parameters of a valid rule of revision 1. Half of the rules have no prefix, so they are also
+/// valid in revision 0.
 fn valid<A: Modelled>() -> impl Strategy<Value = XtTrafficMtinfo> {
     let hash_size = prop_oneof![Just(0), Just(1), Just(MAX_HASH_SIZE), 0..=MAX_HASH_SIZE];
     let rest = (name(), 1..8u8, 0..3u8, 0..2u8, hash_size);
-    (any::<[u8; 16]>(), 0..=A::BITS, rest).prop_map(
-        |(base, length, (name, count, internal, clear_on_read, hash_size))| XtTrafficMtinfo {
-            netbase: field((A::address(base) & A::mask(length)).ip()),
-            netmask: mask::<A>(length),
-            name,
-            count,
-            internal,
-            clear_on_read,
-            reserved: 0,
-            hash_size,
+    (any::<[u8; 16]>(), 0..=A::BITS, prefix::<A>(), rest).prop_map(
+        |(base, length, prefix, (name, count, internal, clear_on_read, hash_size))| {
+            XtTrafficMtinfo {
+                netbase: field((A::address(base) & A::mask(length)).ip()),
+                netmask: mask::<A>(length),
+                name,
+                count,
+                internal,
+                clear_on_read,
+                shared_bits: prefix.map_or(0, |prefix| A::BITS - prefix.max(length)) as u8,
+                hash_size,
+            }
         },
     )
+}
+
+/// The length of `--prefix`, if it is given.
+fn prefix<A: Modelled>() -> impl Strategy<Value = Option<u32>> {
+    option::of(0..=A::BITS)
 }
 
 /// The parameters of a rule in which one field may be invalid.
@@ -77,7 +90,7 @@ fn perhaps_invalid<A: Modelled>() -> impl Strategy<Value = XtTrafficMtinfo> {
                 4 => info.count = byte,
                 5 => info.internal = byte % 6,
                 6 => info.clear_on_read = byte % 4,
-                7 => info.reserved = byte % 4,
+                7 => info.shared_bits = byte,
                 _ => info.hash_size = number % (2 * MAX_HASH_SIZE),
             }
             info
@@ -104,8 +117,15 @@ fn has_valid_network<A: Modelled>(info: &XtTrafficMtinfo) -> bool {
     })
 }
 
+/// Whether the prefix is at least as long as the network's, or the network is not valid.
+fn has_valid_prefix<A: Modelled>(info: &XtTrafficMtinfo) -> bool {
+    let length: u32 = info.netmask.iter().map(|byte| byte.count_ones()).sum();
+    !has_valid_network::<A>(info) || u32::from(info.shared_bits) + length <= A::BITS
+}
+
 /// The invalid fields of a rule, as they are documented.
-fn faults<A: Modelled>(info: &XtTrafficMtinfo) -> Vec<Refusal> {
+fn faults<A: Modelled>(revision: u8, info: &XtTrafficMtinfo) -> Vec<Refusal> {
+    let may_have_prefix = revision >= PREFIX_REVISION;
     let checks = [
         (has_valid_name(info), Refusal::Name),
         (has_valid_network::<A>(info), Refusal::Network),
@@ -113,7 +133,8 @@ fn faults<A: Modelled>(info: &XtTrafficMtinfo) -> Vec<Refusal> {
         (info.internal <= 2, Refusal::Internal),
         (info.clear_on_read <= 1, Refusal::ClearOnRead),
         (info.hash_size <= 1 << 24, Refusal::HashSize),
-        (info.reserved == 0, Refusal::Reserved),
+        (may_have_prefix || info.shared_bits == 0, Refusal::Reserved),
+        (has_valid_prefix::<A>(info), Refusal::Prefix),
     ];
     checks
         .into_iter()
@@ -131,7 +152,7 @@ fn parse<A: Modelled>(text: &str, name: [u8; 32]) -> XtTrafficMtinfo {
         count: 0,
         internal: 0,
         clear_on_read: 0,
-        reserved: 0,
+        shared_bits: 0,
         hash_size: 0,
     };
     let (mut words, mut inverted) = (text.split(' '), false);
@@ -145,6 +166,10 @@ fn parse<A: Modelled>(text: &str, name: [u8; 32]) -> XtTrafficMtinfo {
                 info.netbase = field(address::<A>(base));
                 info.netmask = mask::<A>(length.parse().unwrap());
             }
+            "--prefix" => {
+                let length: u8 = words.next().unwrap().parse().unwrap();
+                info.shared_bits = A::BITS as u8 - length;
+            }
             "--hashsize" => info.hash_size = words.next().unwrap().parse().unwrap(),
             "--clearonread" => info.clear_on_read = 1,
             "!" => inverted = true,
@@ -155,9 +180,9 @@ fn parse<A: Modelled>(text: &str, name: [u8; 32]) -> XtTrafficMtinfo {
     info
 }
 
-fn check_params<A: Modelled>(info: XtTrafficMtinfo) {
-    let faults = faults::<A>(&info);
-    let params = match Params::<A>::from_info(&info, CPUS) {
+fn check_params<A: Modelled>((revision, info): (u8, XtTrafficMtinfo)) {
+    let faults = faults::<A>(revision, &info);
+    let params = match Params::<A>::from_info(revision, &info, CPUS) {
         Ok(params) => params,
         Err(refusal) => {
             return assert!(
@@ -172,7 +197,15 @@ fn check_params<A: Modelled>(info: XtTrafficMtinfo) {
     let internal = [Internal::Any, Internal::Exclude, Internal::Only][usize::from(info.internal)];
     assert_eq!(params.network.internal(), internal);
     let again = parse::<A>(&params.to_string(), info.name);
-    assert_eq!(Params::from_info(&again, CPUS), Ok(params), "{params}");
+    assert_eq!(
+        Params::from_info(revision, &again, CPUS),
+        Ok(params),
+        "{params}"
+    );
+    let newest = Params::from_info(PREFIX_REVISION, &info, CPUS);
+    assert_eq!(newest, Ok(params), "the revisions differ");
+    let prefix = (info.shared_bits != 0).then(|| A::BITS - u32::from(info.shared_bits));
+    assert_eq!(params.network.prefix(), prefix);
     let bits = [
         params.counts.traffic,
         params.counts.ipconn,
@@ -186,12 +219,13 @@ fn check_params<A: Modelled>(info: XtTrafficMtinfo) {
     check_sizes(&info, &params);
 }
 
-/// The number of rows is bounded, and never above the number of addresses.
+/// The number of rows is bounded, and never above the number of addresses or of networks with the
+/// length of the prefix.
 fn check_sizes<A: Modelled>(info: &XtTrafficMtinfo, params: &Params<A>) {
     let size = params.sizes.addresses;
     let hash_size = params.sizes.hash_size;
     assert!(u128::from(size.rows * CPUS) <= 1 << 25);
-    assert!(u128::from(size.rows) <= params.network.size() && size.rows >= 1);
+    assert!(u128::from(size.rows) <= params.network.rows() && size.rows >= 1);
     assert!(
         size.rows <= (1 << 20).max(info.hash_size.next_power_of_two())
             && hash_size <= MAX_HASH_SIZE
@@ -207,10 +241,18 @@ fn check_sizes<A: Modelled>(info: &XtTrafficMtinfo, params: &Params<A>) {
 /// A refusal names an invalid field. Valid parameters survive printing and parsing.
 #[test]
 fn rules_are_refused_if_and_only_if_invalid() {
-    check(1500, perhaps_invalid::<u32>(), check_params::<u32>);
-    check(1500, perhaps_invalid::<u128>(), check_params::<u128>);
+    check(
+        1500,
+        (revision(), perhaps_invalid::<u32>()),
+        check_params::<u32>,
+    );
+    check(
+        1500,
+        (revision(), perhaps_invalid::<u128>()),
+        check_params::<u128>,
+    );
     check(400, valid::<u32>(), |info| {
-        assert_eq!(faults::<u32>(&info), []);
+        assert_eq!(faults::<u32>(PREFIX_REVISION, &info), []);
     });
 }
 
@@ -221,12 +263,13 @@ fn any_bytes_are_refused_if_and_only_if_invalid() {
         any::<[u8; 16]>(),
         uniform32(any::<u8>()),
         any::<[u8; 4]>(),
-        any::<u32>(),
+        (revision(), any::<u32>()),
     );
     check(
         500,
         bytes,
-        |(netbase, netmask, name, [count, internal, clear_on_read, reserved], hash_size)| {
+        |(netbase, netmask, name, [count, internal, clear_on_read, shared_bits], rest)| {
+            let (revision, hash_size) = rest;
             let info = XtTrafficMtinfo {
                 netbase,
                 netmask,
@@ -234,11 +277,11 @@ fn any_bytes_are_refused_if_and_only_if_invalid() {
                 count,
                 internal,
                 clear_on_read,
-                reserved,
+                shared_bits,
                 hash_size,
             };
-            check_params::<u32>(info);
-            check_params::<u128>(info);
+            check_params::<u32>((revision, info));
+            check_params::<u128>((revision, info));
         },
     );
 }

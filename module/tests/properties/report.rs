@@ -11,7 +11,7 @@ use xt_traffic_accounting::accounting::{
     },
     key::{Key, Owner},
     params::Name,
-    report::{write_row, LONGEST_LINE},
+    report::{Form, LONGEST_LINE, TRAFFIC_HEADER},
     stats::{self, FlowStats, RowStats, TableStats},
 };
 
@@ -26,14 +26,23 @@ fn number() -> impl Strategy<Value = u64> {
     ]
 }
 
-fn check_row<K: Key, const PAIRS: usize>(owner: Owner<K>, label: &str, numbers: &[(u64, u64)]) {
+fn check_row<K: Key, const PAIRS: usize>(
+    prefix: Option<u32>,
+    owner: Owner<K>,
+    label: &str,
+    numbers: &[(u64, u64)],
+) {
     let counters = Counters::<PAIRS>::default();
     for (column, (out, into)) in numbers.iter().enumerate() {
         counters.add(column, Out, *out);
         counters.add(column, In, *into);
     }
     let mut line = String::new();
-    write_row(&mut line, owner, &counters.read()).unwrap();
+    let form = Form {
+        header: TRAFFIC_HEADER,
+        prefix,
+    };
+    form.write_row(&mut line, owner, &counters.read()).unwrap();
     if numbers.iter().all(|pair| *pair == (0, 0)) {
         assert_eq!(line, "");
         return;
@@ -53,10 +62,16 @@ fn check_row<K: Key, const PAIRS: usize>(owner: Owner<K>, label: &str, numbers: 
     assert!(line.len() <= LONGEST_LINE);
 }
 
-/// Checks a row of a file of bytes and a row of a file of connections.
+/// Checks a row of a file of bytes and a row of a file of connections, without and with a prefix.
 fn check_rows<K: Key>(owner: Owner<K>, label: &str, numbers: &[(u64, u64)]) {
-    check_row::<K, 3>(owner, label, &numbers[..3]);
-    check_row::<K, 4>(owner, label, numbers);
+    check_row::<K, 3>(None, owner, label, &numbers[..3]);
+    check_row::<K, 4>(None, owner, label, numbers);
+    let network = match owner {
+        Owner::One(_) => format!("{label}/127"),
+        Owner::Others => label.to_string(),
+    };
+    check_row::<K, 3>(Some(127), owner, &network, &numbers[..3]);
+    check_row::<K, 4>(Some(127), owner, &network, numbers);
 }
 
 /// A row without counts has no text.

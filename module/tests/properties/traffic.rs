@@ -159,17 +159,25 @@ pub fn internal() -> impl Strategy<Value = Internal> {
     select(vec![Internal::Any, Internal::Exclude, Internal::Only])
 }
 
+/// No `--prefix`, or one with which all, two or none of the hosts inside share a row.
+fn prefix<A: Modelled>() -> impl Strategy<Value = Option<u32>> {
+    prop_oneof![Just(None), (prefix_length::<A>()..=A::BITS).prop_map(Some)]
+}
+
 /// A rule that counts everything of the hosts inside, with up to `most` packets.
 pub fn scenario<A: Modelled>(most: usize) -> impl Strategy<Value = Scenario<A>> {
-    (internal(), 0..5u32, arrivals::<A>(most)).prop_map(|(internal, size, arrivals)| Scenario {
-        base: host(0),
-        length: prefix_length::<A>(),
-        internal,
-        counts: ALL,
-        hash_size: 1 << size,
-        cpus: 4,
-        arrivals,
-    })
+    (internal(), prefix::<A>(), 0..5u32, arrivals::<A>(most)).prop_map(
+        |(internal, prefix, size, arrivals)| Scenario {
+            base: host(0),
+            length: prefix_length::<A>(),
+            prefix,
+            internal,
+            counts: ALL,
+            hash_size: 1 << size,
+            cpus: 4,
+            arrivals,
+        },
+    )
 }
 
 /// The rows of a text without its header: the first column of each, and its numbers.

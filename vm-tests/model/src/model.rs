@@ -38,6 +38,8 @@ pub struct Expected {
     pub started: Vec<usize>,
     /// The rows of each [`File`]: "out" and "in" for each pair of columns after TOTAL.
     rows: [BTreeMap<Key, [[u64; 2]; 4]>; 3],
+    /// What follows the address in a row of addresses.
+    row_ending: String,
 }
 
 /// The first cell of a row.
@@ -59,7 +61,8 @@ impl Expected {
         port_mac: Mac,
         frames: impl IntoIterator<Item = (Duration, F)>,
     ) -> Self {
-        let (mut expected, mut flows) = (Self::default(), Flows::default());
+        let empty = Self { row_ending: rule.row_ending(), ..Self::default() };
+        let (mut expected, mut flows) = (empty, Flows::default());
         for (number, (time, frame)) in frames.into_iter().enumerate() {
             if let Some(packet) = Packet::received(frame.as_ref(), port_mac) {
                 expected.count(rule, &mut flows, time, &packet, number);
@@ -73,7 +76,7 @@ impl Expected {
             return;
         };
         let started = if rule.counts_connections() { flows.start(packet, time) } else { None };
-        let addresses = [packet.source, packet.destination].map(Key::Address);
+        let addresses = [packet.source, packet.destination].map(|address| Key::Address(rule.row(address)));
         if let Some((class, port)) = started {
             self.started.push(number);
             self.add(rule, File::Ipconn, addresses, inside, class as usize, 1);
@@ -108,7 +111,7 @@ impl Expected {
             let columns = if file == File::Traffic { &columns[..3] } else { columns };
             let total = [0, 1].map(|way| columns.iter().map(|pair| pair[way]).sum::<u64>());
             text += &match key {
-                Key::Address(address) => address.to_string(),
+                Key::Address(address) => format!("{address}{}", self.row_ending),
                 Key::Port(port) => port.to_string(),
             };
             for [out, into] in [&[total], columns].concat() {

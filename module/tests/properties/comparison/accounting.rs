@@ -11,8 +11,8 @@ use xt_traffic_accounting::{
         key::Key,
         network::Network,
         packet::{Family, Packet},
-        params::{Counts, Sizes},
-        report::{IPCONN_HEADER, PORTCONN_HEADER, TRAFFIC_HEADER},
+        params::{Counts, Name, Params, Sizes},
+        report::{Form, IPCONN_HEADER, PORTCONN_HEADER, TRAFFIC_HEADER},
         table::{Size, Table},
     },
     host::{Heap, HostText},
@@ -65,10 +65,19 @@ impl<A: Family> Accounting<A> {
         cpus: usize,
         limit: u32,
     ) -> Self {
+        let mut name = [0; 32];
+        name[0] = b't';
+        let params = Params {
+            name: Name::from_padded(name).unwrap(),
+            counts,
+            network,
+            sizes,
+            clear_on_read: false,
+        };
         let seed = Seed::new(0x5eed);
         let flows = Flows::new(seed, CLOCK, limit);
         let tables =
-            |cpu| CpuTables::new(cpu as u32, counts, sizes, seed, &flows, &Heap::ENDLESS).unwrap();
+            |cpu| CpuTables::new(cpu as u32, &params, seed, &flows, &Heap::ENDLESS).unwrap();
         Self {
             now: Cell::new(START),
             network,
@@ -100,20 +109,24 @@ impl<A: Family> Accounting<A> {
 
     /// The texts of the files: traffic, ipconn, portconn.
     pub fn texts(&self) -> [Option<String>; 3] {
+        let per_address = |header| Form {
+            header,
+            prefix: self.network.prefix(),
+        };
         [
-            self.text(TRAFFIC_HEADER, CpuTables::traffic),
-            self.text(IPCONN_HEADER, CpuTables::ipconn),
-            self.text(PORTCONN_HEADER, CpuTables::portconn),
+            self.text(per_address(TRAFFIC_HEADER), CpuTables::traffic),
+            self.text(per_address(IPCONN_HEADER), CpuTables::ipconn),
+            self.text(Form::new(PORTCONN_HEADER), CpuTables::portconn),
         ]
     }
 
     fn text<K: Key, const PAIRS: usize>(
         &self,
-        header: &'static str,
+        form: Form,
         table: impl Fn(&CpuTables<A, Heap>) -> Option<&Table<K, PAIRS, Heap>>,
     ) -> Option<String> {
         let tables = self.cpus.iter().map(table).collect::<Option<Vec<_>>>()?;
-        Some(HostText::new(tables, header, None).read_all())
+        Some(HostText::new(tables, form, None).read_all())
     }
 }
 

@@ -97,6 +97,7 @@ fn scenario<A: Modelled>(input: &mut Input<'_>) -> Scenario<A> {
     let mut scenario = Scenario {
         base: A::address(base) & A::mask(length),
         length,
+        prefix: prefix(what >> 5 | (size & 0x38), length, A::BITS),
         internal: [
             Internal::Any,
             Internal::Exclude,
@@ -113,6 +114,13 @@ fn scenario<A: Modelled>(input: &mut Input<'_>) -> Scenario<A> {
         scenario.arrivals.push(next);
     }
     scenario
+}
+
+/// Decodes the length of `--prefix`, which is not given if no bit is set: from `length` for 1 to
+/// `bits` for 63.
+fn prefix(number: u8, length: u32, bits: u32) -> Option<u32> {
+    let steps = u32::from(number).checked_sub(1)?;
+    Some(length + steps * (bits - length) / 62)
 }
 
 /// Decodes what to count: bytes if no bit is set.

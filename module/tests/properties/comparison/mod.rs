@@ -113,6 +113,8 @@ impl fmt::Debug for Arrival {
 pub struct Scenario<A> {
     pub base: A,
     pub length: u32,
+    /// The length of `--prefix`, if it is given.
+    pub prefix: Option<u32>,
     pub internal: Internal,
     pub counts: Counts,
     pub hash_size: u32,
@@ -154,7 +156,7 @@ impl<A: Modelled> Scenario<A> {
     /// The results of the accounting.
     pub fn run(&self) -> Outcome {
         let network = self.network();
-        let rows = network.size().min(ROOMY.addresses.rows.into()) as u32;
+        let rows = network.rows().min(ROOMY.addresses.rows.into()) as u32;
         let sizes = Sizes {
             addresses: Size::hashed(rows),
             hash_size: self.hash_size,
@@ -163,7 +165,9 @@ impl<A: Modelled> Scenario<A> {
     }
 
     fn network(&self) -> Network<A> {
-        Network::new(self.base, A::mask(self.length), self.internal).unwrap()
+        let network = Network::new(self.base, A::mask(self.length), self.internal).unwrap();
+        let shared_bits = self.prefix.map_or(0, |prefix| A::BITS - prefix);
+        network.with_shared_rows(shared_bits).unwrap()
     }
 
     /// The results of the accounting with tables of these sizes.
@@ -219,6 +223,8 @@ impl<A: Modelled> Scenario<A> {
         } = self.counts;
         let wanted = FILES.into_iter().zip([traffic, ipconn, portconn]);
         let files = wanted.filter_map(|(file, wanted)| wanted.then_some(file));
-        Rule::new(self.base.ip(), self.length, internal).with(&files.collect::<Vec<_>>())
+        let rule = Rule::new(self.base.ip(), self.length, internal);
+        let rule = self.prefix.map_or(rule, |prefix| rule.with_prefix(prefix));
+        rule.with(&files.collect::<Vec<_>>())
     }
 }

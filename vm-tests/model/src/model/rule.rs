@@ -56,6 +56,8 @@ impl File {
 pub struct Rule {
     base: IpAddr,
     length: u32,
+    /// The length of the networks that have a row each; `None` when each address has its own.
+    prefix: Option<u32>,
     internal: Internal,
     files: [bool; 3],
 }
@@ -67,7 +69,7 @@ impl Rule {
     pub const ALL_IPV6: Self = Self::all(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
 
     const fn all(base: IpAddr) -> Self {
-        Self { base, length: 0, internal: Internal::Count, files: [true, false, false] }
+        Self { base, length: 0, prefix: None, internal: Internal::Count, files: [true, false, false] }
     }
 
     /// `--traffic` for the network `base/length`.
@@ -78,6 +80,37 @@ impl Rule {
         let base = base.into();
         assert!(length <= bits(base), "a prefix of {length} bits");
         Self { base, length, internal, ..Self::all(base) }
+    }
+
+    /// Adds `--prefix`.
+    ///
+    /// # Panics
+    /// When it is shorter than the network's prefix or longer than an address.
+    #[must_use]
+    pub fn with_prefix(self, prefix: u32) -> Self {
+        self.checked_prefix(prefix).expect("a valid prefix")
+    }
+
+    fn checked_prefix(self, prefix: u32) -> Result<Self> {
+        let longest = bits(self.base);
+        ensure!((self.length..=longest).contains(&prefix), "the prefix {prefix} is not one of this network");
+        // A row for each network of one address is a row for each address.
+        Ok(Self { prefix: (prefix < longest).then_some(prefix), ..self })
+    }
+
+    /// The first address of the network that has the row of an address.
+    pub(super) fn row(&self, address: IpAddr) -> IpAddr {
+        let zeros = bits(address) - self.prefix.unwrap_or(bits(address));
+        let first = number(address).checked_shr(zeros).and_then(|high| high.checked_shl(zeros)).unwrap_or(0);
+        match address {
+            IpAddr::V4(_) => Ipv4Addr::from_bits(u32::try_from(first).expect("32 bits")).into(),
+            IpAddr::V6(_) => Ipv6Addr::from_bits(first).into(),
+        }
+    }
+
+    /// The ending of the first cell in rows of addresses.
+    pub(super) fn row_ending(&self) -> String {
+        self.prefix.map(|prefix| format!("/{prefix}")).unwrap_or_default()
     }
 
     /// Replaces the set of files.
@@ -137,7 +170,7 @@ impl Rule {
     /// Parses the arguments of an `iptables` command into the name of the table and the rule.
     fn parse_options(words: &[&str], ipv6: bool) -> Result<(String, Self)> {
         let mut rule = Self { files: [false; 3], ..Self::ALL_IPV4 };
-        let (mut name, mut base, mut length, mut inverted) = (None, None, None, false);
+        let (mut name, mut base, mut length, mut prefix, mut inverted) = (None, None, None, None, false);
         let mut words = words.iter();
         while let Some(word) = words.next() {
             let mut value = || words.next().with_context(|| format!("{word} has no value"));
@@ -160,6 +193,7 @@ impl Rule {
                     // iptables accepts only masks without holes.
                     set(&mut length, number(mask).count_ones())?;
                 }
+                "--prefix" => ensure!(prefix.replace(value()?.parse()?).is_none(), "it has more than one prefix"),
                 "--name" => name = Some(value()?.to_string()),
                 "--nointernal" => rule.internal = if inverted { Internal::Only } else { Internal::Skip },
                 // These do not change the text that the first reader of a table gets.
@@ -170,6 +204,9 @@ impl Rule {
         }
         (rule.base, rule.length) = base.zip(length).context("it has no network")?;
         ensure!(rule.base.is_ipv6() == ipv6 && rule.length <= bits(rule.base), "the network is not one of this family");
+        if let Some(prefix) = prefix {
+            rule = rule.checked_prefix(prefix)?;
+        }
         Ok((name.context("it has no name")?, rule))
     }
 }

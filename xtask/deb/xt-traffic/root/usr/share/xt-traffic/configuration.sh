@@ -52,7 +52,7 @@ read_port() { # port NAME [mtu BYTES]
 }
 
 read_table() { # table NAME NET OPTION...
-    local name=${2-} net=${3-} family traffic='' ipconn='' portconn='' hashsize='' clear='' internal=''
+    local name=${2-} net=${3-} family width traffic='' ipconn='' portconn='' prefix='' hashsize='' clear='' internal=''
     is_table_name "$name" || bad "table: invalid name \"$name\": 1 to 31 of the characters A-Z a-z 0-9 _ - are required"
     case $tables in *" --name $name "*) bad "table $name is listed twice" ;; esac
     read_family "$net" ||
@@ -70,6 +70,12 @@ read_table() { # table NAME NET OPTION...
                 internal=' ! --nointernal'
                 shift
                 ;;
+            --prefix)
+                [ "${2-}" = 0 ] || is_number "${2-}" 1 "$width" ||
+                    bad "table $name: invalid --prefix \"${2-}\": a number from 0 to $width is required"
+                prefix=" --prefix $2"
+                shift
+                ;;
             --hashsize)
                 is_number "${2-}" 1 16777216 ||
                     bad "table $name: invalid --hashsize \"${2-}\": a number from 1 to 16777216 is required"
@@ -81,8 +87,10 @@ read_table() { # table NAME NET OPTION...
         shift
     done
     [ -n "$traffic$ipconn$portconn" ] || bad "table $name: at least one of --traffic, --ipconn and --portconn is required"
+    # This is the default.
+    [ "$prefix" != " --prefix $width" ] || prefix=''
     # Always in the same order, so that the rule does not depend on the order of the options.
-    set -- "$traffic$ipconn$portconn --net $net --name $name$hashsize$clear$internal"
+    set -- "$traffic$ipconn$portconn --net $net$prefix --name $name$hashsize$clear$internal"
     tables="$tables$number $name $family$1 $MARK$NL"
 }
 
@@ -114,12 +122,13 @@ is_table_name() {
     case $1 in '' | *[!A-Za-z0-9_-]* | ????????????????????????????????*) return 1 ;; esac
 }
 
-# Sets $family to the program for a network. That program checks the network completely.
+# Sets $family to the program for a network, and $width to the number of bits of an address. That
+# program checks the network and its prefix completely.
 read_family() { # NET
     case $1 in
         *[!0-9a-fA-F.:/]* | */*/*) return 1 ;;
-        *:*/[0-9]*) family=ip6tables ;;
-        *.*.*.*/[0-9]*) family=iptables ;;
+        *:*/[0-9]*) family=ip6tables width=128 ;;
+        *.*.*.*/[0-9]*) family=iptables width=32 ;;
         *) return 1 ;;
     esac
 }
