@@ -6,6 +6,7 @@ mod files;
 mod kill;
 mod play;
 mod reader;
+mod replace;
 mod rows;
 
 use anyhow::{Result, bail};
@@ -20,6 +21,7 @@ pub fn run(words: &[String]) -> Result<()> {
         ["read", path, pattern, stop, cpu] => reader::read(path, pattern, stop, cpu),
         ["read-bytes", path] => kill::read_bytes(path),
         ["sum", path] => rows::sum(path),
+        ["replace", program, revision, bits] => replace::replace(program, revision, bits),
         ["file", path, steps @ ..] => files::steps(path, steps),
         _ => bail!("unknown tool: {}", words.join(" ")),
     }

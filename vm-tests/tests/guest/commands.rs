@@ -11,17 +11,19 @@ use vm_tests::{BACKENDS, frame, guest_test, iptables, open_and_send, table_files
 const RSN: &str = "-A PROMISC -m traffic --traffic --portconn --ipconn \
                    --netmask 255.255.240.0 --netbase 193.11.176.0 --nointernal --name RSN";
 
-const RULES: [&str; 7] = [
+const RULES: [&str; 9] = [
     "-A PROMISC -m traffic --traffic --net 10.0.0.0/8 --name cidr",
     "-A PROMISC -i eth0 -m traffic --traffic --netbase 193.11.176.0 --netmask 255.255.240.0 --nointernal --name base",
     "-A PROMISC -m traffic ! --nointernal --traffic --net 0.0.0.0/0 --name A-z_9 -j ACCEPT",
     "-A PROMISC -m traffic --traffic --net 10.1.2.3/32 --name one -m comment --comment \"and more\"",
     RSN,
     "-A PROMISC -m traffic --clearonread --hashsize 4096 ! --nointernal --portconn --net 10.0.0.0/8 --name ports",
+    "-A PROMISC -m traffic --prefix 24 --traffic --net 10.0.0.0/8 --name subnets --nointernal",
+    "-A PROMISC -m traffic --ipconn --net 10.0.0.0/8 --name default --prefix 32",
     "-I PROMISC 2 -s 10.0.0.0/8 -j DROP",
 ];
 
-const RULES6: [&str; 7] = [
+const RULES6: [&str; 9] = [
     "-A PROMISC -m traffic --traffic --net 2001:db8::/32 --name cidr",
     "-A PROMISC -i eth0 -m traffic --traffic --netbase 2001:0DB8:0:0:: --netmask ffff:ffff:: --nointernal --name base",
     "-A PROMISC -m traffic ! --nointernal --ipconn --net ::/0 --name A-z_9 -j ACCEPT",
@@ -29,6 +31,8 @@ const RULES6: [&str; 7] = [
     "-A PROMISC -m traffic --traffic --portconn --ipconn --netmask ffff:ffff:f000:: --netbase 2001:db8:b000:: \
      --nointernal --name RSN",
     "-A PROMISC -m traffic --clearonread --hashsize 1 ! --nointernal --portconn --net fe80::/10 --name ports",
+    "-A PROMISC -m traffic --prefix 0 --traffic --net ::/0 --name everything --hashsize 4",
+    "-A PROMISC -m traffic --ipconn --net 2001:db8::/32 --name default --prefix 128",
     "-I PROMISC 2 -s 2001:db8::/32 -j DROP",
 ];
 

@@ -16,14 +16,21 @@ const FRAMES: usize = 4000;
 const TIME_LIMIT: f64 = 25.0;
 
 /// Rules with different files, networks and options.
-const RULES: [&str; 10] = [
+const RULES: [&str; 15] = [
     "iptables -A PROMISC -m traffic --traffic --ipconn --portconn --net 0.0.0.0/0 --name all",
     "iptables -A PROMISC -m traffic --ipconn --net 172.20.0.0/28 --name net",
     "iptables -A PROMISC -m traffic --portconn --ipconn --netbase 172.20.0.0 --netmask 255.255.255.240 --nointernal \
      --name skip",
     "iptables -A PROMISC -m traffic --traffic --portconn --net 172.20.0.0/27 ! --nointernal --name only",
     "iptables -A PROMISC -m traffic --portconn --net 128.0.0.0/1 --nointernal --name half",
+    "iptables -A PROMISC -m traffic --traffic --ipconn --portconn --net 172.20.0.0/26 --prefix 30 --name prefix",
+    "iptables -A PROMISC -m traffic --ipconn --traffic --net 0.0.0.0/0 --prefix 24 --nointernal --clearonread \
+     --name prefix-skip",
     "ip6tables -A PROMISC -m traffic --traffic --ipconn --portconn --net ::/0 --name all6",
+    "ip6tables -A PROMISC -m traffic --traffic --ipconn --portconn --net 2001:db8::/32 --prefix 126 --hashsize 2 \
+     --name prefix6",
+    "ip6tables -A PROMISC -m traffic --traffic --ipconn --net ::/0 --prefix 64 ! --nointernal --name prefix6-only",
+    "ip6tables -A PROMISC -m traffic --ipconn --net ::/0 --prefix 0 --name prefix6-one",
     "ip6tables -A PROMISC -m traffic --ipconn --net 2001:db8::/124 --name net6",
     "ip6tables -A PROMISC -m traffic --portconn --net 2001:db8::/124 --nointernal --name skip6",
     "ip6tables -A PROMISC -m traffic --traffic --ipconn --net 2001:db8::/123 ! --nointernal --name only6",
@@ -31,12 +38,14 @@ const RULES: [&str; 10] = [
 ];
 
 /// Rules that do not count connections.
-const BYTES: [&str; 5] = [
+const BYTES: [&str; 7] = [
     "iptables -A PROMISC -m traffic --traffic --net 0.0.0.0/0 --name all",
     "iptables -A PROMISC -m traffic --traffic --net 172.20.0.0/28 --name net",
     "iptables -A PROMISC -m traffic --traffic --netbase 172.20.0.0 --netmask 255.255.255.240 --nointernal --name skip",
     "iptables -A PROMISC -m traffic --traffic --net 172.20.0.0/27 ! --nointernal --name only",
     "iptables -A PROMISC -m traffic --traffic --net 128.0.0.0/1 --nointernal --name half",
+    "iptables -A PROMISC -m traffic --traffic --net 172.20.0.0/26 --prefix 28 --name prefix",
+    "ip6tables -A PROMISC -m traffic --traffic --net 2001:db8::/32 --prefix 125 --nointernal --name prefix6",
 ];
 
 /// Addresses inside and outside the rules' networks, and special addresses.

@@ -94,6 +94,24 @@ refused! {
     modifiers_alone_count_nothing: iptables [
         "--clearonread --hashsize 16 --nointernal --net 10.0.0.0/8 --name t",
     ];
+    prefixes: iptables [
+        "--traffic --net 10.0.0.0/8 --name t --prefix 7",
+        "--traffic --prefix 16 --netbase 10.0.0.0 --netmask 255.255.128.0 --name t",
+        "--traffic --net 10.0.0.0/8 --name t --prefix 33",
+        "--traffic --net 10.0.0.0/8 --name t --prefix -1",
+        "--traffic --net 10.0.0.0/8 --name t --prefix /24",
+        "--traffic --net 10.0.0.0/8 --name t --prefix ''",
+        "--traffic --net 10.0.0.0/8 --name t --prefix",
+        "--traffic --net 10.0.0.0/8 --name t --prefix 24 --prefix 24",
+        "--traffic --net 10.0.0.0/8 --name t ! --prefix 24",
+        "--net 10.0.0.0/8 --name t --prefix 24",
+        "--traffic --name t --prefix 24",
+    ];
+    prefixes6: ip6tables [
+        "--traffic --net 2001:db8::/32 --name t --prefix 31",
+        "--traffic --net 2001:db8::/32 --name t --prefix 129",
+        "--traffic --net 2001:db8::/32 --name t --prefix 2001:db8::",
+    ];
     ipv6_in_iptables: iptables [
         "--traffic --net 2001:db8::/32 --name t",
         "--traffic --netbase 2001:db8:: --netmask 255.0.0.0 --name t",

@@ -70,6 +70,56 @@ guest_test!(a_table_exists_while_a_rule_uses_it, |guest| {
     ensure!(table(guest, "t")? == text_after(1), "a new table does not start at zero");
 });
 
+// Binaries without --prefix use revision 0. Tables do not depend on the revision.
+guest_test!(rules_of_revision_0_are_accepted, |guest| {
+    for (program, net) in [("iptables", "10.0.0.0/8"), ("ip6tables", "2001:db8::/32")] {
+        let rule = format!("PROMISC -m traffic --traffic --net {net} --name t");
+        iptables(guest, Backend::Legacy, &format!("{program} -A {rule}"))?;
+        open_and_send(guest, 0, [frame(1)])?;
+        let before = table(guest, "t")?;
+        let replaced = guest.must(&format!("/init replace {program} 0 0"))?;
+        ensure!(replaced == "ok\n", "{program}: {replaced}");
+        ensure!(table(guest, "t")? == before, "the table has lost its counts");
+        // The rule still counts, and commands of revision 1 find it.
+        guest.send(0, [frame(1)])?;
+        ensure!(program == "ip6tables" || table(guest, "t")? == text_after(2), "{}", table(guest, "t")?);
+        iptables(guest, Backend::Legacy, &format!("{program} -C {rule}"))?;
+        // A rule of revision 1 with the same parameters shares the table.
+        iptables(guest, Backend::Nft, &format!("{program} -A {rule}"))?;
+        iptables(guest, Backend::Legacy, &format!("{program} -D {rule}"))?;
+        ensure!(table_files(guest)? == "t\n", "the rule of revision 1 has no table");
+        iptables(guest, Backend::Nft, &format!("{program} -D {rule}"))?;
+        // nf_tables frees rules asynchronously.
+        guest.must(&format!("for n in $(seq 100); do test -e {TABLES}/t || exit 0; sleep 0.1; done; exit 1"))?;
+    }
+});
+
+guest_test!(the_kernel_refuses_prefixes_that_are_not_valid, in_guest_briefly, |guest| {
+    // The network has 24 bits, so 8 bits for IPv4 and 104 for IPv6 are left for the prefix.
+    let cases = [("iptables", "10.0.0.0/24", 9), ("ip6tables", "2001:d00::/24", 105)];
+    let mut messages = 0;
+    for (program, net, too_many) in cases {
+        let rule = format!("{program} -A PROMISC -m traffic --traffic --net {net} --name t");
+        iptables(guest, Backend::Legacy, &rule)?;
+        // The kernel limits the rate of its messages, so there are few cases.
+        for (revision, bits) in [(1, too_many), (1, 255), (0, 1)] {
+            let result = guest.must(&format!("/init replace {program} {revision} {bits}"))?;
+            ensure!(result == "errno 22\n", "{program}, revision {revision}, {bits} bits: {result}");
+            let why = match revision {
+                0 => "rule refused: reserved bytes are not zero",
+                _ => "rule refused: the prefix is shorter than the network's",
+            };
+            let mut log = module_messages(guest)?;
+            log.retain(|line| line.starts_with("rule refused"));
+            messages += 1;
+            ensure!(log.len() == messages && log.last().is_some_and(|line| line == why), "{program}: {log:?}");
+        }
+        let largest = guest.must(&format!("/init replace {program} 1 {}", too_many - 1))?;
+        ensure!(largest == "ok\n", "{program}: {largest}");
+        iptables(guest, Backend::Legacy, &format!("{program} -F PROMISC"))?;
+    }
+});
+
 guest_test!(reading_does_not_disturb_counting, |guest| {
     iptables(guest, Backend::Nft, &format!("-A PROMISC {COUNT}"))?;
     guest.open_port(0)?;

@@ -250,7 +250,7 @@ guest_test!(a_table_that_cannot_be_changed_undoes_the_changes_of_others, |guest|
 });
 
 /// Invalid lines.
-const MISTAKES: [&str; 22] = [
+const MISTAKES: [&str; 25] = [
     "prot eth0",
     "port",
     "port -i",
@@ -270,6 +270,9 @@ const MISTAKES: [&str; 22] = [
     "table new 10.0.0.0/8 --trafic",
     "table new 10.0.0.0/8 --traffic --name other",
     "table new 10.0.0.0/8 --traffic --hashsize 0",
+    "table new 10.0.0.0/8 --traffic --prefix 33",
+    "table new 2001:db8::/32 --traffic --prefix 129",
+    "table new 10.0.0.0/8 --traffic --prefix 7",
     "table new 10.0.0.0/8 ! --traffic",
     "table new 10.0.0.1/8 --traffic",
     "chains PROMISC OUTPUT",

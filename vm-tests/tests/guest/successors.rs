@@ -164,6 +164,7 @@ guest_test!(each_parameter_makes_another_table, |guest, backend| {
         "--ipconn --net 10.0.0.0/8",
         "--traffic --net 10.0.0.0/9",
         "--traffic --net 10.0.0.0/8 --hashsize 4096",
+        "--traffic --net 10.0.0.0/8 --prefix 24",
         "--traffic --net 10.0.0.0/8 --clearonread",
         "--traffic --net 10.0.0.0/8 --nointernal",
         "--traffic --net 10.0.0.0/8 ! --nointernal",
@@ -174,7 +175,7 @@ guest_test!(each_parameter_makes_another_table, |guest, backend| {
         ensure!(stats_lines(guest, "t.waiting")?.len() == waiting, "{other}: {}", table(guest, ".stats")?);
     }
     // The same hash size, given explicitly.
-    iptables(guest, backend, &format!("-A INPUT {OLD} --hashsize 65536"))?;
+    iptables(guest, backend, &format!("-A INPUT {OLD} --hashsize 65536 --prefix 32"))?;
     ensure!(stats_lines(guest, "t.waiting")?.len() == others.len());
     ensure!(table_files(guest)? == "t\n");
 });

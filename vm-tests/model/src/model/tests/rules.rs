@@ -66,6 +66,27 @@ fn rules_are_parsed() {
 }
 
 #[test]
+fn prefixes_are_parsed() {
+    let rule =
+        |rest: &str| Rule::parse(&format!("-A PROMISC -m traffic --traffic --name t {rest}")).unwrap().unwrap().1;
+    let network = Rule::new([10, 0, 0, 0], 8, Internal::Count);
+    assert_eq!(rule("--prefix 24 --net 10.0.0.0/8"), network.with_prefix(24));
+    assert_ne!(network.with_prefix(24), network);
+    assert_eq!(rule("--net 10.0.0.0/8 --prefix 32"), network);
+}
+
+#[test]
+fn a_row_is_the_network_of_an_address() {
+    let row = |prefix| inside().with_prefix(prefix).row([10, 1, 2, 255].into()).to_string();
+    assert_eq!([8, 16, 24, 31, 32].map(row), ["10.0.0.0", "10.1.0.0", "10.1.2.0", "10.1.2.254", "10.1.2.255"]);
+    assert_eq!(Rule::ALL_IPV4.with_prefix(0).row(FAR.into()).to_string(), "0.0.0.0");
+    let address: Ipv6Addr = "2001:db8:1:2:3:4:5:6".parse().unwrap();
+    let row = |prefix| inside6().with_prefix(prefix).row(address.into()).to_string();
+    assert_eq!([32, 64, 128].map(row), ["2001:db8::", "2001:db8:1:2::", "2001:db8:1:2:3:4:5:6"]);
+    assert_eq!(Rule::ALL_IPV6.with_prefix(0).row(address.into()).to_string(), "::");
+}
+
+#[test]
 fn unsupported_rules_are_refused() {
     for rest in [
         "--traffic --net 10.0.0.0/8",
@@ -78,6 +99,8 @@ fn unsupported_rules_are_refused() {
         "--traffic --net 10.0.0.0/8 --name t -s 10.0.0.1",
         "--traffic --net 10.0.0.0/8 --name t -j ACCEPT",
         "--traffic --net 10.0.0.0/8 --name",
+        "--traffic --net 10.0.0.0/8 --name t --prefix 7",
+        "--traffic --net 10.0.0.0/8 --name t --prefix 33",
         "-m limit --traffic --net 10.0.0.0/8 --name t",
     ] {
         assert!(Rule::parse(&format!("-A PROMISC -m traffic {rest}")).is_err(), "{rest}");

@@ -24,6 +24,24 @@ fn rows_are_sorted_and_split_by_protocol() {
 }
 
 #[test]
+fn with_a_prefix_networks_have_rows() {
+    let packets = [Ip::new(A, B).udp((1, 2), b"1234"), Ip::new([10, 0, 1, 9], A).udp((1, 2), b"")];
+    let frames = packets.into_iter().map(|packet| mirrored(&packet));
+    let expected = Expected::of(&inside().with_prefix(24).with(&File::ALL), PORT, frames);
+    assert_eq!(
+        expected.text(),
+        "IP\t\tTOTAL\t\tTCP\t\tUDP\t\tOTHER\n\
+         10.0.0.0/24\t32\t60\t0\t0\t32\t60\t0\t0\n\
+         10.0.1.0/24\t28\t0\t0\t0\t28\t0\t0\t0\n"
+    );
+    assert_eq!(
+        expected.text_of(File::Ipconn).lines().skip(1).collect::<Vec<_>>(),
+        ["10.0.0.0/24\t1\t2\t0\t0\t1\t2\t0\t0\t0\t0", "10.0.1.0/24\t1\t0\t0\t0\t1\t0\t0\t0\t0\t0"]
+    );
+    assert_eq!(expected.text_of(File::Portconn).lines().nth(1), Some("2\t2\t2\t0\t0\t2\t2\t0\t0\t0\t0"));
+}
+
+#[test]
 fn tables_without_rows() {
     let frames: [&[u8]; 0] = [];
     let texts = texts("none", &Rule::ALL_IPV6.with(&File::ALL), PORT, frames);
