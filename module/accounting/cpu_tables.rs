@@ -7,7 +7,7 @@ use super::{
     counters::{byte_column, Direction, BYTE_COLUMNS, CONNECTION_COLUMNS},
     flows::{CpusWithFlows, Flows, RecentFlows, Ticks},
     hash::Seed,
-    key::Key,
+    key::{Address, Key},
     network::{Ends, Network},
     packet::{Family, Header, Packet},
     params::Params,
@@ -32,8 +32,30 @@ pub struct CpuTables<A, M: Memory> {
     ipconn: Option<Connections<A, M>>,
     portconn: Option<Connections<u16, M>>,
     recent: Option<RecentFlows<M>>,
-    /// Whether nothing but bytes is counted, and each address has its own row.
-    is_simple: bool,
+    path: Path,
+}
+
+/// The code that a single packet takes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Path {
+    /// Counts nothing but bytes. Each address has its own row.
+    Bytes,
+    /// Counts connections, too. Each address has its own row.
+    Connections,
+    /// Counts bytes, connections or both. Addresses can share a row.
+    SharedRows,
+}
+
+impl Path {
+    fn of<A: Address>(params: &Params<A>) -> Self {
+        if params.network.prefix().is_some() {
+            Self::SharedRows
+        } else if params.counts.connections() {
+            Self::Connections
+        } else {
+            Self::Bytes
+        }
+    }
 }
 
 /// Counts nothing.
@@ -44,7 +66,7 @@ impl<A, M: Memory> Default for CpuTables<A, M> {
             ipconn: None,
             portconn: None,
             recent: None,
-            is_simple: false,
+            path: Path::Bytes,
         }
     }
 }
@@ -82,14 +104,9 @@ impl<A: Family, M: Memory> CpuTables<A, M> {
         flows: &Flows,
         memory: &M,
     ) -> Result<(), M::Error> {
-        let Params {
-            counts,
-            network,
-            sizes,
-            ..
-        } = params;
+        let Params { counts, sizes, .. } = params;
         let periods = flows.periods();
-        self.is_simple = !counts.connections() && network.prefix().is_none();
+        self.path = Path::of(params);
         if counts.traffic {
             open_table(&mut self.traffic, seed, sizes.addresses, periods, memory)?;
         }
@@ -166,7 +183,7 @@ pub fn count<A: Family, M: Memory>(
     own: &CpuTables<A, M>,
     packet: impl Packet,
 ) -> bool {
-    if !own.is_simple || packet.is_aggregate() {
+    if own.path != Path::Bytes || packet.is_aggregate() {
         return count_all(cpus, own, packet);
     }
     let now = || cpus.now();
@@ -185,7 +202,7 @@ fn header_and_ends<A: Family, M: Memory>(
     Some((header, ends))
 }
 
-/// Counts bytes and connections, also of aggregates, and also if addresses share rows.
+/// Counts bytes and connections, also of aggregates, and also if addresses can share a row.
 ///
 /// Not inlined, so that the path of a single packet whose bytes alone are counted need not save the
 /// registers used here.
@@ -198,14 +215,12 @@ fn count_all<A: Family, M: Memory>(
     let Some((header, ends)) = header_and_ends(cpus, packet) else {
         return false;
     };
-    // The rows of the ends. Flows are those of the whole addresses.
-    let rows = Header {
-        source: cpus.network().key(header.source),
-        destination: cpus.network().key(header.destination),
-        ..header
+    let length = packet.wire_len(header.payload);
+    let bytes = if own.path == Path::SharedRows {
+        own.count_shared(cpus.network(), &header, ends, length, cpus.now())
+    } else {
+        own.count_bytes(&header, ends, length, || cpus.now())
     };
-    let now = || cpus.now();
-    let bytes = own.count_bytes(&rows, ends, packet.wire_len(header.payload), now);
     let Some(recent) = &own.recent else {
         return bytes;
     };
@@ -229,16 +244,31 @@ fn count_all<A: Family, M: Memory>(
         None => true,
     };
     if is_first {
-        own.add_connection(&rows, &opening, ends, cpus.now());
+        let now = cpus.now();
+        if own.path == Path::SharedRows {
+            own.add_shared_connection(cpus.network(), &header, &opening, ends, now);
+        } else {
+            own.add_connection(&header, &opening, ends, now);
+        }
     }
     bytes | is_first
+}
+
+/// A header with the keys of the ends' rows in place of the addresses.
+#[inline]
+fn rows<A: Address>(network: &Network<A>, header: &Header<A>) -> Header<A> {
+    Header {
+        source: network.key(header.source),
+        destination: network.key(header.destination),
+        ..*header
+    }
 }
 
 impl<A: Family, M: Memory> CpuTables<A, M> {
     #[inline(always)]
     fn count_bytes(
         &self,
-        rows: &Header<A>,
+        header: &Header<A>,
         ends: Ends,
         bytes: u64,
         now: impl Fn() -> Ticks,
@@ -248,22 +278,51 @@ impl<A: Family, M: Memory> CpuTables<A, M> {
         };
         traffic.add_at(
             ends,
-            rows.source,
-            rows.destination,
-            byte_column(rows.protocol),
+            header.source,
+            header.destination,
+            byte_column(header.protocol),
             bytes,
             now,
         );
         true
     }
 
+    /// Counts bytes in the rows of networks. Not inlined, so that tables without `--prefix` pay for
+    /// no more than the check that selects it.
     #[cold]
-    fn add_connection(&self, rows: &Header<A>, opening: &Opening, ends: Ends, now: Ticks) {
+    #[inline(never)]
+    fn count_shared(
+        &self,
+        network: &Network<A>,
+        header: &Header<A>,
+        ends: Ends,
+        bytes: u64,
+        now: Ticks,
+    ) -> bool {
+        self.count_bytes(&rows(network, header), ends, bytes, || now)
+    }
+
+    /// Counts a connection in the rows of networks.
+    #[cold]
+    #[inline(never)]
+    fn add_shared_connection(
+        &self,
+        network: &Network<A>,
+        header: &Header<A>,
+        opening: &Opening,
+        ends: Ends,
+        now: Ticks,
+    ) {
+        self.add_connection(&rows(network, header), opening, ends, now);
+    }
+
+    #[cold]
+    fn add_connection(&self, header: &Header<A>, opening: &Opening, ends: Ends, now: Ticks) {
         let (column, port) = (opening.protocol().connection_column(), opening.port());
-        let initiator = ends.source().then_some((rows.source, Direction::Out));
+        let initiator = ends.source().then_some((header.source, Direction::Out));
         let target = ends
             .destination()
-            .then_some((rows.destination, Direction::In));
+            .then_some((header.destination, Direction::In));
         for (address, direction) in [initiator, target].into_iter().flatten() {
             if let Some(ipconn) = &self.ipconn {
                 ipconn.add(address, column, direction, 1, now);
