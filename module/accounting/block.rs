@@ -22,8 +22,8 @@ pub struct Block<const PAIRS: usize> {
 }
 
 impl<const PAIRS: usize> Block<PAIRS> {
-    /// Adds the counts of a row to those of recycled rows, and calls `reuse`, which gives the row to
-    /// another key. Readers see both or none of it.
+    /// Adds the counts of a row to those of recycled rows, and calls `reuse`, which gives the row
+    /// to another key. Readers see both or none of it.
     ///
     /// Must not be called by two contexts at the same time.
     pub fn recycle(&self, old: &Counters<PAIRS>, reuse: impl FnOnce()) {

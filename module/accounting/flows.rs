@@ -508,15 +508,18 @@ impl<M: Memory> Array<M> {
         way.put(flow.tag, flow.end(now));
     }
 
-    /// Estimates whether at least three eighths of all places have living flows, by the sets after set
-    /// `number`. Without it, an array would grow for ever, because at any load two sets are full
-    /// once in a while.
+    /// Estimates whether at least three eighths of all places have living flows, by the sets after
+    /// set `number`. Without it, an array would grow for ever, because at any load two sets are
+    /// full once in a while.
     fn is_dense(&self, number: u32, now: Ticks) -> bool {
-        const SAMPLE: usize = 8;
-        let sets = (number.wrapping_add(1)..self.shape().used).chain(0..number);
-        let sample = sets.filter_map(|number| self.sets.get(number)).take(SAMPLE);
+        const SAMPLE: u32 = 8;
+        let used = self.shape().used;
+        let sample = (1..=SAMPLE).filter_map(|n| {
+            let other = number.wrapping_add(n);
+            self.sets.get(other.checked_sub(used).unwrap_or(other))
+        });
         let room = sample.map(|set| set.room(now));
-        room.fold(0, usize::saturating_add) <= SAMPLE * WAYS / 8 * 5
+        room.fold(0, usize::saturating_add) <= SAMPLE as usize * WAYS / 8 * 5
     }
 
     /// Moves a flow from one of two full sets to the other set in which it can be. Returns `false`

@@ -6,9 +6,9 @@
 //! doubled. The index is not rehashed as a whole: a bucket of the upper half gets its rows from the
 //! bucket in the lower half when it is first used.
 //!
-//! A row never moves. When there is no room for another row, a new key takes the place of a row that
-//! is idle (see [`super::age`]). Readers do not use the index. They read the rows block by block,
-//! each [`Block`] as it was at one moment.
+//! A row never moves. When there is no room for another row, a new key takes the place of a row
+//! that is idle (see [`super::age`]). Readers do not use the index. They read the rows block by
+//! block, each [`Block`] as it was at one moment.
 
 use super::{
     age::{Age, Periods},
@@ -215,8 +215,8 @@ impl<K: Key, const PAIRS: usize, M: Memory> Hashed<K, PAIRS, M> {
         }
     }
 
-    /// The beginning of the chain for a hash, which gets its rows now if need be. `None` if there is
-    /// no memory even for the first bucket.
+    /// The beginning of the chain for a hash, which gets its rows now if need be. `None` if there
+    /// is no memory even for the first bucket.
     fn head(&self, hash: u32) -> Option<&Link> {
         let mut bucket = hash & self.mask.load(Relaxed);
         // Without memory for a bucket, its rows stay in the one that it would get them from.

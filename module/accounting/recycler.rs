@@ -3,8 +3,8 @@
 //! Finds the row that a new key replaces when all rows are in use.
 //!
 //! The recycler goes round the rows with two hands, as a clock algorithm does. The first looks at
-//! rows on probation, the second at established rows. A search looks at a bounded number of rows. If
-//! it finds none, there is no other search in the same tick of the clock.
+//! rows on probation, the second at established rows. A search looks at a bounded number of rows.
+//! If it finds none, there is no other search in the same tick of the clock.
 //!
 //! A key whose row was recycled not long ago is not one of a scan. Its new row is established at
 //! once. Otherwise keys that come in turns could recycle each other's rows for ever. S3-FIFO calls

@@ -34,7 +34,8 @@ pub enum Lookup {
 /// The limits of a table, and how it looks up its rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size {
-    /// The largest number of rows. With [`Lookup::Hashed`], at most [`MOST_ROWS`](super::hashed::MOST_ROWS).
+    /// The largest number of rows. With [`Lookup::Hashed`], at most
+    /// [`MOST_ROWS`](super::hashed::MOST_ROWS).
     pub rows: u32,
     /// How keys find their rows.
     pub lookup: Lookup,
