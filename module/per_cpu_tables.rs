@@ -21,6 +21,10 @@ use crate::{
         params::Params,
     },
     glue::{
+        budget::{
+            Budget,
+            Reserved, //
+        },
         jiffies::{
             hz,
             jiffies, //
@@ -50,20 +54,29 @@ pub(crate) struct PerCpuTables<A: Family> {
     flows: Flows,
     with_flows: CpusWithFlows,
     cpus: PerCpu<CpuTables<A, KernelMemory>>,
+    _reserved: Reserved,
 }
 
 impl<A: Family> PerCpuTables<A> {
-    /// Makes empty tables. Their memory is charged to `memcg`.
+    /// Makes empty tables. Their memory is charged to `memcg`, and `budget` bounds it.
     #[inline(never)]
-    pub(crate) fn new(params: &Params<A>, memcg: Arc<Memcg>) -> Result<Arc<Self>> {
+    pub(crate) fn new(
+        params: &Params<A>,
+        memcg: Arc<Memcg>,
+        budget: &'static Budget,
+    ) -> Result<Arc<Self>> {
+        let (reserved, fitted) = budget.reserve(|bytes| {
+            let fitted = params.fit(module_params::flow_limit(), bytes);
+            (fitted.bytes, fitted)
+        });
         let seed = Seed::new(get_random_u64());
-        let memory = KernelMemory::for_packets(memcg);
+        let memory = KernelMemory::for_packets(memcg, budget);
         let clock = Clock {
             ticks_per_second: hz(),
         };
-        let flows = Flows::new(seed, clock, module_params::flow_limit());
+        let flows = Flows::new(seed, clock, fitted.flows);
         let cpus = PerCpu::new(|cpu, tables: &mut CpuTables<A, _>| {
-            tables.open(cpu, params, seed, &flows, &memory)
+            tables.open(cpu, &fitted.params, seed, &flows, &memory)
         })?;
         Ok(Arc::new(
             Self {
@@ -71,6 +84,7 @@ impl<A: Family> PerCpuTables<A> {
                 flows,
                 with_flows: CpusWithFlows::default(),
                 cpus,
+                _reserved: reserved,
             },
             GFP_KERNEL_ACCOUNT,
         )?)

@@ -11,9 +11,15 @@ use crate::{
             Step, //
         },
         sort::sort,
-        stats,
+        stats::{
+            self,
+            MemoryStats, //
+        },
     },
-    glue::procfs::Content,
+    glue::{
+        budget::Budget,
+        procfs::Content, //
+    },
     platform::Kernel,
     table_lists::TableLists,
 };
@@ -32,7 +38,10 @@ use kernel::{
 };
 
 /// The text of `.stats`: the sizes of all tables of a namespace.
-pub(crate) struct Stats(pub(crate) Arc<TableLists>);
+pub(crate) struct Stats {
+    pub(crate) lists: Arc<TableLists>,
+    pub(crate) budget: &'static Budget,
+}
 
 impl Content for Stats {
     fn lock_class() -> Pin<&'static LockClassKey> {
@@ -48,10 +57,14 @@ impl Lines for Stats {
     type Error = Error;
 
     fn snapshot(&self) -> Result<Text> {
-        let mut tables = self.0.stats()?;
+        let mut tables = self.lists.stats()?;
         sort::<Kernel, _>(&mut tables)?;
         let mut text = Text(KVVec::new());
-        stats::write(&mut text, &tables).map_err(|_| ENOMEM)?;
+        let memory = MemoryStats {
+            used: self.budget.used(),
+            bound: self.budget.bound(),
+        };
+        stats::write(&mut text, memory, &tables).map_err(|_| ENOMEM)?;
         Ok(text)
     }
 

@@ -19,6 +19,7 @@ use crate::{
         ShownFiles, //
     },
     glue::{
+        budget::Budget,
         memcg::Memcg,
         net::net_ratelimit,
         procfs::Dir,
@@ -68,12 +69,17 @@ pub(crate) struct DueFiles<A: Family> {
 }
 
 impl<A: Family> NamedTable<A> {
-    /// Makes empty tables for one rule. Their memory, and that of their files, is charged to the
-    /// memory cgroup of the current task. The files are not in the folder yet.
+    /// Makes empty tables for one rule, whose size `budget` bounds. Their memory, and that of their
+    /// files, is charged to the memory cgroup of the current task. The files are not in the folder yet.
     #[inline(never)]
-    pub(crate) fn new(dir: &Arc<Dir>, params: &Params<A>, generation: u64) -> Result<Self> {
+    pub(crate) fn new(
+        dir: &Arc<Dir>,
+        params: &Params<A>,
+        budget: &'static Budget,
+        generation: u64,
+    ) -> Result<Self> {
         let memcg = Arc::new(Memcg::of_current(), GFP_KERNEL_ACCOUNT)?;
-        let tables = PerCpuTables::new(params, memcg.clone())?;
+        let tables = PerCpuTables::new(params, memcg.clone(), budget)?;
         let files = Arc::new(
             Files::new(dir, params, &tables, &memcg)?,
             GFP_KERNEL_ACCOUNT,

@@ -13,8 +13,12 @@
 use crate::{
     accounting::params::Params,
     glue::{
+        budget::Budget,
         boottime::nanoseconds_since_boot,
-        net::net_ratelimit,
+        net::{
+            net_ratelimit,
+            Net, //
+        },
         packet::SkBuff,
         percpu::ThisCpu,
         pernet::{
@@ -59,6 +63,7 @@ pub(crate) struct Tables {
     changes: Mutex<Changes>,
     lists: Arc<TableLists>,
     dir: Arc<Dir>,
+    budget: &'static Budget,
     _stats: ShownFile<Stats>,
 }
 
@@ -83,9 +88,14 @@ pernet_slot!(Tables);
 impl PerNet for Tables {
     const DIR: &'static CStr = c_str!("xt_traffic");
 
-    fn new(dir: Arc<Dir>) -> Result<Arc<Self>> {
+    fn new(net: &Net, dir: Arc<Dir>) -> Result<Arc<Self>> {
         let lists = TableLists::new()?;
-        let stats = Arc::new(Stats(lists.clone()), GFP_KERNEL_ACCOUNT)?;
+        let budget = Budget::of(net);
+        let stats = Stats {
+            lists: lists.clone(),
+            budget,
+        };
+        let stats = Arc::new(stats, GFP_KERNEL_ACCOUNT)?;
         let name = CString::try_from_fmt(fmt!(".stats"))?;
         let stats = File::new(dir.clone(), name, stats).show()?;
         Arc::pin_init(
@@ -93,6 +103,7 @@ impl PerNet for Tables {
                 changes <- new_mutex!(Changes::default(), "xt_traffic::Tables::changes"),
                 lists,
                 dir,
+                budget,
                 _stats: stats,
             }),
             GFP_KERNEL_ACCOUNT,
@@ -109,7 +120,7 @@ impl Tables {
         let mut changes = tables.changes.lock();
         tables.show_all_due(&changes);
         let generation = changes.next_generation();
-        let new = || NamedTable::new(&tables.dir, params, generation);
+        let new = || NamedTable::new(&tables.dir, params, tables.budget, generation);
         let named = match tables.lists.get(params)? {
             Lookup::Same(table) => {
                 drop(changes);

@@ -22,9 +22,6 @@ pub type Traffic<A, M> = Table<A, BYTE_COLUMNS, M>;
 /// The rows of connections per address or per port.
 pub type Connections<K, M> = Table<K, CONNECTION_COLUMNS, M>;
 
-/// The size of a table of ports: a row for each of the 2^16 ports.
-pub const PORTS: Size = Size::hashed(1 << 16);
-
 /// The part of a named table that one CPU keeps: its rows and its recent flows. What is not counted
 /// is `None`.
 pub struct CpuTables<A, M: Memory> {
@@ -114,7 +111,7 @@ impl<A: Family, M: Memory> CpuTables<A, M> {
             open_table(&mut self.ipconn, seed, sizes.addresses, periods, memory)?;
         }
         if counts.portconn {
-            open_table(&mut self.portconn, seed, PORTS, periods, memory)?;
+            open_table(&mut self.portconn, seed, sizes.ports, periods, memory)?;
         }
         if counts.connections() {
             self.recent = Some(RecentFlows::new(cpu, flows, memory)?);

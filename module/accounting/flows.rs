@@ -176,6 +176,8 @@ const WAYS: usize = 4;
 /// Eight flows have this number of sets when an array is at its limit. With two choices, sets that
 /// are filled to two thirds rarely replace a living flow.
 const SETS_PER_EIGHT_FLOWS: u32 = 3;
+/// The largest number of bytes that a flow takes, if the array is at its limit.
+pub const BYTES_PER_FLOW: u64 = (size_of::<Set>() as u64 * SETS_PER_EIGHT_FLOWS as u64) / 8;
 /// The number of sets that an array starts with: one page.
 const INITIAL_SETS: u32 = 64;
 /// If the first set of a new flow is full, and the second has no more than this number of places

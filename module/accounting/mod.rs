@@ -17,7 +17,7 @@
 //! to the reader, and [`stats`] formats `.stats`. [`platform`] is the interface to the kernel's
 //! lists and locks.
 //!
-//! [`params`] checks the parameters of a rule. [`counters`], [`key`] and [`hash`] are the types
+//! [`params`] checks the parameters of a rule, and [`limits`] fits them into the memory. [`counters`], [`key`] and [`hash`] are the types
 //! that the others are built on. [`slots`] is the interface to the memory allocator.
 
 #![forbid(unsafe_code)]
@@ -34,6 +34,7 @@ pub mod hashed;
 pub mod ipv6;
 pub mod key;
 pub mod ledger;
+pub mod limits;
 pub mod listing;
 pub mod network;
 pub mod packet;

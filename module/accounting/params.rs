@@ -81,11 +81,15 @@ impl Counts {
 pub struct Sizes {
     /// The size of a table of addresses.
     pub addresses: Size,
+    /// The size of a table of ports.
+    pub ports: Size,
     /// The hash size: a power of two.
     pub hash_size: u32,
 }
 
 impl Sizes {
+    /// The size of a table with a row for each of the 2^16 ports.
+    pub const PORTS: Size = Size::hashed(1 << 16);
     /// The number of addresses in the largest network with [`Lookup::Direct`]. If the counted
     /// addresses lie far apart, its rows of bytes take up to 4 MiB on each CPU.
     const DIRECT: u32 = 1 << 16;
@@ -97,7 +101,9 @@ impl Sizes {
     /// which must stay below 2^31 bytes.
     const ALL_ROWS: u32 = 1 << 25;
 
-    fn new(network_rows: u128, hash_size: u32, cpus: u32) -> Self {
+    /// Sizes for a network with this number of rows, a hash size that is given or 0, and a number of
+    /// CPUs.
+    pub fn new(network_rows: u128, hash_size: u32, cpus: u32) -> Self {
         let hash_size = match hash_size {
             0 => Self::default_hash_size(network_rows),
             given => given.next_power_of_two(),
@@ -107,6 +113,7 @@ impl Sizes {
             .min(Self::ALL_ROWS / cpus.max(1));
         Self {
             addresses: Size::hashed(rows),
+            ports: Self::PORTS,
             hash_size,
         }
     }

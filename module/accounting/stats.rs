@@ -67,6 +67,15 @@ impl FlowStats {
     }
 }
 
+/// The memory of all tables of the initial network namespace, or of all others together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemoryStats {
+    /// The bytes that packets have made the module allocate.
+    pub used: u64,
+    /// The bound of `used`.
+    pub bound: u64,
+}
+
 /// The suffixes of a table's files, in the order of [`TableStats::files`].
 const FILES: [&str; 3] = ["", ".ipconn", ".portconn"];
 
@@ -90,12 +99,12 @@ pub struct TableStats {
 /// # Errors
 ///
 /// Returns the error of `out`.
-pub fn write(out: &mut impl Write, tables: &[TableStats]) -> fmt::Result {
-    write_sums(out, tables)?;
+pub fn write(out: &mut impl Write, memory: MemoryStats, tables: &[TableStats]) -> fmt::Result {
+    write_sums(out, memory, tables)?;
     tables.iter().try_for_each(|table| write_table(out, table))
 }
 
-fn write_sums(out: &mut impl Write, tables: &[TableStats]) -> fmt::Result {
+fn write_sums(out: &mut impl Write, memory: MemoryStats, tables: &[TableStats]) -> fmt::Result {
     let (mut rows, mut flows) = (RowStats::default(), FlowStats::default());
     for table in tables {
         table
@@ -108,6 +117,8 @@ fn write_sums(out: &mut impl Write, tables: &[TableStats]) -> fmt::Result {
     writeln!(out, "tables {}", tables.len())?;
     writeln!(out, "rows {}", rows.rows)?;
     writeln!(out, "memory {}", rows.memory + flows.memory)?;
+    writeln!(out, "memory_used {}", memory.used)?;
+    writeln!(out, "memory_bound {}", memory.bound)?;
     writeln!(out, "overflows {}", rows.overflows)?;
     writeln!(out, "recycled {}", rows.recycled)?;
     writeln!(out, "forgotten_flows {}", flows.forgotten)?;
@@ -156,6 +167,11 @@ mod tests {
     use super::*;
     use std::string::String;
 
+    const MEMORY: MemoryStats = MemoryStats {
+        used: 4096,
+        bound: 8192,
+    };
+
     fn name(text: &str) -> Name {
         let mut bytes = [0; crate::abi::NAME_SIZE];
         bytes[..text.len()].copy_from_slice(text.as_bytes());
@@ -165,10 +181,10 @@ mod tests {
     #[test]
     fn without_tables_all_sums_are_zero() {
         let mut text = String::new();
-        write(&mut text, &[]).unwrap();
+        write(&mut text, MEMORY, &[]).unwrap();
         assert_eq!(
             text,
-            "tables 0\nrows 0\nmemory 0\noverflows 0\nrecycled 0\nforgotten_flows 0\n\
+            "tables 0\nrows 0\nmemory 0\nmemory_used 4096\nmemory_bound 8192\noverflows 0\nrecycled 0\nforgotten_flows 0\n\
              unremembered 0\n"
         );
     }
@@ -203,10 +219,10 @@ mod tests {
             },
         ];
         let mut text = String::new();
-        write(&mut text, &tables).unwrap();
+        write(&mut text, MEMORY, &tables).unwrap();
         assert_eq!(
             text,
-            "tables 2\nrows 7\nmemory 707\noverflows 70\nrecycled 7000\nforgotten_flows 3\n\
+            "tables 2\nrows 7\nmemory 707\nmemory_used 4096\nmemory_bound 8192\noverflows 70\nrecycled 7000\nforgotten_flows 3\n\
              unremembered 5\n\
              A.generation 8\nA.rows 1\nA.memory 100\nA.overflows 10\nA.recycled 1000\n\
              b.generation 9\nb.ipconn.rows 2\nb.ipconn.memory 200\nb.ipconn.overflows 20\n\
@@ -238,10 +254,10 @@ mod tests {
         let mut tables = [table(30, true), table(20, true), table(10, false)];
         tables.sort();
         let mut text = String::new();
-        write(&mut text, &tables).unwrap();
+        write(&mut text, MEMORY, &tables).unwrap();
         assert_eq!(
             text,
-            "tables 3\nrows 3\nmemory 300\noverflows 30\nrecycled 6\nforgotten_flows 0\n\
+            "tables 3\nrows 3\nmemory 300\nmemory_used 4096\nmemory_bound 8192\noverflows 30\nrecycled 6\nforgotten_flows 0\n\
              unremembered 0\n\
              A.generation 10\nA.rows 1\nA.memory 100\nA.overflows 10\nA.recycled 2\n\
              A.waiting 20\nA.waiting 30\n"

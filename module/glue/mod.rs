@@ -12,6 +12,7 @@
 //! - The files beside this folder use both, and have no `unsafe` code.
 
 pub(crate) mod boottime;
+pub(crate) mod budget;
 pub(crate) mod jiffies;
 pub(crate) mod memcg;
 pub(crate) mod net;

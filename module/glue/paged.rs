@@ -3,6 +3,7 @@
 //! Arrays that grow page by page, in any context.
 
 use super::{
+    budget::Budget,
     memcg::Memcg,
     task, //
 };
@@ -131,7 +132,7 @@ impl<T: Slot> Slots<T> for PagedSlots<T> {
                 ),
                 // SAFETY: `new_page` has allocated the page. It was not published, so there is no
                 // other pointer to it.
-                Err(_) => unsafe { PageAllocator::free(new.cast()) },
+                Err(_) => unsafe { self.allocator.free(new.cast()) },
             }
         }
         self.get(index)
@@ -153,7 +154,7 @@ impl<T: Slot> Drop for PagedSlots<T> {
                 // SAFETY: By the type invariants the page comes from the allocator, and this array
                 // owns it. `self` is borrowed mutably, so there are no references to slots. The
                 // pointer is not used again, because the directory is dropped next.
-                unsafe { PageAllocator::free(page.cast()) };
+                unsafe { self.allocator.free(page.cast()) };
                 task::cond_resched();
             }
         }
@@ -164,6 +165,7 @@ impl<T: Slot> Drop for PagedSlots<T> {
 #[derive(Clone)]
 struct PageAllocator {
     memcg: Arc<Memcg>,
+    budget: &'static Budget,
     flags: bindings::gfp_t,
 }
 
@@ -174,8 +176,11 @@ impl PageAllocator {
         Err(_) => panic!("PAGE_SIZE is a power of two"),
     };
 
-    /// Allocates a page of this [`LAYOUT`](Self::LAYOUT), charged to `memcg`.
+    /// Allocates a page of this [`LAYOUT`](Self::LAYOUT), charged to `memcg` and to the budget.
     fn allocate(&self) -> Option<NonNull<u8>> {
+        if !self.budget.take(PAGE_SIZE as u64) {
+            return None;
+        }
         let page = self.memcg.charge(|| {
             // SAFETY: A null pointer asks for new memory. The layout has a size that is not zero
             // and an alignment that is a power of two.
@@ -189,7 +194,11 @@ impl PageAllocator {
                 )
             }
         });
-        NonNull::new(page.cast())
+        let page = NonNull::new(page.cast());
+        if page.is_none() {
+            self.budget.give_back(PAGE_SIZE as u64);
+        }
+        page
     }
 
     /// Frees a page.
@@ -197,7 +206,8 @@ impl PageAllocator {
     /// # Safety
     ///
     /// `page` must come from [`allocate`](Self::allocate), and must not be used afterwards.
-    unsafe fn free(page: NonNull<u8>) {
+    unsafe fn free(&self, page: NonNull<u8>) {
+        self.budget.give_back(PAGE_SIZE as u64);
         // SAFETY: By the safety requirements the page comes from `allocate`, which calls the
         // function that `Kmalloc` allocates with, and the page is not used afterwards.
         unsafe { Kmalloc::free(page, Self::LAYOUT) };
@@ -212,12 +222,13 @@ pub(crate) struct KernelMemory {
 
 impl KernelMemory {
     /// Memory for arrays that grow in the packet path, in any context.
-    pub(crate) fn for_packets(memcg: Arc<Memcg>) -> Self {
+    pub(crate) fn for_packets(memcg: Arc<Memcg>, budget: &'static Budget) -> Self {
         // Not `GFP_ATOMIC`, which may exceed the limit of the cgroup and use up the last reserves.
         // Without memory packets are still counted, in the row for all others.
         Self {
             allocator: PageAllocator {
                 memcg,
+                budget,
                 flags: bindings::GFP_NOWAIT | bindings::__GFP_NOWARN,
             },
             backoff: 1024,

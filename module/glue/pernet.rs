@@ -48,11 +48,11 @@ pub(crate) trait PerNet: Send + Sync + Sized + 'static {
     /// The name of the folder in `/proc/net`.
     const DIR: &'static CStr;
 
-    /// Makes the state of a namespace. `dir` is its folder.
+    /// Makes the state of namespace `net`. `dir` is its folder.
     ///
     /// The folder and all files in it are removed when the namespace ends. Rules can live a little
     /// longer, and so can references to the state.
-    fn new(dir: Arc<Dir>) -> Result<Arc<Self>>;
+    fn new(net: &Net, dir: Arc<Dir>) -> Result<Arc<Self>>;
 }
 
 /// The registration of a type, in a static, because the callbacks get no other context.
@@ -218,7 +218,7 @@ impl<T: HasPerNetSlot> PerNetRegistration<T> {
             // this function if it fails, drops the folder. That is in `exit` at the latest, and so
             // before procfs takes away `/proc/net`: exit callbacks run in the reverse order.
             let dir = unsafe { OwnedDir::new(net, T::DIR) }?;
-            let data = T::new(dir.share())?;
+            let data = T::new(net, dir.share())?;
             let state = KBox::new(State { data, _dir: dir }, GFP_KERNEL_ACCOUNT)?;
             // SAFETY: The place is valid for writes. Nothing else uses it before `init` returns.
             // INVARIANT: `init` succeeds, and the place holds a pointer from `into_foreign`.

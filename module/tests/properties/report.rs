@@ -12,7 +12,7 @@ use xt_traffic_accounting::accounting::{
     key::{Key, Owner},
     params::Name,
     report::{Form, LONGEST_LINE, TRAFFIC_HEADER},
-    stats::{self, FlowStats, RowStats, TableStats},
+    stats::{self, FlowStats, MemoryStats, RowStats, TableStats},
 };
 
 /// Numbers of all sizes.
@@ -154,13 +154,13 @@ fn row_stats() -> impl Strategy<Value = Option<RowStats>> {
 fn sum_of(text: &str, ending: &str) -> u64 {
     let lines = text
         .lines()
-        .skip(7)
+        .skip(9)
         .map(|line| line.split_once(' ').unwrap());
     let ours = lines.filter(|(key, _)| key.ends_with(ending));
     ours.map(|(_, value)| value.parse::<u64>().unwrap()).sum()
 }
 
-/// The first seven lines are sums over the lines after them.
+/// The first nine lines are sums over the lines after them.
 #[test]
 fn the_first_stats_are_the_sums_of_the_others() {
     let flows = || option::of((0..1usize << 40, 0..1u64 << 40, 0..1u64 << 40));
@@ -189,10 +189,10 @@ fn the_first_stats_are_the_sums_of_the_others() {
                 });
             let tables: Vec<_> = tables.collect();
             let mut text = String::new();
-            stats::write(&mut text, &tables).unwrap();
+            stats::write(&mut text, MemoryStats { used: 1, bound: 2 }, &tables).unwrap();
             let sum = |ending| sum_of(&text, ending);
             let expected = format!(
-                "tables {}\nrows {}\nmemory {}\noverflows {}\nrecycled {}\nforgotten_flows {}\n\
+                "tables {}\nrows {}\nmemory {}\nmemory_used 1\nmemory_bound 2\noverflows {}\nrecycled {}\nforgotten_flows {}\n\
                  unremembered {}\n",
                 tables.len(),
                 sum(".rows"),
@@ -211,7 +211,7 @@ fn the_first_stats_are_the_sums_of_the_others() {
             let flows = tables.iter().filter(|table| table.flows.is_some()).count();
             assert_eq!(
                 text.lines().count(),
-                7 + tables.len() + 4 * files + 3 * flows
+                9 + tables.len() + 4 * files + 3 * flows
             );
         },
     );

@@ -284,6 +284,7 @@ fn addresses_without_a_row_count_in_the_row_of_the_others<A: Modelled>() {
         let (all, limited) = (scenario.run(), {
             let sizes = Sizes {
                 addresses: Size::hashed(rows),
+                ports: Sizes::PORTS,
                 hash_size: scenario.hash_size,
             };
             scenario.run_with(sizes)

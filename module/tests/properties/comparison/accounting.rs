@@ -36,6 +36,7 @@ pub const ALL: Counts = Counts {
 /// Sizes with room for all rows and flows of a test.
 pub const ROOMY: Sizes = Sizes {
     addresses: Size::hashed(1 << 12),
+    ports: Sizes::PORTS,
     hash_size: 16,
 };
 

@@ -159,6 +159,7 @@ impl<A: Modelled> Scenario<A> {
         let rows = network.rows().min(ROOMY.addresses.rows.into()) as u32;
         let sizes = Sizes {
             addresses: Size::hashed(rows),
+            ports: Sizes::PORTS,
             hash_size: self.hash_size,
         };
         self.run_with(sizes.for_network(&network))
