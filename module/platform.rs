@@ -4,13 +4,15 @@
 
 use crate::{
     accounting::platform::Platform,
-    glue::task::{
-        cond_resched,
-        fatal_signal_pending, //
+    glue::{
+        reader_list::List,
+        task::{
+            cond_resched,
+            fatal_signal_pending, //
+        },
     },
 };
 use kernel::{
-    alloc::KVVec,
     prelude::*,
     sync::Mutex, //
 };
@@ -24,18 +26,18 @@ pub(crate) struct Kernel;
 
 impl Platform for Kernel {
     type Error = Error;
-    type List<T> = KVVec<T>;
+    type List<T> = List<T>;
     type Lock<T> = Pin<KBox<Mutex<T>>>;
 
-    fn list<T>(capacity: usize) -> Result<KVVec<T>> {
-        Ok(KVVec::with_capacity(capacity, GFP_KERNEL_ACCOUNT)?)
+    fn list<T>(capacity: usize) -> Result<List<T>> {
+        List::with_capacity(capacity)
     }
 
-    fn push<T>(list: &mut KVVec<T>, item: T) -> Result {
-        Ok(list.push(item, GFP_KERNEL_ACCOUNT)?)
+    fn push<T>(list: &mut List<T>, item: T) -> Result {
+        list.push(item)
     }
 
-    fn truncate<T>(list: &mut KVVec<T>, length: usize) {
+    fn truncate<T>(list: &mut List<T>, length: usize) {
         list.truncate(length);
     }
 

@@ -23,6 +23,7 @@ use crate::{
         memcg::Memcg,
         net::net_ratelimit,
         procfs::Dir,
+        reader_list::List,
         xt_match::NfProto, //
     },
     per_cpu_tables::PerCpuTables,
@@ -309,15 +310,15 @@ impl TableLists {
     }
 
     /// Returns the sizes of each table.
-    pub(crate) fn stats(&self) -> Result<KVVec<TableStats>> {
+    pub(crate) fn stats(&self) -> Result<List<TableStats>> {
         let lists = self.lists.lock();
         let count = lists.ipv4.len() + lists.ipv6.len();
-        let mut all = KVVec::with_capacity(count, GFP_KERNEL_ACCOUNT)?;
+        let mut all = List::with_capacity(count)?;
         for table in &lists.ipv4 {
-            all.push(table.stats(), GFP_KERNEL_ACCOUNT)?;
+            all.push(table.stats())?;
         }
         for table in &lists.ipv6 {
-            all.push(table.stats(), GFP_KERNEL_ACCOUNT)?;
+            all.push(table.stats())?;
         }
         Ok(all)
     }

@@ -14,13 +14,14 @@ use kernel::ffi::{
 
 extern "C" {
     fn xt_traffic_memory_bound(initial: bool) -> u64;
+    fn xt_traffic_current_is_initial() -> bool;
     fn xt_traffic_net_is_initial(net: *const c_void) -> bool;
     fn xt_traffic_online_cpus() -> c_uint;
 }
 
-/// The memory for the tables of some network namespaces.
+/// The memory for the tables of some network namespaces, or for their readers.
 ///
-/// The memory is allocated page by page, as packets need it. A table reserves what it can take at
+/// The memory of tables is allocated page by page, as packets need it. A table reserves what it can take at
 /// most, so that the next table gets less.
 pub(crate) struct Budget {
     /// Whether it is for the initial network namespace. Otherwise it is for all others together.
@@ -35,6 +36,8 @@ pub(crate) struct Budget {
 
 static INITIAL: Budget = Budget::new(true);
 static OTHERS: Budget = Budget::new(false);
+static INITIAL_READERS: Budget = Budget::new(true);
+static OTHER_READERS: Budget = Budget::new(false);
 
 impl Budget {
     const fn new(initial: bool) -> Self {
@@ -53,6 +56,18 @@ impl Budget {
             true => &INITIAL,
             false => &OTHERS,
         }
+    }
+
+    /// Returns the budget for what the current task reads. It is as large as that for the tables of
+    /// the task's network namespace.
+    pub(super) fn of_current_reader() -> &'static Self {
+        // SAFETY: The function only reads the state of the current task.
+        let budget = match unsafe { xt_traffic_current_is_initial() } {
+            true => &INITIAL_READERS,
+            false => &OTHER_READERS,
+        };
+        budget.bound();
+        budget
     }
 
     /// Returns the bytes that are allocated.

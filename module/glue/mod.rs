@@ -23,5 +23,6 @@ pub(crate) mod percpu;
 pub(crate) mod pernet;
 pub(crate) mod procfs;
 pub(crate) mod random;
+pub(crate) mod reader_list;
 pub(crate) mod task;
 pub(crate) mod xt_match;
