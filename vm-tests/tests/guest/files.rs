@@ -139,13 +139,13 @@ guest_test!(parameters_at_load_time, |guest| {
 guest_test!(stats_list_tables_rows_and_memory, |guest| {
     let keys =
         |text: &str| text.lines().map(|line| line.split(' ').next().unwrap_or("").to_owned()).collect::<Vec<_>>();
-    let sums = ["tables", "rows", "memory", "overflows", "forgotten_flows", "unremembered"];
+    let sums = ["tables", "rows", "memory", "overflows", "recycled", "forgotten_flows", "unremembered"];
     let empty = table(guest, ".stats")?;
     ensure!(empty == sums.map(|key| format!("{key} 0\n")).concat(), "{empty}");
     many_rows(guest)?;
     iptables(guest, Backend::Nft, "-A PROMISC -m traffic --traffic --net 10.0.0.0/16 --name B")?;
     let text = table(guest, ".stats")?;
-    let of = |file: &str| ["rows", "memory", "overflows"].map(|key| format!("{file}.{key}"));
+    let of = |file: &str| ["rows", "memory", "overflows", "recycled"].map(|key| format!("{file}.{key}"));
     let generation = |name: &str| vec![format!("{name}.generation")];
     let mut wanted = [sums.map(str::to_owned).to_vec(), generation("B"), of("B").to_vec(), generation("t")].concat();
     FILES.iter().for_each(|file| wanted.extend(of(file)));

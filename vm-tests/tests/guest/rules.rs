@@ -5,8 +5,8 @@ use anyhow::ensure;
 use vm_harness::command::COMMAND_TIMEOUT;
 use vm_harness::replay::{Backend, TABLES};
 use vm_tests::{
-    frame, guest_test, iptables, iptables_both, open_and_send, send_to_both, table, table_files, text_after,
-    under_traffic,
+    frame, guest_test, iptables, iptables_both, module_messages, open_and_send, send_to_both, table, table_files,
+    text_after, under_traffic,
 };
 
 const COUNT: &str = "-m traffic --traffic --net 10.0.0.0/8 --name t";
