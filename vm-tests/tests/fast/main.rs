@@ -2,6 +2,8 @@
 //! Tests with millions of packets, in guests with a kernel without debug options. A million packets
 //! take two minutes with all debug options, and five seconds without.
 
+mod memory;
+
 use std::net::{IpAddr, Ipv6Addr};
 
 use anyhow::{Context, Result, ensure};

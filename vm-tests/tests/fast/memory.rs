@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The memory that packets can make the module allocate.
+
+use std::env;
+
+use anyhow::{Context, Result, ensure};
+use vm_harness::replay::Backend;
+use vm_tests::pktgen::{generate, sum};
+use vm_tests::{guest_test, iptables, stat};
+
+const CPUS: u64 = 2;
+/// The packets of a round, on each CPU.
+const EACH: u64 = 300_000;
+/// The bytes of a packet at the IP layer.
+const BYTES: u64 = 100;
+
+/// The number of rounds. `XT_TRAFFIC_ROUNDS` changes it for longer runs.
+fn rounds() -> Result<u64> {
+    env::var("XT_TRAFFIC_ROUNDS").map_or(Ok(2), |text| text.parse().context("XT_TRAFFIC_ROUNDS"))
+}
+
+// Random destinations and ports: each packet has a new address and a new flow. Before, a
+// guest of this size panicked after three million of them.
+guest_test!(a_flood_of_new_addresses_and_flows_takes_no_more_than_the_bound, |guest| {
+    for (program, net, name) in [("iptables", "0.0.0.0/0", "all"), ("ip6tables", "2001:db8::/32", "six")] {
+        let rule = format!("{program} -A PROMISC -m traffic --traffic --ipconn --portconn --net {net} --name {name}");
+        iptables(guest, Backend::Nft, &rule)?;
+    }
+    let total = guest.must("awk '/^MemTotal/ { print $2 * 1024 }' /proc/meminfo")?.trim().parse::<u64>()?;
+    let bound = stat(guest, "memory_bound")?;
+    // The kernel rounds the number of pages down.
+    ensure!((total / 17..=total / 16).contains(&bound), "the bound is {bound} of {total}");
+    let options = [
+        &format!("pkt_size {}", BYTES + 14),
+        "src6 2001:db8:2::1",
+        "dst6_min 2001:db8:1::",
+        "dst6_max 2001:db8:1::ffff:ffff:ffff:ffff",
+        "flag UDPSRC_RND",
+        "flag UDPDST_RND",
+        "udp_src_min 1024",
+        "udp_src_max 65535",
+        "udp_dst_min 1",
+        "udp_dst_max 65535",
+    ];
+    for round in 1..=rounds()? {
+        generate(guest, CPUS as u32, EACH, &options)?;
+        let used = stat(guest, "memory_used")?;
+        let recycled = stat(guest, "six.recycled")?;
+        eprintln!("{} packets: {used} of {bound} bytes, {recycled} rows recycled", round * CPUS * EACH);
+        ensure!(used <= bound, "round {round}: {used} bytes are above {bound}");
+    }
+    let packets = rounds()? * CPUS * EACH;
+    let (rows, sums, others) = sum(guest, "six")?;
+    ensure!(sums[0] == packets * BYTES, "{sums:?} after {packets} packets");
+    ensure!(rows > 1000 && !others.is_empty(), "{rows} rows");
+    ensure!(stat(guest, "six.recycled")? > packets / 2);
+    // What the tables took is given back.
+    iptables(guest, Backend::Nft, "-F PROMISC")?;
+    iptables(guest, Backend::Nft, "ip6tables -F PROMISC")?;
+    guest.must("for n in $(seq 100); do grep -q '^memory_used 0$' /proc/net/xt_traffic/.stats && exit; sleep 0.1; done; exit 1")?;
+});
+
+// In bytes or per cent; a table that is made later gets less.
+guest_test!(the_parameter_memory_changes_the_bound, in_guest_briefly, |guest| {
+    let parameter = "/sys/module/xt_traffic/parameters/memory";
+    for (text, bound) in [("4096K", 4 << 20), ("8388608", 8 << 20)] {
+        guest.must(&format!("echo {text} >{parameter}"))?;
+        ensure!(stat(guest, "memory_bound")? == bound, "{text}");
+    }
+    guest.must(&format!("echo 10% >{parameter}"))?;
+    let tenth = stat(guest, "memory_bound")?;
+    guest.must(&format!("echo 0 >{parameter}"))?;
+    let ratio = tenth as f64 / stat(guest, "memory_bound")? as f64;
+    ensure!((1.59..1.61).contains(&ratio), "10% are {ratio} times the default");
+    for text in ["101%", "x", "5M5", ""] {
+        ensure!(guest.run(&format!("echo '{text}' >{parameter}"))?.status != 0, "{text:?} is accepted");
+    }
+    guest.must(&format!("echo 1M >{parameter}"))?;
+    iptables(guest, Backend::Nft, "-A PROMISC -m traffic --traffic --net 10.0.0.0/8 --name t")?;
+    let options =
+        ["pkt_size 114", "src_min 10.0.0.0", "src_max 10.63.255.255", "dst_min 192.0.2.1", "dst_max 192.0.2.1"];
+    generate(guest, 1, 50_000, &options)?;
+    let used = stat(guest, "memory_used")?;
+    ensure!((1 << 16..=1 << 20).contains(&used), "{used} bytes are used");
+    let (_, sums, _) = sum(guest, "t")?;
+    ensure!(sums[0] == 50_000 * BYTES, "{sums:?}");
+});
