@@ -65,6 +65,8 @@ struct Cold<const PAIRS: usize, M: Memory> {
     limit: u32,
     /// The number of rows. Rows with lower numbers are complete.
     length: AtomicU32,
+    /// All buckets with lower numbers are allocated.
+    heads: AtomicU32,
     blocks: M::Slots<Block<PAIRS>>,
     recycler: Recycler<M>,
     periods: Periods,
@@ -93,6 +95,7 @@ impl<K: Key, const PAIRS: usize, M: Memory> Hashed<K, PAIRS, M> {
             cold: Cold {
                 limit: rows,
                 length: AtomicU32::new(0),
+                heads: AtomicU32::new(0),
                 blocks: memory.slots(rows.div_ceil(block::ROWS))?,
                 recycler: Recycler::new(rows, memory)?,
                 periods,
@@ -111,10 +114,8 @@ impl<K: Key, const PAIRS: usize, M: Memory> Hashed<K, PAIRS, M> {
     /// Must not be called by two contexts at the same time.
     pub fn find_or_insert(&self, key: K, totals: &Totals<PAIRS>, now: u64) -> Slow<'_, PAIRS> {
         let hash = self.hash(key).index();
-        let Some(head) = self.head(hash) else {
-            return Slow::NoRoom;
-        };
-        if let Some(row) = self.find_in(head.load(Relaxed), key, hash) {
+        let head = self.head(hash).map_or(END, |head| head.load(Relaxed));
+        if let Some(row) = self.find_in(head, key, hash) {
             return Slow::Found(&row.counters);
         }
         let cold = &self.cold;
@@ -149,9 +150,24 @@ impl<K: Key, const PAIRS: usize, M: Memory> Hashed<K, PAIRS, M> {
 
     /// Allocates everything that row `number` needs. `None` if there is no memory.
     fn make(&self, number: u32) -> Option<(&Row<PAIRS>, &Link)> {
+        self.make_heads();
+        // Without memory for more buckets, the chains get longer.
+        self.heads.get(0)?;
         self.cold.blocks.make(number / block::ROWS)?;
         self.cold.recycler.make(number)?;
         Some((self.rows.make(number)?, self.nexts.make(number)?))
+    }
+
+    /// Allocates some of the buckets that are not allocated yet. New rows do that for all rows, so
+    /// that a lookup allocates nothing.
+    fn make_heads(&self) {
+        /// A page has this number of buckets, or a multiple.
+        const STEP: u32 = 256;
+        let heads = &self.cold.heads;
+        let first = heads.load(Relaxed);
+        if first <= self.mask.load(Relaxed) && self.heads.make(first).is_some() {
+            heads.store(first.wrapping_add(STEP), Relaxed);
+        }
     }
 
     /// Doubles the number of buckets if there are too few for `rows` rows and one more.
@@ -215,13 +231,13 @@ impl<K: Key, const PAIRS: usize, M: Memory> Hashed<K, PAIRS, M> {
         }
     }
 
-    /// The beginning of the chain for a hash, which gets its rows now if need be. `None` if there
-    /// is no memory even for the first bucket.
+    /// The beginning of the chain for a hash, which gets its rows now if need be. `None` if not even
+    /// the first bucket is allocated.
     fn head(&self, hash: u32) -> Option<&Link> {
         let mut bucket = hash & self.mask.load(Relaxed);
-        // Without memory for a bucket, its rows stay in the one that it would get them from.
+        // As long as a bucket is not allocated, its rows stay in the one that it gets them from.
         let head = loop {
-            match self.heads.make(bucket) {
+            match self.heads.get(bucket) {
                 Some(head) => break head,
                 None => bucket = parent(bucket)?,
             }
@@ -654,12 +670,14 @@ mod tests {
 
     #[test]
     fn rows_are_found_without_memory_for_more_buckets() {
-        let mut hashed = hashed(1000);
+        let mut hashed = hashed(5000);
         // The index may not grow beyond its first page.
-        let Ok(heads) = Heap { most: 64 }.slots(1000);
+        let Ok(heads) = Heap { most: 1024 }.slots(10_000);
         hashed.heads = heads;
-        (0..1000).for_each(|key| assert!(count(&hashed, key, NOW)));
-        assert_eq!((hashed.rows(), chains(&hashed).len()), (1000, 64));
-        assert!((0..1000).all(|key| has_row(&hashed, key)));
+        (0..5000).for_each(|key| assert!(count(&hashed, key, NOW)));
+        let chains = chains(&hashed);
+        assert_eq!((hashed.rows(), chains.iter().sum()), (5000, 5000));
+        assert!((900..=1024).contains(&chains.len()), "{}", chains.len());
+        assert!((0..5000).all(|key| has_row(&hashed, key)));
     }
 }

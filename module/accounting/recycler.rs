@@ -13,7 +13,7 @@
 use super::{
     age::{Age, Look},
     hash::Hash,
-    slots::{Memory, Slots},
+    slots::{Backoff, Memory, Slots},
 };
 use crate::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
@@ -35,6 +35,8 @@ pub struct Recycler<M: Memory> {
     ghosts: M::Slots<AtomicU32>,
     /// The number of places in `ghosts` minus one.
     ghosts_mask: u32,
+    /// Skips allocations of ghosts after one has failed.
+    backoff: Backoff,
     /// The tick of the last search that found no row.
     failed: AtomicU64,
 }
@@ -54,6 +56,7 @@ impl<M: Memory> Recycler<M> {
             established_hand: AtomicU32::new(0),
             ghosts: memory.slots(ghosts)?,
             ghosts_mask: ghosts.wrapping_sub(1),
+            backoff: Backoff::new(memory.backoff()),
             failed: AtomicU64::new(u64::MAX),
         })
     }
@@ -164,7 +167,9 @@ impl<M: Memory> Recycler<M> {
     /// it is not remembered.
     pub fn add_ghost(&self, key: Hash) {
         let ghost = Ghost::of(key);
-        if let Some(place) = self.ghosts.make(ghost.place & self.ghosts_mask) {
+        let place = ghost.place & self.ghosts_mask;
+        let make = || self.backoff.attempt(|| self.ghosts.make(place));
+        if let Some(place) = self.ghosts.get(place).or_else(make) {
             place.store(ghost.fingerprint, Relaxed);
         }
     }
