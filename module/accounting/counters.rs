@@ -56,10 +56,9 @@ pub enum Direction {
 
 /// The counters of a row: `PAIRS` pairs of (outgoing, incoming).
 ///
-/// Only one context writes at a time: the CPU that owns the row, with bottom halves disabled, or a
-/// reader that holds the lock of the delivered counts. So adding is a load and a store, not an
-/// atomic read-modify-write, and costs as much as a plain addition. Readers on other CPUs never
-/// see a torn counter. Counters wrap around at 2^64.
+/// Only one context writes: the CPU that owns the row, with bottom halves disabled. So adding is a
+/// load and a store, not an atomic read-modify-write, and costs as much as a plain addition.
+/// Readers on other CPUs never see a torn counter. Counters wrap around at 2^64.
 #[derive(Debug)]
 pub struct Counters<const PAIRS: usize>([[AtomicU64; 2]; PAIRS]);
 
