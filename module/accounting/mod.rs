@@ -13,9 +13,9 @@
 //!
 //! For each read: [`table_text`] is the text of a file. A [`listing`] has the rows of all CPUs, and
 //! a [`ledger`] what was delivered of them. [`version`] lets a reader see a [`block`] of rows as it
-//! was at one moment, [`sort`] sorts the rows, [`report`] formats them, [`delivery`] hands the lines
-//! to the reader, and [`stats`] formats `.stats`. [`platform`] is the interface to the kernel's
-//! lists and locks.
+//! was at one moment, [`sort`] sorts the rows, [`report`] formats them, [`delivery`] hands the
+//! lines to the reader, and [`stats`] formats `.stats`. [`platform`] is the interface to the
+//! kernel's lists and locks.
 //!
 //! [`params`] checks the parameters of a rule, and [`limits`] fits them into the memory. [`counters`], [`key`] and [`hash`] are the types
 //! that the others are built on. [`slots`] is the interface to the memory allocator.
