@@ -71,7 +71,8 @@ pub(crate) struct DueFiles<A: Family> {
 
 impl<A: Family> NamedTable<A> {
     /// Makes empty tables for one rule, whose size `budget` bounds. Their memory, and that of their
-    /// files, is charged to the memory cgroup of the current task. The files are not in the folder yet.
+    /// files, is charged to the memory cgroup of the current task. The files are not in the folder
+    /// yet.
     #[inline(never)]
     pub(crate) fn new(
         dir: &Arc<Dir>,

@@ -231,8 +231,8 @@ impl<K: Key, const PAIRS: usize, M: Memory> Hashed<K, PAIRS, M> {
         }
     }
 
-    /// The beginning of the chain for a hash, which gets its rows now if need be. `None` if not even
-    /// the first bucket is allocated.
+    /// The beginning of the chain for a hash, which gets its rows now if need be. `None` if not
+    /// even the first bucket is allocated.
     fn head(&self, hash: u32) -> Option<&Link> {
         let mut bucket = hash & self.mask.load(Relaxed);
         // As long as a bucket is not allocated, its rows stay in the one that it gets them from.

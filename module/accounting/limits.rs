@@ -33,8 +33,8 @@ pub struct Fitted<A> {
 
 impl<A: Address> Params<A> {
     /// The same parameters with sizes that fit into `bytes` bytes of memory, if `flows` flows of
-    /// each kind are wanted. Connections get a quarter of the memory for their flows and another one
-    /// for the rows of ports, if they need as much.
+    /// each kind are wanted. Connections get a quarter of the memory for their flows and another
+    /// one for the rows of ports, if they need as much.
     #[must_use]
     pub fn fit(self, flows: u32, bytes: u64) -> Fitted<A> {
         let mut params = self;

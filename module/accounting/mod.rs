@@ -17,8 +17,9 @@
 //! lines to the reader, and [`stats`] formats `.stats`. [`platform`] is the interface to the
 //! kernel's lists and locks.
 //!
-//! [`params`] checks the parameters of a rule, and [`limits`] fits them into the memory. [`counters`], [`key`] and [`hash`] are the types
-//! that the others are built on. [`slots`] is the interface to the memory allocator.
+//! [`params`] checks the parameters of a rule, and [`limits`] fits them into the memory.
+//! [`counters`], [`key`] and [`hash`] are the types that the others are built on. [`slots`] is the
+//! interface to the memory allocator.
 
 #![forbid(unsafe_code)]
 

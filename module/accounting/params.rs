@@ -101,8 +101,8 @@ impl Sizes {
     /// which must stay below 2^31 bytes.
     const ALL_ROWS: u32 = 1 << 25;
 
-    /// Sizes for a network with this number of rows, a hash size that is given or 0, and a number of
-    /// CPUs.
+    /// Sizes for a network with this number of rows, a hash size that is given or 0, and a number
+    /// of CPUs.
     pub fn new(network_rows: u128, hash_size: u32, cpus: u32) -> Self {
         let hash_size = match hash_size {
             0 => Self::default_hash_size(network_rows),
