@@ -19,6 +19,7 @@ use vm_harness::artifacts::Artifacts;
 use vm_harness::guest::{Config, Guest, Sender, mac_of_port};
 use vm_harness::replay::{Backend, TABLES};
 
+pub mod cgroup;
 pub mod pktgen;
 
 /// Both back ends of iptables.

@@ -9,9 +9,10 @@ use std::net::{IpAddr, Ipv6Addr};
 use anyhow::{Context, Result, ensure};
 use traffic_model::frames::Generator;
 use traffic_model::model::{self, Rule};
+use vm_harness::command::COMMAND_TIMEOUT;
 use vm_harness::guest::mac_of_port;
-use vm_harness::replay::Backend;
-use vm_tests::pktgen::{generate, sum};
+use vm_harness::replay::{Backend, TABLES};
+use vm_tests::pktgen::{generate, parse_sum, sum};
 use vm_tests::{cells, counters, guest_test, iptables, open_and_send, stat, table};
 
 /// The number of rows for which a table has room.
@@ -106,4 +107,47 @@ guest_test!(more_ipv6_addresses_than_rows, in_guest_briefly, |guest| {
     ensure!(others == [0, MORE * 100, 0, 0, 0, MORE * 100, 0, 0], "{others:?}");
     ensure!(counters(guest, "ip6tables", Backend::Nft, "PROMISC")? == [(PACKETS, PACKETS * 100)]);
     ensure!(stat(guest, "t.recycled")? == MORE && stat(guest, "t.overflows")? == 0);
+});
+
+// What was delivered of a table that is cleared by reading is charged to the cgroup of its rows. So
+// this table is not kept small by a cgroup: it has as many rows as a table can have.
+guest_test!(readers_that_clear_a_full_table_get_each_byte_once, in_guest_briefly, |guest| {
+    const SWEPT: u64 = 300_000;
+    /// Readers that stop early. `agent/tools/reader.rs` lists them.
+    const PARTIAL: [&str; 2] = ["page", "killed"];
+    iptables(guest, Backend::Nft, "-A PROMISC -m traffic --traffic --net 10.0.0.0/8 --name t --clearonread")?;
+    let common = ["pkt_size 114", "dst_min 192.0.2.1", "dst_max 192.0.2.1"];
+    let fill = [&common[..], &["src_min 10.0.0.0", "src_max 10.15.255.255"]].concat();
+    generate(guest, 1, ROWS, &fill)?;
+    ensure!(stat(guest, "t.rows")? == ROWS && stat(guest, "t.recycled")? == 0);
+    let whole = guest.start(&format!("while ! test -e /tmp/stop; do /init sum {TABLES}/t || exit; echo; done"))?;
+    let mut partial = Vec::new();
+    for pattern in PARTIAL {
+        partial.push(guest.start(&format!("exec /init read {TABLES}/t {pattern} /tmp/stop 1"))?);
+    }
+    // The delay leaves the readers CPU time. Each packet has a new address.
+    let sweep = [&common[..], &["src_min 10.64.0.0", "src_max 10.127.255.255", "delay 40000"]].concat();
+    generate(guest, 1, SWEPT, &sweep)?;
+    guest.write("/tmp/stop", b"")?;
+
+    let mut bytes = 0;
+    let output = guest.finish_command(whole, COMMAND_TIMEOUT)?.success("the reader")?;
+    for read in output.split_terminator("\n\n") {
+        bytes += parse_sum(read)?.1.first().copied().unwrap_or(0);
+    }
+    ensure!(bytes > 0, "nobody has read the whole table");
+    for (pattern, reader) in PARTIAL.iter().zip(partial) {
+        let output = guest.finish_command(reader, COMMAND_TIMEOUT)?.success(pattern)?;
+        let (_, rows) = output.split_once('\n').context("no counts")?;
+        ensure!(!rows.is_empty(), "{pattern}: no rows");
+        for row in rows.lines() {
+            bytes += cells(row)?.1[0];
+        }
+    }
+    let (_, sums, _) = sum(guest, "t")?;
+    let left = sums.first().copied().unwrap_or(0);
+    let all = (ROWS + SWEPT) * 100;
+    ensure!(bytes + left == all, "{bytes} and {left} instead of {all}");
+    let (recycled, overflows) = (stat(guest, "t.recycled")?, stat(guest, "t.overflows")?);
+    ensure!(recycled == SWEPT && overflows == 0, "{recycled} rows were recycled, {overflows} overflows");
 });

@@ -6,7 +6,7 @@ use traffic_model::frames::{Ip, mirrored};
 use traffic_model::model::File;
 use vm_harness::replay::Backend;
 use vm_tests::pktgen::{generate, sum};
-use vm_tests::{guest_test, iptables, open_and_send, stat, table};
+use vm_tests::{cgroup, guest_test, iptables, open_and_send, stat, table};
 
 guest_test!(the_smallest_and_the_largest_hash_give_the_same_tables, |guest| {
     let frame = |n: u16| {
@@ -30,14 +30,8 @@ guest_test!(the_smallest_and_the_largest_hash_give_the_same_tables, |guest| {
 // The addresses need more memory than the cgroup of the rule's creator may allocate.
 guest_test!(without_memory_for_more_rows_their_bytes_are_counted_in_the_last_row, |guest| {
     const PACKETS: u64 = 12_000;
-    let group = "/sys/fs/cgroup/creator";
-    guest.must(&format!(
-        "mkdir -p /sys/fs/cgroup && mount -t cgroup2 none /sys/fs/cgroup && \
-         echo +memory >/sys/fs/cgroup/cgroup.subtree_control && mkdir {group}"
-    ))?;
     let rule = "-A PROMISC -m traffic --traffic --net 10.0.0.0/8 --name t --clearonread";
-    guest.must(&format!("echo $$ >{group}/cgroup.procs && {}", Backend::Nft.command(rule)))?;
-    guest.must(&format!("echo $(($(cat {group}/memory.current) + 262144)) >{group}/memory.max"))?;
+    cgroup::add_rule(guest, rule, 1 << 18)?;
     let options =
         ["pkt_size 114", "src_min 10.0.0.0", "src_max 10.63.255.255", "dst_min 192.0.2.1", "dst_max 192.0.2.1"];
     generate(guest, 1, PACKETS, &options)?;
@@ -46,7 +40,7 @@ guest_test!(without_memory_for_more_rows_their_bytes_are_counted_in_the_last_row
     ensure!((1..PACKETS).contains(&recycled), "{recycled} rows were recycled");
     ensure!(overflows == 0, "{overflows} overflows");
     // Clearing on read allocates memory too.
-    guest.must(&format!("echo max >{group}/memory.max"))?;
+    cgroup::remove_limit(guest)?;
     let (rows, sums, others) = sum(guest, "t")?;
     ensure!(rows == PACKETS - recycled, "{rows} rows, and {recycled} were recycled");
     ensure!(sums == [bytes, 0, 0, 0, bytes, 0, 0, 0], "{sums:?} instead of {bytes}");

@@ -25,4 +25,5 @@ mod service;
 mod sizes;
 mod stock;
 mod successors;
+mod sweeps;
 mod time;
