@@ -10,13 +10,23 @@ use anyhow::{Context, Result, ensure};
 use traffic_model::frames::Generator;
 use traffic_model::model::{self, Rule};
 use vm_harness::command::COMMAND_TIMEOUT;
-use vm_harness::guest::mac_of_port;
+use vm_harness::guest::{Guest, mac_of_port};
 use vm_harness::replay::{Backend, TABLES};
 use vm_tests::pktgen::{generate, parse_sum, sum};
 use vm_tests::{cells, counters, guest_test, iptables, open_and_send, stat, table};
 
-/// The number of rows for which a table has room.
-const ROWS: u64 = 1 << 20;
+/// The number of rows on each CPU for which a table of bytes has room after [`limit_rows`].
+const ROWS: u64 = 1 << 17;
+
+/// Sets the memory for all tables. The first one gets a third of it, for two CPUs, and a row takes
+/// at most 102 bytes.
+fn limit_rows(guest: &mut Guest) -> Result<()> {
+    set_memory(guest, &(ROWS * 102 * 3 * 2).to_string())
+}
+
+fn set_memory(guest: &mut Guest, memory: &str) -> Result<()> {
+    guest.must(&format!("echo {memory} >/sys/module/xt_traffic/parameters/memory")).map(|_| ())
+}
 
 guest_test!(a_million_packets, in_guest_briefly, |guest| {
     const EACH: u64 = 500_000;
@@ -36,6 +46,8 @@ guest_test!(a_million_valid_and_invalid_frames, in_guest_briefly, |guest| {
     let v6 = "ip6tables -A PROMISC -m traffic --traffic --ipconn --portconn --net ::/0 --name all6";
     let addresses: Vec<IpAddr> = (0..200).map(|n| if n % 2 == 0 { [10, 0, 0, n].into() } else { ipv6(n) }).collect();
     let frames = || Generator::new(11, mac_of_port(0), addresses.clone()).take(FRAMES);
+    // Enough for a row for each port.
+    set_memory(guest, "90%")?;
     iptables(guest, Backend::Nft, v4)?;
     iptables(guest, Backend::Nft, v6)?;
     open_and_send(guest, 0, frames())?;
@@ -80,6 +92,7 @@ fn ipv6(host: u8) -> IpAddr {
 guest_test!(more_addresses_than_rows, in_guest_briefly, |guest| {
     // Each packet has two new addresses.
     const PACKETS: u64 = ROWS / 2 + 20_000;
+    limit_rows(guest)?;
     iptables(guest, Backend::Nft, "-A PROMISC -m traffic --traffic --net 10.0.0.0/8 --name t")?;
     let options =
         ["pkt_size 60", "src_min 10.0.0.0", "src_max 10.63.255.255", "dst_min 10.64.0.0", "dst_max 10.127.255.255"];
@@ -97,6 +110,7 @@ guest_test!(more_addresses_than_rows, in_guest_briefly, |guest| {
 guest_test!(more_ipv6_addresses_than_rows, in_guest_briefly, |guest| {
     const MORE: u64 = 20_000;
     const PACKETS: u64 = ROWS + MORE;
+    limit_rows(guest)?;
     iptables(guest, Backend::Nft, "ip6tables -A PROMISC -m traffic --traffic --net 2001:db8::/64 --name t")?;
     // Random destinations, which practically never repeat.
     let (min, max) = ("dst6_min 2001:db8::", "dst6_max 2001:db8::ffff:ffff:ffff:ffff");
@@ -110,14 +124,15 @@ guest_test!(more_ipv6_addresses_than_rows, in_guest_briefly, |guest| {
 });
 
 // What was delivered of a table that is cleared by reading is charged to the cgroup of its rows. So
-// this table is not kept small by a cgroup: it has as many rows as a table can have.
+// this table is not kept small by a cgroup.
 guest_test!(readers_that_clear_a_full_table_get_each_byte_once, in_guest_briefly, |guest| {
     const SWEPT: u64 = 300_000;
     /// Readers that stop early. `agent/tools/reader.rs` lists them.
     const PARTIAL: [&str; 2] = ["page", "killed"];
+    limit_rows(guest)?;
     iptables(guest, Backend::Nft, "-A PROMISC -m traffic --traffic --net 10.0.0.0/8 --name t --clearonread")?;
     let common = ["pkt_size 114", "dst_min 192.0.2.1", "dst_max 192.0.2.1"];
-    let fill = [&common[..], &["src_min 10.0.0.0", "src_max 10.15.255.255"]].concat();
+    let fill = [&common[..], &["src_min 10.0.0.0", "src_max 10.1.255.255"]].concat();
     generate(guest, 1, ROWS, &fill)?;
     ensure!(stat(guest, "t.rows")? == ROWS && stat(guest, "t.recycled")? == 0);
     let whole = guest.start(&format!("while ! test -e /tmp/stop; do /init sum {TABLES}/t || exit; echo; done"))?;
