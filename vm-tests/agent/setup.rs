@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Sets up the system: mounts, loopback interface, kernel module.
 
+use std::ffi::CStr;
 use std::path::Path;
 use std::process::Command;
 
@@ -13,6 +14,8 @@ use rustix::system::finit_module;
 /// The patched tools precede Debian's.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const MODULE: &str = "/lib/modules/xt_traffic.ko";
+/// Guests have little memory. Tables that are compared with the model must have all their rows.
+const PARAMETERS: &CStr = c"memory=90%";
 
 /// Sets up the system. Returns the state of the kernel module: `loaded`, `absent`, or an error.
 pub fn boot() -> Result<String> {
@@ -62,7 +65,7 @@ fn mount_pseudo(kind: &str, target: &str) -> Result<()> {
 
 fn load_module() -> String {
     let Ok(module) = fs::File::open(MODULE) else { return "absent".into() };
-    match finit_module(module.file(), c"", 0) {
+    match finit_module(module.file(), PARAMETERS, 0) {
         Ok(()) => "loaded".into(),
         Err(error) => format!("cannot load {MODULE}: {error}"),
     }

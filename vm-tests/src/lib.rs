@@ -100,6 +100,14 @@ pub fn table(guest: &mut Guest, name: &str) -> Result<String> {
     guest.read_text(&format!("{TABLES}/{name}"))
 }
 
+/// Sets the memory that all tables together may take. Guests are small, so tables have few rows.
+///
+/// # Errors
+/// When the module refuses it.
+pub fn set_memory(guest: &mut Guest, memory: &str) -> Result<()> {
+    guest.must(&format!("echo {memory} >/sys/module/xt_traffic/parameters/memory")).map(drop)
+}
+
 /// The names of the tables' files, one per line.
 ///
 /// # Errors

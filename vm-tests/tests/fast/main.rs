@@ -13,7 +13,7 @@ use vm_harness::command::COMMAND_TIMEOUT;
 use vm_harness::guest::{Guest, mac_of_port};
 use vm_harness::replay::{Backend, TABLES};
 use vm_tests::pktgen::{generate, parse_sum, sum};
-use vm_tests::{cells, counters, guest_test, iptables, open_and_send, stat, table};
+use vm_tests::{cells, counters, guest_test, iptables, open_and_send, set_memory, stat, table};
 
 /// The number of rows on each CPU for which a table of bytes has room after [`limit_rows`].
 const ROWS: u64 = 1 << 17;
@@ -22,10 +22,6 @@ const ROWS: u64 = 1 << 17;
 /// at most 102 bytes.
 fn limit_rows(guest: &mut Guest) -> Result<()> {
     set_memory(guest, &(ROWS * 102 * 3 * 2).to_string())
-}
-
-fn set_memory(guest: &mut Guest, memory: &str) -> Result<()> {
-    guest.must(&format!("echo {memory} >/sys/module/xt_traffic/parameters/memory")).map(|_| ())
 }
 
 guest_test!(a_million_packets, in_guest_briefly, |guest| {
@@ -46,8 +42,6 @@ guest_test!(a_million_valid_and_invalid_frames, in_guest_briefly, |guest| {
     let v6 = "ip6tables -A PROMISC -m traffic --traffic --ipconn --portconn --net ::/0 --name all6";
     let addresses: Vec<IpAddr> = (0..200).map(|n| if n % 2 == 0 { [10, 0, 0, n].into() } else { ipv6(n) }).collect();
     let frames = || Generator::new(11, mac_of_port(0), addresses.clone()).take(FRAMES);
-    // Enough for a row for each port.
-    set_memory(guest, "90%")?;
     iptables(guest, Backend::Nft, v4)?;
     iptables(guest, Backend::Nft, v6)?;
     open_and_send(guest, 0, frames())?;

@@ -6,7 +6,7 @@ use std::env;
 use anyhow::{Context, Result, ensure};
 use vm_harness::replay::Backend;
 use vm_tests::pktgen::{generate, sum};
-use vm_tests::{guest_test, iptables, stat};
+use vm_tests::{guest_test, iptables, set_memory, stat};
 
 const CPUS: u64 = 2;
 /// The packets of a round, on each CPU.
@@ -22,6 +22,8 @@ fn rounds() -> Result<u64> {
 // Random destinations and ports: each packet has a new address and a new flow. Before, a
 // guest of this size panicked after three million of them.
 guest_test!(a_flood_of_new_addresses_and_flows_takes_no_more_than_the_bound, |guest| {
+    // The default.
+    set_memory(guest, "0")?;
     for (program, net, name) in [("iptables", "0.0.0.0/0", "all"), ("ip6tables", "2001:db8::/32", "six")] {
         let rule = format!("{program} -A PROMISC -m traffic --traffic --ipconn --portconn --net {net} --name {name}");
         iptables(guest, Backend::Nft, &rule)?;
@@ -64,18 +66,18 @@ guest_test!(a_flood_of_new_addresses_and_flows_takes_no_more_than_the_bound, |gu
 guest_test!(the_parameter_memory_changes_the_bound, in_guest_briefly, |guest| {
     let parameter = "/sys/module/xt_traffic/parameters/memory";
     for (text, bound) in [("4096K", 4 << 20), ("8388608", 8 << 20)] {
-        guest.must(&format!("echo {text} >{parameter}"))?;
+        set_memory(guest, text)?;
         ensure!(stat(guest, "memory_bound")? == bound, "{text}");
     }
-    guest.must(&format!("echo 10% >{parameter}"))?;
+    set_memory(guest, "10%")?;
     let tenth = stat(guest, "memory_bound")?;
-    guest.must(&format!("echo 0 >{parameter}"))?;
+    set_memory(guest, "0")?;
     let ratio = tenth as f64 / stat(guest, "memory_bound")? as f64;
     ensure!((1.59..1.61).contains(&ratio), "10% are {ratio} times the default");
     for text in ["101%", "x", "5M5", ""] {
         ensure!(guest.run(&format!("echo '{text}' >{parameter}"))?.status != 0, "{text:?} is accepted");
     }
-    guest.must(&format!("echo 1M >{parameter}"))?;
+    set_memory(guest, "1M")?;
     iptables(guest, Backend::Nft, "-A PROMISC -m traffic --traffic --net 10.0.0.0/8 --name t")?;
     let options =
         ["pkt_size 114", "src_min 10.0.0.0", "src_max 10.63.255.255", "dst_min 192.0.2.1", "dst_max 192.0.2.1"];
