@@ -25,7 +25,7 @@ use super::{
     transport::{Opening, Ports},
 };
 use crate::atomic::{
-    AtomicBool, AtomicU32, AtomicU64,
+    fence, AtomicBool, AtomicU32, AtomicU64,
     Ordering::{Acquire, Relaxed, Release},
 };
 use core::ptr;
@@ -210,6 +210,8 @@ impl Way {
     }
 
     fn put(&self, tag: u64, end: u64) {
+        // Release, so that a search that sees this tag also sees the move of the flow that was here
+        // (see `Array::contains`).
         self.tag.store(tag, Release);
         self.end.store(end, Release);
     }
@@ -455,8 +457,11 @@ impl<M: Memory> Array<M> {
             if choices.any(|choice| self.find_in_set(choice, flow.tag, now).is_some()) {
                 return true;
             }
-            // Not reordered before the search, whose loads are Acquire. If the search has seen that
-            // a flow was removed from a set, this sees that `moves` has changed.
+            // If the search has seen that a flow was removed from a set, or that another flow is in
+            // its place, this sees that `moves` has changed. The fence pairs with the Release stores
+            // in `Way::clear` and `Way::put`. Without it, the load below can be reordered before
+            // those of tags that differ, which are Relaxed.
+            fence(Acquire);
             if self.moves.load(Relaxed) == before {
                 return false;
             }
