@@ -13,6 +13,7 @@
 //!
 //! [`tools/memory-model`]: srctree/tools/memory-model/Documentation/explanation.txt
 
+#[cfg(not(loom))]
 pub use core::sync::atomic::{
     fence,
     AtomicBool,
@@ -21,3 +22,24 @@ pub use core::sync::atomic::{
     AtomicU64,
     Ordering, //
 };
+
+// The tests in `tests/interleavings` run each order of the accesses that the C11 model allows.
+#[cfg(loom)]
+pub use loom::sync::atomic::{
+    fence,
+    AtomicBool,
+    AtomicPtr,
+    AtomicU32,
+    AtomicU64,
+    Ordering, //
+};
+
+/// A size: `real`, or `small` in the tests that run each order of accesses. They take far too long
+/// with a real size.
+pub(crate) const fn size(real: u32, small: u32) -> u32 {
+    if cfg!(loom) {
+        small
+    } else {
+        real
+    }
+}

@@ -9,3 +9,7 @@ pub mod abi;
 pub mod accounting;
 pub mod atomic;
 pub mod host;
+
+#[cfg(all(test, loom))]
+#[path = "tests/interleavings/explore.rs"]
+mod explore;

@@ -9,9 +9,10 @@ use super::{
     counters::{Counters, Totals},
     version::Version,
 };
+use crate::atomic::size;
 
 /// The number of rows in a block.
-pub const ROWS: u32 = 64;
+pub const ROWS: u32 = size(64, 2);
 
 /// What a block has besides its rows.
 #[derive(Debug, Default)]

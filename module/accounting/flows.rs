@@ -25,7 +25,7 @@ use super::{
     transport::{Opening, Ports},
 };
 use crate::atomic::{
-    fence, AtomicBool, AtomicU32, AtomicU64,
+    fence, size, AtomicBool, AtomicU32, AtomicU64,
     Ordering::{Acquire, Relaxed, Release},
 };
 use core::ptr;
@@ -172,14 +172,14 @@ impl Flows {
 }
 
 /// The number of flows in a set: as many as fit in a cache line.
-const WAYS: usize = 4;
+const WAYS: usize = size(4, 2) as usize;
 /// Eight flows have this number of sets when an array is at its limit. With two choices, sets that
 /// are filled to two thirds rarely replace a living flow.
 const SETS_PER_EIGHT_FLOWS: u32 = 3;
 /// The largest number of bytes that a flow takes, if the array is at its limit.
 pub const BYTES_PER_FLOW: u64 = (size_of::<Set>() as u64 * SETS_PER_EIGHT_FLOWS as u64) / 8;
 /// The number of sets that an array starts with: one page.
-const INITIAL_SETS: u32 = 64;
+const INITIAL_SETS: u32 = size(64, 1);
 /// If the first set of a new flow is full, and the second has no more than this number of places
 /// left, sets are added. So most flows are in their first set, where they are found faster.
 const SCARCE: usize = 1;
@@ -654,6 +654,10 @@ impl Shape {
         }
     }
 }
+
+#[cfg(all(test, loom))]
+#[path = "../tests/interleavings/flows.rs"]
+mod interleavings;
 
 #[cfg(test)]
 mod tests {

@@ -51,3 +51,7 @@ pub mod table;
 pub mod table_text;
 pub mod transport;
 pub mod version;
+
+#[cfg(all(test, loom))]
+#[path = "../tests/interleavings/rows.rs"]
+mod interleavings;
