@@ -458,9 +458,9 @@ impl<M: Memory> Array<M> {
                 return true;
             }
             // If the search has seen that a flow was removed from a set, or that another flow is in
-            // its place, this sees that `moves` has changed. The fence pairs with the Release stores
-            // in `Way::clear` and `Way::put`. Without it, the load below can be reordered before
-            // those of tags that differ, which are Relaxed.
+            // its place, this sees that `moves` has changed. The fence pairs with the Release
+            // stores in `Way::clear` and `Way::put`. Without it, the load below can be reordered
+            // before those of tags that differ, which are Relaxed.
             fence(Acquire);
             if self.moves.load(Relaxed) == before {
                 return false;
