@@ -24,10 +24,22 @@ pub fn run(ws: &Workspace, options: &Options) -> Result<()> {
     let sh = Shell::new()?;
     sh.change_dir(ws.repo());
     process::run_foreground(cmd!(sh, "cargo test --locked --quiet --workspace"))?;
+    run_interleavings(ws, &sh)?;
     {
         let _lock = host::require(ws)?;
         let root = BuildRoot::prepare(ws)?;
         libxt::check_bindings(ws, &root, &iptables::build(ws, &root)?)?;
     }
     vm_test::run(ws, &vm_test::Options::default())
+}
+
+/// Runs the module's lockless protocols in each order of accesses. The cfg is for all crates, so
+/// they have a target folder of their own.
+fn run_interleavings(ws: &Workspace, sh: &Shell) -> Result<()> {
+    let target = ws.target("loom");
+    let tests = cmd!(
+        sh,
+        "cargo test --locked --quiet --release --package xt-traffic-accounting --lib --target-dir {target} interleavings"
+    );
+    process::run_foreground(tests.env("RUSTFLAGS", "--cfg loom"))
 }
