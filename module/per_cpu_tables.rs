@@ -30,9 +30,9 @@ use crate::{
             jiffies, //
         },
         memcg::Memcg,
-        params as module_params,
         packet::SkBuff,
         paged::KernelMemory,
+        params as module_params,
         percpu::{
             PerCpu,
             ThisCpu, //

@@ -13,8 +13,8 @@
 use crate::{
     accounting::params::Params,
     glue::{
-        budget::Budget,
         boottime::nanoseconds_since_boot,
+        budget::Budget,
         net::{
             net_ratelimit,
             Net, //

@@ -20,7 +20,7 @@ use crate::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 /// The largest number of ages that a hand passes in a search.
 const STEPS: u32 = 1024;
 /// The largest number of rows that a hand fetches from memory in a search.
-const LOOKS: u32 = 32;
+const LOOKS: u32 = 128;
 
 /// The ages of the rows of one CPU. Only this CPU uses them, except for [`Age::born`].
 pub struct Recycler<M: Memory> {

@@ -29,9 +29,8 @@ use kernel::{
 
 /// `GFP_KERNEL_ACCOUNT`, but an allocation fails rather than invoking the OOM killer, and without a
 /// report: <https://docs.kernel.org/core-api/memory-allocation.html>.
-const GFP_READER: bindings::gfp_t = bindings::GFP_KERNEL_ACCOUNT
-    | bindings::__GFP_NOWARN
-    | 1 << bindings::___GFP_RETRY_MAYFAIL_BIT;
+const GFP_READER: bindings::gfp_t =
+    bindings::GFP_KERNEL_ACCOUNT | bindings::__GFP_NOWARN | 1 << bindings::___GFP_RETRY_MAYFAIL_BIT;
 
 /// Allocates as [`KVmalloc`] does, always with [`GFP_READER`].
 struct ReaderMemory;

@@ -15,5 +15,6 @@ mod model;
 mod params;
 mod report;
 mod support;
+mod sweeps;
 mod tables;
 mod traffic;
