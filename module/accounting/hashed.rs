@@ -157,8 +157,9 @@ impl<K: Key, const PAIRS: usize, M: Memory> Hashed<K, PAIRS, M> {
         Some((self.rows.make(number)?, self.nexts.make(number)?))
     }
 
-    /// Allocates some of the buckets that are not allocated yet, for `rows` rows and one more. Their
-    /// number is doubled when all that it needs are allocated, so that a lookup allocates nothing.
+    /// Allocates some of the buckets that are not allocated yet, for `rows` rows and one more.
+    /// Their number is doubled when all that it needs are allocated, so that a lookup allocates
+    /// nothing.
     fn make_heads(&self, rows: u32) {
         /// A page has this number of buckets, or a multiple.
         const STEP: u32 = 256;
