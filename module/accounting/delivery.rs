@@ -63,8 +63,6 @@ pub enum ReadError {
     Fault,
     /// A line is longer than [`LONGEST_LINE`].
     LongLine,
-    /// An allocation failed.
-    NoMemory,
 }
 
 /// The buffer of a read.

@@ -166,10 +166,13 @@ impl<T: Slot> Drop for PagedSlots<T> {
 struct PageAllocator {
     memcg: Arc<Memcg>,
     budget: &'static Budget,
-    flags: bindings::gfp_t,
 }
 
 impl PageAllocator {
+    /// Not `GFP_ATOMIC`, which may exceed the limit of the cgroup and use up the last reserves.
+    /// Without memory packets are still counted, in the row for all others.
+    const FLAGS: bindings::gfp_t = bindings::GFP_NOWAIT | bindings::__GFP_NOWARN | __GFP_ACCOUNT;
+
     /// The size and the alignment of pages.
     const LAYOUT: Layout = match Layout::from_size_align(PAGE_SIZE, PAGE_SIZE) {
         Ok(layout) => layout,
@@ -189,7 +192,7 @@ impl PageAllocator {
                     ptr::null(),
                     Self::LAYOUT.size(),
                     Self::LAYOUT.align(),
-                    self.flags | __GFP_ACCOUNT,
+                    Self::FLAGS,
                     bindings::NUMA_NO_NODE,
                 )
             }
@@ -214,25 +217,13 @@ impl PageAllocator {
     }
 }
 
-/// Kernel memory that is charged to a cgroup.
-pub(crate) struct KernelMemory {
-    allocator: PageAllocator,
-    backoff: u32,
-}
+/// Kernel memory that is charged to a cgroup and to a budget.
+pub(crate) struct KernelMemory(PageAllocator);
 
 impl KernelMemory {
     /// Memory for arrays that grow in the packet path, in any context.
     pub(crate) fn for_packets(memcg: Arc<Memcg>, budget: &'static Budget) -> Self {
-        // Not `GFP_ATOMIC`, which may exceed the limit of the cgroup and use up the last reserves.
-        // Without memory packets are still counted, in the row for all others.
-        Self {
-            allocator: PageAllocator {
-                memcg,
-                budget,
-                flags: bindings::GFP_NOWAIT | bindings::__GFP_NOWARN,
-            },
-            backoff: 1024,
-        }
+        Self(PageAllocator { memcg, budget })
     }
 }
 
@@ -241,10 +232,10 @@ impl Memory for KernelMemory {
     type Error = Error;
 
     fn backoff(&self) -> u32 {
-        self.backoff
+        1024
     }
 
     fn slots<T: Slot>(&self, limit: u32) -> Result<PagedSlots<T>> {
-        PagedSlots::new(limit, self.allocator.clone())
+        PagedSlots::new(limit, self.0.clone())
     }
 }

@@ -133,7 +133,6 @@ impl From<ReadError> for Error {
         match error {
             ReadError::Fault => EFAULT,
             ReadError::LongLine => EINVAL,
-            ReadError::NoMemory => ENOMEM,
         }
     }
 }
