@@ -113,23 +113,24 @@ impl<K: Key, const PAIRS: usize, M: Memory> Hashed<K, PAIRS, M> {
     ///
     /// Must not be called by two contexts at the same time.
     pub fn find_or_insert(&self, key: K, totals: &Totals<PAIRS>, now: u64) -> Slow<'_, PAIRS> {
-        let hash = self.hash(key).index();
-        let head = self.head(hash).map_or(END, |head| head.load(Relaxed));
-        if let Some(row) = self.find_in(head, key, hash) {
+        let hash = self.hash(key);
+        let head = self.head(hash.index());
+        let head = head.map_or(END, |head| head.load(Relaxed));
+        if let Some(row) = self.find_in(head, key, hash.index()) {
             return Slow::Found(&row.counters);
         }
         let cold = &self.cold;
         let born = cold.births.load(Relaxed);
         let age = Age::new(born, totals.sum(), cold.periods.at(now));
-        if !self.append(key, totals, age) && !self.recycle(key, totals, age, now) {
+        if !self.append(key, hash, totals, age) && !self.recycle(key, hash, totals, age, now) {
             return Slow::NoRoom;
         }
         cold.births.store(born.wrapping_add(1), Relaxed);
         Slow::Made
     }
 
-    /// Adds a row. Returns `false` if there is no room.
-    fn append(&self, key: K, totals: &Totals<PAIRS>, age: Age) -> bool {
+    /// Adds a row. Returns `false` if there is no room. `hash` is that of `key`.
+    fn append(&self, key: K, hash: Hash, totals: &Totals<PAIRS>, age: Age) -> bool {
         let cold = &self.cold;
         let number = cold.length.load(Relaxed);
         if number >= cold.limit {
@@ -142,7 +143,7 @@ impl<K: Key, const PAIRS: usize, M: Memory> Hashed<K, PAIRS, M> {
         row.set_key(key.to_words());
         row.counters.set_all(totals);
         cold.recycler.set_new(number, age);
-        self.link(next, number, key);
+        self.link(next, number, hash);
         // Pairs with the Acquire in rows(): a reader that sees the new length sees the row.
         cold.length.store(number.wrapping_add(1), Release);
         true
@@ -186,17 +187,17 @@ impl<K: Key, const PAIRS: usize, M: Memory> Hashed<K, PAIRS, M> {
         }
     }
 
-    /// Puts a row at the beginning of its chain.
-    fn link(&self, next: &Link, number: u32, key: K) {
-        let hash = self.hash(key).index();
+    /// Puts a row at the beginning of its chain. `hash` is that of its key.
+    fn link(&self, next: &Link, number: u32, hash: Hash) {
+        let hash = hash.index();
         if let Some(head) = self.head(hash) {
             next.store(head.load(Relaxed), Relaxed);
             head.store(number.wrapping_add(1) | hash & !NUMBER, Relaxed);
         }
     }
 
-    /// Gives an idle row to a new key. Returns `false` if there is none.
-    fn recycle(&self, key: K, totals: &Totals<PAIRS>, age: Age, now: u64) -> bool {
+    /// Gives an idle row to a new key. Returns `false` if there is none. `hash` is that of `key`.
+    fn recycle(&self, key: K, hash: Hash, totals: &Totals<PAIRS>, age: Age, now: u64) -> bool {
         let sum = |number| self.rows.get(number).map_or(0, |row| row.counters.sum());
         let recycler = &self.cold.recycler;
         let Some(number) = recycler.take_idle(self.rows(), now, age.period(), sum) else {
@@ -210,7 +211,7 @@ impl<K: Key, const PAIRS: usize, M: Memory> Hashed<K, PAIRS, M> {
         let old = self.hash(K::from_words(row.key()));
         self.unlink(number, next, old);
         recycler.add_ghost(old);
-        let age = if recycler.remove_ghost(self.hash(key)) {
+        let age = if recycler.remove_ghost(hash) {
             age.established()
         } else {
             age
@@ -220,7 +221,7 @@ impl<K: Key, const PAIRS: usize, M: Memory> Hashed<K, PAIRS, M> {
             row.counters.set_all(totals);
             recycler.set_new(number, age);
         });
-        self.link(next, number, key);
+        self.link(next, number, hash);
         add_to(&self.cold.recycled, 1);
         true
     }
