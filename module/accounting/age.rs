@@ -31,6 +31,7 @@ const MOST: u8 = 15;
 /// scan that sends two packets to each address.
 const SCAN: u16 = 4;
 const PERIOD_BITS: u32 = 12;
+const PERIOD_MASK: u16 = (1 << PERIOD_BITS) - 1;
 
 /// A period is between three and six eighths of a second.
 #[derive(Clone, Copy, Debug)]
@@ -49,7 +50,7 @@ impl Periods {
 
     /// The period of a time in ticks.
     pub fn at(self, ticks: u64) -> u16 {
-        ticks.wrapping_shr(self.shift) as u16 & ((1 << PERIOD_BITS) - 1)
+        ticks.wrapping_shr(self.shift) as u16 & PERIOD_MASK
     }
 }
 
@@ -58,10 +59,8 @@ impl Periods {
 pub enum Look {
     /// The row can be recycled.
     Idle,
-    /// The row is in use. This is its new age.
+    /// The row is in use, or it is too early to tell. This is its new age.
     InUse(Age),
-    /// It is too early to tell.
-    Unknown,
 }
 
 impl Age {
@@ -110,7 +109,7 @@ impl Age {
     pub fn look_at_established(self, sum: u64, period: u16) -> Look {
         let idle = self.idle(period);
         if idle == 0 {
-            return Look::Unknown;
+            return Look::InUse(self);
         }
         if mark(sum) != self.mark {
             return Look::InUse(self.at(sum, period, MOST));
@@ -123,7 +122,7 @@ impl Age {
 
     /// The number of periods since the last look.
     fn idle(self, period: u16) -> u16 {
-        period.wrapping_sub(self.period) & ((1 << PERIOD_BITS) - 1)
+        period.wrapping_sub(self.period) & PERIOD_MASK
     }
 
     fn at(self, sum: u64, period: u16, level: u8) -> Self {
@@ -148,7 +147,7 @@ impl Age {
         Self {
             born: (word >> 32) as u32,
             mark: (word >> 16) as u16,
-            period: (word >> 4) as u16 & ((1 << PERIOD_BITS) - 1),
+            period: (word >> 4) as u16 & PERIOD_MASK,
             level: word as u8 & 15,
         }
     }
@@ -202,7 +201,10 @@ mod tests {
         let Look::InUse(established) = Age::new(1, 46, 9).look(92, 9) else {
             panic!("the second packet was not seen");
         };
-        assert_eq!(established.look_at_established(92, 9), Look::Unknown);
+        assert_eq!(
+            established.look_at_established(92, 9),
+            Look::InUse(established)
+        );
         assert_eq!(established.look_at_established(92, 10), Look::Idle);
         let Look::InUse(busy) = established.look_at_established(138, 10) else {
             panic!("the third packet was not seen");

@@ -94,7 +94,7 @@ impl<M: Memory> Recycler<M> {
         }
         let found = self.find_idle(rows, period, &sum);
         match found {
-            Some(_) => self.change_probation(u32::MAX),
+            Some(_) => self.change_probation(-1),
             None => self.failed.store(now, Relaxed),
         }
         found
@@ -110,9 +110,8 @@ impl<M: Memory> Recycler<M> {
                 Look::Idle => return Search::Found,
                 Look::InUse(age) => {
                     self.set(row, age);
-                    self.change_probation(u32::MAX);
+                    self.change_probation(-1);
                 }
-                Look::Unknown => {}
             }
             Search::Looked
         });
@@ -130,7 +129,6 @@ impl<M: Memory> Recycler<M> {
                     return Search::Found;
                 }
                 Look::InUse(age) => self.set(row, age),
-                Look::Unknown => {}
             }
             Search::Looked
         });
@@ -200,9 +198,10 @@ impl<M: Memory> Recycler<M> {
         }
     }
 
-    fn change_probation(&self, difference: u32) {
-        let count = &self.probation;
-        count.store(count.load(Relaxed).wrapping_add(difference), Relaxed);
+    fn change_probation(&self, difference: i32) {
+        let count = self.probation.load(Relaxed);
+        self.probation
+            .store(count.wrapping_add_signed(difference), Relaxed);
     }
 }
 
