@@ -14,18 +14,12 @@
 //! [`tools/memory-model`]: srctree/tools/memory-model/Documentation/explanation.txt
 
 #[cfg(not(loom))]
-pub use core::sync::atomic::{
-    fence,
-    AtomicBool,
-    AtomicPtr,
-    AtomicU32,
-    AtomicU64,
-    Ordering, //
-};
-
+use core::sync;
 // The tests in `tests/interleavings` run each order of the accesses that the C11 model allows.
 #[cfg(loom)]
-pub use loom::sync::atomic::{
+use loom::sync;
+
+pub use sync::atomic::{
     fence,
     AtomicBool,
     AtomicPtr,

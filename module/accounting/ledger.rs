@@ -122,18 +122,14 @@ impl<P: Platform, K: Key, const PAIRS: usize> Ledger<P, K, PAIRS> {
     /// Takes back what [`take_after`](Self::take_after) has returned. What was taken of rows that
     /// were recycled meanwhile is left to deliver of the row `*`, which has their counts now.
     pub fn give_back(&mut self, owner: Owner<K>, mut totals: Totals<PAIRS>) {
-        let mut position = match owner {
-            Owner::One(key) => self.listing.first(key),
-            Owner::Others => None,
+        let positions = match owner {
+            Owner::One(key) => self.listing.of_key(key),
+            Owner::Others => 0..0,
         };
-        while let Some(place) = position {
-            if let Some(row) = self.row_at(place) {
+        for position in positions {
+            if let Some(row) = self.row_at(position) {
                 row.delivered.give_back(&mut totals);
             }
-            let next = self.listing.entry(place + 1);
-            position = next
-                .is_some_and(|(key, _)| owner == Owner::One(key))
-                .then_some(place + 1);
         }
         self.delivered_others = self.delivered_others.without(totals);
     }

@@ -78,17 +78,19 @@ impl<P: Platform, K: Key, R> Listing<P, K, R> {
         let start = last.map_or(0, |last| {
             self.order.partition_point(|entry| entry.key <= last)
         });
-        let rest = self.order.get(start..)?;
-        let key = rest.first()?.key;
-        let count = rest.iter().take_while(|entry| entry.key == key).count();
-        Some((key, start..start + count))
+        let key = self.order.get(start)?.key;
+        Some((key, self.from(start, key)))
     }
 
-    /// The position of the first row of `key`. `None` if there is none.
-    pub fn first(&self, key: K) -> Option<usize> {
-        let position = self.order.partition_point(|entry| entry.key < key);
-        let found = self.order.get(position)?.key == key;
-        found.then_some(position)
+    /// The positions of the rows of `key`.
+    pub fn of_key(&self, key: K) -> Range<usize> {
+        self.from(self.order.partition_point(|entry| entry.key < key), key)
+    }
+
+    /// The positions from `start` on of the rows of `key`.
+    fn from(&self, start: usize, key: K) -> Range<usize> {
+        let rest = self.order.iter().skip(start);
+        start..start + rest.take_while(|entry| entry.key == key).count()
     }
 
     /// The key at a position, and the number of its row.
