@@ -103,6 +103,11 @@ impl<K: Key, const PAIRS: usize, M: Memory> Find<K, PAIRS> for Direct<K, PAIRS, 
         let row = self.rows.get(self.number(key))?;
         row.is_used().then_some(&row.counters)
     }
+
+    #[inline(always)]
+    fn find_both(&self, [one, other]: [K; 2]) -> Option<[&Counters<PAIRS>; 2]> {
+        Some([self.find(one)?, self.find(other)?])
+    }
 }
 
 /// The lowest word of the key of a row in use. The number of a direct row implies its key, so the

@@ -1,10 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Rows in the order in which they were made, and a hash index to find them.
-//!
-//! The index has at least two buckets per row. When a new row needs more buckets, their number is
-//! doubled. The index is not rehashed as a whole: a bucket of the upper half gets its rows from the
-//! bucket in the lower half when it is first used.
+//! Rows in the order in which they were made, and a hash [`Index`] to find them.
 //!
 //! A row never moves. When there is no room for another row, a new key takes the place of a row
 //! that is idle (see [`super::age`]). Readers do not use the index. They read the rows block by
@@ -15,6 +11,7 @@ use super::{
     block::{self, Block},
     counters::{add_to, Counters, Totals},
     hash::{Hash, Seed},
+    index::{Index, Link, MOST_ROWS},
     key::{hash_of, Key},
     recycler::Recycler,
     row::{Collect, Counted, Find, Row},
@@ -26,34 +23,11 @@ use crate::atomic::{
 };
 use core::marker::PhantomData;
 
-/// The smallest number of buckets per row. With two, most rows are the first in their bucket.
-const BUCKETS: u32 = 2;
-
-/// A reference to a row: the row's number plus one in the lowest [`NUMBER_BITS`] bits, and the
-/// highest bits of the hash of its key in the others. They tell nearly always whether a row is the
-/// right one, so another row is rarely fetched from memory.
-///
-/// [`END`] at the end of a chain. 0 at the beginning of one that does not have its rows yet.
-type Link = AtomicU32;
-
-const NUMBER_BITS: u32 = 24;
-const NUMBER: u32 = (1 << NUMBER_BITS) - 1;
-/// The link at the end of a chain. It refers to no row.
-const END: u32 = NUMBER;
-/// The largest number of rows.
-pub const MOST_ROWS: u32 = NUMBER - 1;
-
 /// The rows of one CPU, for any keys.
 pub struct Hashed<K, const PAIRS: usize, M: Memory> {
     seed: Seed,
-    /// The number of buckets minus one. The number is a power of two. The bits of a hash that are
-    /// set here are the number of its bucket.
-    mask: AtomicU32,
+    index: Index<M>,
     rows: M::Slots<Row<PAIRS>>,
-    /// The first row of each bucket.
-    heads: M::Slots<Link>,
-    /// For each row, the next row in the same bucket.
-    nexts: M::Slots<Link>,
     cold: Cold<PAIRS, M>,
     _keys: PhantomData<fn(K) -> K>,
 }
@@ -65,8 +39,6 @@ struct Cold<const PAIRS: usize, M: Memory> {
     limit: u32,
     /// The number of rows. Rows with lower numbers are complete.
     length: AtomicU32,
-    /// All buckets with lower numbers are allocated.
-    heads: AtomicU32,
     blocks: M::Slots<Block<PAIRS>>,
     recycler: Recycler<M>,
     periods: Periods,
@@ -88,14 +60,11 @@ impl<K: Key, const PAIRS: usize, M: Memory> Hashed<K, PAIRS, M> {
         let rows = rows.min(MOST_ROWS);
         Ok(Self {
             seed,
-            mask: AtomicU32::new(0),
+            index: Index::new(rows, memory)?,
             rows: memory.slots(rows)?,
-            heads: memory.slots(rows.saturating_mul(BUCKETS).next_power_of_two())?,
-            nexts: memory.slots(rows)?,
             cold: Cold {
                 limit: rows,
                 length: AtomicU32::new(0),
-                heads: AtomicU32::new(0),
                 blocks: memory.slots(rows.div_ceil(block::ROWS))?,
                 recycler: Recycler::new(rows, memory)?,
                 periods,
@@ -107,16 +76,14 @@ impl<K: Key, const PAIRS: usize, M: Memory> Hashed<K, PAIRS, M> {
         })
     }
 
-    /// The counters of a key that [`find`](Find::find) has not found. It has a row nevertheless if
-    /// its bucket did not have its rows yet. Otherwise a row with `totals` is made, at the time
-    /// `now`, and the result is [`Slow::Made`].
+    /// The counters of a key that [`find`](Find::find) has not found. It may have a row
+    /// nevertheless, because that looks at one row only. Otherwise a row with `totals` is made, at
+    /// the time `now`, and the result is [`Slow::Made`].
     ///
     /// Must not be called by two contexts at the same time.
     pub fn find_or_insert(&self, key: K, totals: &Totals<PAIRS>, now: u64) -> Slow<'_, PAIRS> {
         let hash = self.hash(key);
-        let head = self.head(hash.index());
-        let head = head.map_or(END, |head| head.load(Relaxed));
-        if let Some(row) = self.find_in(head, key, hash.index()) {
+        if let Some(row) = self.find_by(hash, key) {
             return Slow::Found(&row.counters);
         }
         let cold = &self.cold;
@@ -136,64 +103,25 @@ impl<K: Key, const PAIRS: usize, M: Memory> Hashed<K, PAIRS, M> {
         if number >= cold.limit {
             return false;
         }
-        let Some((row, next)) = cold.backoff.attempt(|| self.make(number)) else {
+        let Some(row) = cold.backoff.attempt(|| self.make(number)) else {
             return false;
         };
-        self.grow(number);
         row.set_key(key.to_words());
         row.counters.set_all(totals);
         cold.recycler.set_new(number, age);
-        self.link(next, number, hash);
+        self.index
+            .add(number, hash.index(), |row| self.hash_of(row));
         // Pairs with the Acquire in rows(): a reader that sees the new length sees the row.
         cold.length.store(number.wrapping_add(1), Release);
         true
     }
 
     /// Allocates everything that row `number` needs. `None` if there is no memory.
-    fn make(&self, number: u32) -> Option<(&Row<PAIRS>, &Link)> {
-        self.make_heads(number);
-        self.heads.get(0)?;
+    fn make(&self, number: u32) -> Option<&Row<PAIRS>> {
+        self.index.make(number)?;
         self.cold.blocks.make(number / block::ROWS)?;
         self.cold.recycler.make(number)?;
-        Some((self.rows.make(number)?, self.nexts.make(number)?))
-    }
-
-    /// Allocates some of the buckets that are not allocated yet, for `rows` rows and one more.
-    /// Their number is doubled when all that it needs are allocated, so that a lookup allocates
-    /// nothing.
-    fn make_heads(&self, rows: u32) {
-        /// A page has this number of buckets, or a multiple.
-        const STEP: u32 = 256;
-        let mask = self.mask.load(Relaxed);
-        let (most, ready) = (mask / BUCKETS, self.cold.heads.load(Relaxed));
-        // The next ones are allocated when three quarters of those rows are there.
-        let last = if rows > most / 4 * 3 {
-            mask << 1 | 1
-        } else {
-            mask
-        };
-        if ready <= last && self.heads.make(ready).is_some() {
-            self.cold.heads.store(ready.wrapping_add(STEP), Relaxed);
-        }
-    }
-
-    /// Doubles the number of buckets if there are too few for `rows` rows and one more. Without
-    /// memory for them, the chains get longer.
-    fn grow(&self, rows: u32) {
-        let mask = self.mask.load(Relaxed);
-        let doubled = mask << 1 | 1;
-        if rows > mask / BUCKETS && self.cold.heads.load(Relaxed) > doubled {
-            self.mask.store(doubled, Relaxed);
-        }
-    }
-
-    /// Puts a row at the beginning of its chain. `hash` is that of its key.
-    fn link(&self, next: &Link, number: u32, hash: Hash) {
-        let hash = hash.index();
-        if let Some(head) = self.head(hash) {
-            next.store(head.load(Relaxed), Relaxed);
-            head.store(number.wrapping_add(1) | hash & !NUMBER, Relaxed);
-        }
+        self.rows.make(number)
     }
 
     /// Gives an idle row to a new key. Returns `false` if there is none. `hash` is that of `key`.
@@ -203,13 +131,13 @@ impl<K: Key, const PAIRS: usize, M: Memory> Hashed<K, PAIRS, M> {
         let Some(number) = recycler.take_idle(self.rows(), now, age.period(), sum) else {
             return false;
         };
-        let (row, next) = (self.rows.get(number), self.nexts.get(number));
         let block = self.cold.blocks.get(number / block::ROWS);
-        let (Some(row), Some(next), Some(block)) = (row, next, block) else {
+        let (Some(row), Some(block)) = (self.rows.get(number), block) else {
             return false;
         };
+        let hash_of = |row| self.hash_of(row);
         let old = self.hash(K::from_words(row.key()));
-        self.unlink(number, next, old);
+        self.index.remove(number, old.index(), hash_of);
         recycler.add_ghost(old);
         let age = if recycler.remove_ghost(hash) {
             age.established()
@@ -221,91 +149,35 @@ impl<K: Key, const PAIRS: usize, M: Memory> Hashed<K, PAIRS, M> {
             row.counters.set_all(totals);
             recycler.set_new(number, age);
         });
-        self.link(next, number, hash);
+        self.index.insert(number, hash.index(), hash_of);
         add_to(&self.cold.recycled, 1);
         true
     }
 
-    /// Takes row `number` out of its chain. `next` is its own link.
-    fn unlink(&self, number: u32, next: &Link, hash: Hash) {
-        let mut place = self.head(hash.index());
-        while let Some(link) = place {
-            let Some(other) = number_of(link.load(Relaxed)) else {
-                return;
-            };
-            if other == number {
-                return link.store(next.load(Relaxed), Relaxed);
-            }
-            place = self.nexts.get(other);
-        }
+    /// The row of `key`, whose hash is `hash`.
+    fn find_by(&self, hash: Hash, key: K) -> Option<&Row<PAIRS>> {
+        let is_it = |number| self.rows.get(number).is_some_and(|row| row.has_key(key));
+        let number = self
+            .index
+            .find(hash.index(), is_it, |row| self.hash_of(row))?;
+        self.rows.get(number)
     }
 
-    /// The beginning of the chain for a hash, which gets its rows now if need be. `None` if not
-    /// even the first bucket is allocated.
-    fn head(&self, hash: u32) -> Option<&Link> {
-        let mut bucket = hash & self.mask.load(Relaxed);
-        // As long as a bucket is not allocated, its rows stay in the one that it gets them from.
-        let head = loop {
-            match self.heads.get(bucket) {
-                Some(head) => break head,
-                None => bucket = parent(bucket)?,
-            }
-        };
-        if head.load(Relaxed) == 0 {
-            self.fill(bucket);
-        }
-        Some(head)
+    /// The hash of the key of row `number`, for the index.
+    fn hash_of(&self, number: u32) -> u32 {
+        let row = self.rows.get(number);
+        row.map_or(0, |row| self.hash(K::from_words(row.key())).index())
     }
 
-    /// Gives a bucket its rows, which are in the nearest of its parents that has rows.
-    fn fill(&self, bucket: u32) {
-        let Some(new) = self.heads.get(bucket) else {
-            return;
-        };
-        let mut from = parent(bucket);
-        let old = loop {
-            let Some(parent_bucket) = from else {
-                // The first bucket of all.
-                return new.store(END, Relaxed);
-            };
-            let head = self.heads.get(parent_bucket);
-            match head.filter(|head| head.load(Relaxed) != 0) {
-                Some(head) => break head,
-                None => from = parent(parent_bucket),
-            }
-        };
-        let mut link = old.load(Relaxed);
-        let (mut keep, mut give) = (END, END);
-        while let Some(number) = number_of(link) {
-            let (Some(row), Some(next)) = (self.rows.get(number), self.nexts.get(number)) else {
-                break;
-            };
-            let after = next.load(Relaxed);
-            let side = if belongs_to(self.hash(K::from_words(row.key())).index(), bucket) {
-                &mut give
-            } else {
-                &mut keep
-            };
-            next.store(*side, Relaxed);
-            *side = link;
-            link = after;
-        }
-        old.store(keep, Relaxed);
-        new.store(give, Relaxed);
-    }
-
-    /// The row of `key` in the chain that begins with `link`.
+    /// The row of `key` in the chain from `link` on.
     #[inline(always)]
-    fn find_in(&self, mut link: u32, key: K, hash: u32) -> Option<&Row<PAIRS>> {
+    fn find_from(&self, mut link: Link, hash: u32, key: K) -> Option<&Row<PAIRS>> {
         loop {
-            let number = number_of(link)?;
-            if (link ^ hash) >> NUMBER_BITS == 0 {
-                let row = self.rows.get(number)?;
-                if K::from_words(row.key()) == key {
-                    return Some(row);
-                }
+            let row = self.rows.get(link.row())?;
+            if row.has_key(key) {
+                return Some(row);
             }
-            link = self.nexts.get(number)?.load(Relaxed);
+            link = self.index.next(link, hash)?;
         }
     }
 
@@ -370,20 +242,35 @@ impl<K: Key, const PAIRS: usize, M: Memory> Hashed<K, PAIRS, M> {
 
     /// The bytes of memory that the rows and everything about them take.
     pub fn memory(&self) -> usize {
-        let index = self.heads.memory() + self.nexts.memory();
         let cold = self.cold.blocks.memory() + self.cold.recycler.memory();
-        self.rows.memory() + index + cold
+        self.rows.memory() + self.index.memory() + cold
     }
 }
 
 impl<K: Key, const PAIRS: usize, M: Memory> Find<K, PAIRS> for Hashed<K, PAIRS, M> {
-    // Always inlined: with a call, a packet takes up to twice as long when its rows are not cached.
     #[inline(always)]
     fn find(&self, key: K) -> Option<&Counters<PAIRS>> {
         let hash = self.hash(key).index();
-        let head = self.heads.get(hash & self.mask.load(Relaxed))?;
-        let row = self.find_in(head.load(Relaxed), key, hash)?;
+        let row = self.find_from(self.index.likely(hash)?, hash, key)?;
         Some(&row.counters)
+    }
+
+    // Both rows are fetched before the first is needed.
+    #[inline(always)]
+    fn find_both(&self, [one, other]: [K; 2]) -> Option<[&Counters<PAIRS>; 2]> {
+        let hashes = [one, other].map(|key| self.hash(key).index());
+        let links = [self.index.likely(hashes[0])?, self.index.likely(hashes[1])?];
+        let mut rows = [
+            self.rows.get(links[0].row())?,
+            self.rows.get(links[1].row())?,
+        ];
+        if !rows[0].has_key(one) || !rows[1].has_key(other) {
+            rows = [
+                self.find_from(links[0], hashes[0], one)?,
+                self.find_from(links[1], hashes[1], other)?,
+            ];
+        }
+        Some(rows.map(|row| &row.counters))
     }
 }
 
@@ -395,25 +282,6 @@ pub enum Slow<'a, const PAIRS: usize> {
     Made,
     /// There is no row for the key.
     NoRoom,
-}
-
-/// The number of the row that a link refers to. `None` if it refers to none, but for [`END`]: there
-/// is no row with that number.
-#[inline]
-fn number_of(link: u32) -> Option<u32> {
-    (link & NUMBER).checked_sub(1)
-}
-
-/// The bucket that a bucket gets its rows from: its number without the highest bit. `None` for the
-/// first bucket.
-fn parent(bucket: u32) -> Option<u32> {
-    Some(bucket ^ 1 << bucket.checked_ilog2()?)
-}
-
-/// Returns whether `bucket` is for `hash`, as soon as there are so many buckets.
-fn belongs_to(hash: u32, bucket: u32) -> bool {
-    let mask = u32::MAX.checked_shr(bucket.leading_zeros()).unwrap_or(0);
-    hash & mask == bucket
 }
 
 #[cfg(test)]
@@ -456,9 +324,7 @@ mod tests {
     }
 
     fn has_row(hashed: &Hashed<u32, 3, Heap>, key: u32) -> bool {
-        let hash = hashed.hash(key).index();
-        let head = hashed.head(hash).map(|head| head.load(Relaxed));
-        head.is_some_and(|head| hashed.find_in(head, key, hash).is_some())
+        hashed.find_by(hashed.hash(key), key).is_some()
     }
 
     fn contents(hashed: &Hashed<u32, 3, Heap>) -> (BTreeMap<u32, u64>, u64) {
@@ -635,69 +501,5 @@ mod tests {
         });
         all.sort();
         assert_eq!(all.concat(), [(7, 0), (7, 2), (8, 1)]);
-    }
-
-    #[test]
-    fn a_bucket_gets_its_rows_from_the_one_without_its_highest_bit() {
-        let parents = [0, 1, 2, 3, 4, 6, 7, 1 << 31].map(parent);
-        let some = [0, 0, 1, 0, 2, 3, 0].map(Some);
-        assert_eq!((parents[0], &parents[1..]), (None, &some[..]));
-        for bucket in 0..64 {
-            assert!(belongs_to(bucket, bucket) && belongs_to(bucket | 64, bucket));
-            assert!(parent(bucket).is_none_or(|parent| !belongs_to(parent, bucket)));
-        }
-    }
-
-    /// The number of rows in each bucket that has its rows.
-    fn chains(hashed: &Hashed<u32, 3, Heap>) -> Vec<u32> {
-        let length = |head: &Link| {
-            let (mut link, mut length) = (head.load(Relaxed), 0);
-            while let Some(next) = number_of(link).and_then(|row| hashed.nexts.get(row)) {
-                (link, length) = (next.load(Relaxed), length + 1);
-            }
-            length
-        };
-        let heads = (0..=hashed.mask.load(Relaxed)).filter_map(|bucket| hashed.heads.get(bucket));
-        let filled = heads.filter(|head| head.load(Relaxed) != 0);
-        filled.map(length).collect()
-    }
-
-    #[test]
-    fn chains_stay_short() {
-        const ROWS: u32 = 1 << 16;
-        let hashed = hashed(ROWS);
-        // Afterwards, most rows were recycled.
-        (0..4 * ROWS).for_each(|key| assert!(count(&hashed, key, scan(key))));
-        let chains = chains(&hashed);
-        assert_eq!(chains.iter().sum::<u32>(), ROWS);
-        let longest = chains.iter().max();
-        assert!(longest < Some(&10), "{longest:?}");
-        // More than three quarters of the rows are the first in their bucket.
-        let first = chains.iter().filter(|length| **length > 0).count();
-        assert!(first > ROWS as usize / 4 * 3, "{first}");
-    }
-
-    #[test]
-    fn all_buckets_are_allocated_at_any_number_of_rows() {
-        let hashed = hashed(1 << 14);
-        for rows in 0..1 << 14 {
-            assert!(count(&hashed, rows, NOW));
-            let last = hashed.mask.load(Relaxed);
-            assert!(hashed.heads.get(last).is_some(), "{rows} rows, {last}");
-            assert!(last >= rows, "{rows} rows, {last}");
-        }
-    }
-
-    #[test]
-    fn rows_are_found_without_memory_for_more_buckets() {
-        let mut hashed = hashed(5000);
-        // The index may not grow beyond its first page.
-        let Ok(heads) = Heap { most: 1024 }.slots(10_000);
-        hashed.heads = heads;
-        (0..5000).for_each(|key| assert!(count(&hashed, key, NOW)));
-        let chains = chains(&hashed);
-        assert_eq!((hashed.rows(), chains.iter().sum()), (5000, 5000));
-        assert!((900..=1024).contains(&chains.len()), "{}", chains.len());
-        assert!((0..5000).all(|key| has_row(&hashed, key)));
     }
 }

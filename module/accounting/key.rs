@@ -11,6 +11,9 @@ use core::{
 
 /// A key of a row. Files list their rows in ascending order of keys.
 pub trait Key: Copy + Ord + Send + Sync + 'static {
+    /// Whether the highest 64 bits can be other than zero.
+    const TWO_WORDS: bool = size_of::<Self>() > size_of::<u64>();
+
     /// The key as a row stores it: the lowest 64 bits, then the highest.
     fn to_words(self) -> [u64; 2];
 

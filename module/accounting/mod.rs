@@ -8,8 +8,8 @@
 //! For each packet: [`packet`] and [`ipv6`] parse the IP header, [`network`] tells which ends of
 //! the packet are counted, [`transport`] and [`flows`] tell whether the packet starts a connection,
 //! and [`cpu_tables`] adds to the rows of a [`table`]. A [`row`] is found by the address itself in
-//! a small network ([`direct`]), and by a hash otherwise ([`hashed`]). When all rows are in use,
-//! [`recycler`] and [`age`] tell which of them a new address replaces.
+//! a small network ([`direct`]), and by a hash otherwise ([`hashed`], [`index`]). When all rows are
+//! in use, [`recycler`] and [`age`] tell which of them a new address replaces.
 //!
 //! For each read: [`table_text`] is the text of a file. A [`listing`] has the rows of all CPUs, and
 //! a [`ledger`] what was delivered of them. [`version`] lets a reader see a [`block`] of rows as it
@@ -32,6 +32,7 @@ pub mod direct;
 pub mod flows;
 pub mod hash;
 pub mod hashed;
+pub mod index;
 pub mod ipv6;
 pub mod key;
 pub mod ledger;

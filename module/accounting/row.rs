@@ -3,7 +3,10 @@
 //! One row, and the interfaces to look one up and to list all of them. [`super::direct`] and
 //! [`super::hashed`] implement them.
 
-use super::counters::{Counters, Totals};
+use super::{
+    counters::{Counters, Totals},
+    key::Key,
+};
 use crate::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// A key and its counters, aligned to cache lines: one line for bytes, two for connections.
@@ -18,6 +21,13 @@ impl<const PAIRS: usize> Row<PAIRS> {
     #[inline]
     pub(super) fn key(&self) -> [u64; 2] {
         [self.key[0].load(Relaxed), self.key[1].load(Relaxed)]
+    }
+
+    /// Returns whether the row is that of `key`. One load tells, if the key has one word only.
+    #[inline]
+    pub(super) fn has_key<K: Key>(&self, key: K) -> bool {
+        let [low, high] = key.to_words();
+        self.key[0].load(Relaxed) == low && (!K::TWO_WORDS || self.key[1].load(Relaxed) == high)
     }
 
     /// The lowest word of the key.
@@ -36,6 +46,9 @@ impl<const PAIRS: usize> Row<PAIRS> {
 pub trait Find<K, const PAIRS: usize> {
     /// The counters of `key`. `None` if it has no row.
     fn find(&self, key: K) -> Option<&Counters<PAIRS>>;
+
+    /// The counters of two keys. `None` if one of them has no row.
+    fn find_both(&self, keys: [K; 2]) -> Option<[&Counters<PAIRS>; 2]>;
 }
 
 /// A row as a reader sees it.

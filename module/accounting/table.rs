@@ -35,7 +35,7 @@ pub enum Lookup {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size {
     /// The largest number of rows. With [`Lookup::Hashed`], at most
-    /// [`MOST_ROWS`](super::hashed::MOST_ROWS).
+    /// [`MOST_ROWS`](super::index::MOST_ROWS).
     pub rows: u32,
     /// How keys find their rows.
     pub lookup: Lookup,
@@ -163,25 +163,22 @@ impl<K: Key, const PAIRS: usize, M: Memory> Table<K, PAIRS, M> {
         amount: u64,
         now: impl Fn() -> u64,
     ) {
-        let (one, direction) = if ends.source() {
-            (source, Direction::Out)
-        } else {
-            (destination, Direction::In)
-        };
-        let Some(counters) = rows.find(one) else {
-            return self.add_slow(ends, source, destination, column, amount, now());
-        };
-        // Add now: the CPU executes the code below while the row is still being fetched.
-        counters.add(column, direction, amount);
         if ends.both() {
-            match rows.find(destination) {
-                Some(counters) => counters.add(column, Direction::In, amount),
-                None => {
-                    let ends = Ends::DESTINATION_ONLY;
-                    self.add_slow(ends, source, destination, column, amount, now());
-                }
+            if let Some([sender, receiver]) = rows.find_both([source, destination]) {
+                sender.add(column, Direction::Out, amount);
+                return receiver.add(column, Direction::In, amount);
+            }
+        } else {
+            let (one, direction) = if ends.source() {
+                (source, Direction::Out)
+            } else {
+                (destination, Direction::In)
+            };
+            if let Some(counters) = rows.find(one) {
+                return counters.add(column, direction, amount);
             }
         }
+        self.add_slow(ends, source, destination, column, amount, now());
     }
 
     /// Adds to the rows of both ends and makes those that are missing.
