@@ -53,6 +53,15 @@ pub fn in_virtual_time(test: impl FnOnce(&mut Guest) -> Result<()>) {
     unwrap(test(&mut guest).and_then(|()| guest.finish()));
 }
 
+/// As [`in_guest_briefly`], with eight CPUs.
+///
+/// # Panics
+/// When the test or the check fails.
+pub fn in_guest_with_eight_cpus(test: impl FnOnce(&mut Guest) -> Result<()>) {
+    let mut guest = boot_as(|artifacts| Config { cpus: 8, ..Config::new(artifacts) });
+    unwrap(test(&mut guest).and_then(|()| guest.check_log()));
+}
+
 /// Boots a guest.
 ///
 /// # Panics

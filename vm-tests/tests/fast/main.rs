@@ -3,6 +3,7 @@
 //! take two minutes with all debug options, and five seconds without.
 
 mod memory;
+mod sweep;
 
 use std::net::{IpAddr, Ipv6Addr};
 
