@@ -6,6 +6,7 @@
 
 mod port;
 mod qmp;
+mod starter;
 
 use std::io::ErrorKind;
 use std::os::unix::net::UnixStream;
@@ -21,6 +22,7 @@ pub use self::port::{MAX_FRAME, Sender, check_length, mac_of_port};
 
 pub(crate) use self::port::Port;
 pub(crate) use self::qmp::Qmp;
+pub(crate) use self::starter::spawn;
 use crate::poll;
 use crate::terminal_text::plain;
 
@@ -119,8 +121,7 @@ impl Setup {
     pub(crate) fn spawn(mut self) -> Result<Process> {
         let log = fs::File::create(self.folder().join("qemu.log"))?.into_parts().0;
         self.command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        let child = self.command.spawn().with_context(|| format!("cannot run {}", QEMU[0]))?;
-        Ok(Process { child, folder: self.folder })
+        Ok(Process { child: spawn(self.command)?, folder: self.folder })
     }
 }
 
@@ -142,7 +143,7 @@ impl Qemu {
 }
 
 /// A QEMU process and the folder with its files. Dropping it kills the process and removes the
-/// folder.
+/// folder. The process is also killed when this one ends without dropping it.
 pub(crate) struct Process {
     child: Child,
     folder: TempDir,
@@ -214,4 +215,51 @@ fn create_folder() -> Result<TempDir> {
 /// A path as a value in QEMU's option strings, in which two commas stand for one.
 pub(crate) fn escape(path: &Path) -> String {
     path.display().to_string().replace(',', ",,")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader};
+    use std::thread;
+
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    use rustix::fd::OwnedFd;
+    use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+    use super::*;
+
+    /// Makes the test below start a process.
+    const STARTS_A_PROCESS: &str = "XT_VM_STARTS_A_PROCESS";
+
+    // The test runs itself as another program, which it kills.
+    #[test]
+    fn a_virtual_machine_ends_when_its_program_is_killed_and_not_before() {
+        const NAME: &str = "qemu::tests::a_virtual_machine_ends_when_its_program_is_killed_and_not_before";
+        if std::env::var_os(STARTS_A_PROCESS).is_some() {
+            return start_and_wait();
+        }
+        let mut program = Command::new(std::env::current_exe().unwrap());
+        program.args([NAME, "--exact", "--nocapture"]).env(STARTS_A_PROCESS, "1");
+        let mut program = program.stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(program.stdout.take().unwrap()).lines();
+        let pid = lines.find_map(|line| line.unwrap().split_once("started ")?.1.parse().ok()).unwrap();
+        let process = pidfd_open(Pid::from_raw(pid).unwrap(), PidfdFlags::empty()).unwrap();
+        assert!(!ends_within(&process, 1), "it ends with the thread that has asked for it");
+        program.kill().unwrap();
+        program.wait().unwrap();
+        assert!(ends_within(&process, 10), "it is still running");
+    }
+
+    /// Starts a process from a thread that ends.
+    fn start_and_wait() {
+        let start = || Setup::new(&["sleep", "60"]).unwrap().spawn().unwrap();
+        let mut process = thread::spawn(start).join().unwrap();
+        println!("started {}", process.child.id());
+        process.wait(Duration::from_secs(60)).unwrap();
+    }
+
+    fn ends_within(process: &OwnedFd, seconds: i64) -> bool {
+        let timeout = Timespec { tv_sec: seconds, tv_nsec: 0 };
+        poll(&mut [PollFd::new(process, PollFlags::IN)], Some(&timeout)).unwrap() == 1
+    }
 }

@@ -4,7 +4,7 @@
 use std::process::Command;
 use std::sync::LazyLock;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use serde_json::json;
 
 use super::Guest;
@@ -12,7 +12,7 @@ use super::config::Config;
 use super::saved_state::SavedState;
 use crate::command::COMMAND_TIMEOUT;
 use crate::poll;
-use crate::qemu::{MACHINE, QEMU, Qmp, Setup, escape};
+use crate::qemu::{MACHINE, QEMU, Qmp, Setup, escape, spawn};
 
 /// Increase it when guests start in another way, so that older saved states are not used.
 const FORMAT: u32 = 4;
@@ -71,7 +71,7 @@ pub fn shell(config: &Config) -> Result<()> {
     let mut setup = hardware(config)?;
     setup.command.args(["-machine", MACHINE, "-serial", "mon:stdio"]);
     boot_kernel(&mut setup, config, &format!("{COMMAND_LINE} agent.shell"))?;
-    let status = setup.command.status().with_context(|| format!("cannot run {}", QEMU[0]))?;
+    let status = spawn(setup.command)?.wait()?;
     ensure!(status.success(), "QEMU failed ({status})");
     Ok(())
 }
