@@ -281,6 +281,21 @@ pub fn module_messages(guest: &mut Guest) -> Result<Vec<String>> {
     Ok(log.lines().filter_map(|line| line.split_once("xt_traffic: ")).map(|(_, text)| text.to_owned()).collect())
 }
 
+/// Checks that no process was killed for lack of memory, and that the kernel log says nothing about
+/// it.
+///
+/// # Errors
+/// When this is not so.
+pub fn check_nobody_was_killed(guest: &mut Guest) -> Result<()> {
+    const REPORTS: [&str; 3] = ["oom-killer", "ut of memory", "allocation failure"];
+    let log = guest.kernel_log()?;
+    let report = log.lines().find(|line| REPORTS.iter().any(|words| line.contains(words)));
+    ensure!(report.is_none(), "the kernel log has {report:?}");
+    let killed = guest.must("grep oom_kill /proc/vmstat")?;
+    ensure!(killed == "oom_kill 0\n", "{killed}");
+    Ok(())
+}
+
 /// How many frames port `n` has dropped because they were for another host.
 ///
 /// # Errors

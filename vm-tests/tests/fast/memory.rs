@@ -6,9 +6,10 @@ use std::env;
 use anyhow::{Context, Result, ensure};
 use vm_harness::command::COMMAND_TIMEOUT;
 use vm_harness::guest::Guest;
-use vm_harness::replay::Backend;
+use vm_harness::poll;
+use vm_harness::replay::{Backend, TABLES};
 use vm_tests::pktgen::{generate, sum};
-use vm_tests::{guest_test, iptables, set_memory, stat};
+use vm_tests::{check_nobody_was_killed, guest_test, iptables, set_memory, stat};
 
 /// The CPUs of a guest, if nothing else is said.
 const CPUS: u64 = 2;
@@ -62,7 +63,7 @@ fn flood(guest: &mut Guest, cpus: u64) -> Result<()> {
     ensure!(sums[0] == packets * BYTES, "{sums:?} after {packets} packets");
     ensure!(rows > 1000 && !others.is_empty(), "{rows} rows");
     ensure!(stat(guest, "six.recycled")? > packets / 2);
-    ensure!(guest.must("awk '/^oom_kill / { print $2 }' /proc/vmstat")?.trim() == "0", "a process was killed");
+    check_nobody_was_killed(guest)?;
     guest.must("pkill -f 'sleep infinity'")?;
     ensure!(guest.finish_command(innocent, COMMAND_TIMEOUT)?.status == 128 + 15, "the process was killed");
     // What the tables took is given back.
@@ -105,4 +106,41 @@ guest_test!(the_parameter_memory_changes_the_bound, in_guest_briefly, |guest| {
     ensure!((1 << 16..=1 << 20).contains(&used), "{used} bytes are used");
     let (_, sums, _) = sum(guest, "t")?;
     ensure!(sums[0] == 50_000 * BYTES, "{sums:?}");
+});
+
+// Each reader needs a list of several megabytes. The bound is a sixteenth of 512 MiB.
+guest_test!(readers_beyond_the_bound_get_enomem_and_nobody_is_killed, in_guest_briefly, |guest| {
+    const READERS: usize = 200;
+    set_memory(guest, "0")?;
+    let rule = "ip6tables -A PROMISC -m traffic --traffic --net 2001:db8::/32 --name t";
+    iptables(guest, Backend::Nft, rule)?;
+    let sweep = ["dst6_min 2001:db8::", "dst6_max 2001:db8::ffff:ffff:ffff:ffff"];
+    generate(guest, CPUS as u32, 100_000, &[&["pkt_size 114", "src6 3fff::1"], &sweep[..]].concat())?;
+    let rows = stat(guest, "t.rows")?;
+    ensure!(rows > 50_000, "{rows} rows");
+    let free = |guest: &mut Guest| -> Result<u64> {
+        Ok(guest.must("awk '/^MemAvailable/ { print $2 * 1024 }' /proc/meminfo")?.trim().parse()?)
+    };
+    let before = free(guest)?;
+    let reader = format!("/init file {TABLES}/t read:2 touch:/tmp/open.$n await:/tmp/end >/tmp/read.$n");
+    let readers = guest.start(&format!("for n in $(seq {READERS}); do {reader} & done; wait"))?;
+    poll(COMMAND_TIMEOUT, "all readers to have read", || {
+        let ready = guest.must("ls /tmp | grep -c ^open || true")?;
+        Ok((ready.trim() == READERS.to_string()).then_some(()))
+    })?;
+    let taken = before.saturating_sub(free(guest)?);
+    let counts = guest.must("head -qn 1 /tmp/read.* | sort | uniq -c")?;
+    guest.write("/tmp/end", b"")?;
+    guest.finish_command(readers, COMMAND_TIMEOUT)?.success("the readers")?;
+    eprintln!("{rows} rows, {taken} bytes taken, {counts}");
+    check_nobody_was_killed(guest)?;
+    let count = |what: &str| -> usize {
+        let line = counts.lines().find_map(|line| line.trim().strip_suffix(what));
+        line.map_or(0, |count| count.trim().parse().unwrap_or(0))
+    };
+    let (read, failed) = (count("\"IP\""), count("errno 12"));
+    ensure!(read > 1 && failed > READERS / 2 && read + failed == READERS, "{counts}");
+    // Lists are given back.
+    let (_, sums, _) = sum(guest, "t")?;
+    ensure!(sums[0] + sums[1] == CPUS * 100_000 * BYTES, "{sums:?}");
 });

@@ -19,6 +19,7 @@ mod model;
 mod namespaces;
 mod offloads;
 mod options;
+mod readers;
 mod rules;
 mod samples;
 mod service;
