@@ -14,7 +14,7 @@
 use super::{
     counters::Totals,
     key::{Key, Owner},
-    listing::{ListedRow, Listing},
+    listing::{self, ListedRow, Listing},
     platform::Platform,
     row::Counted,
     sort::PAUSE,
@@ -49,6 +49,11 @@ impl<const PAIRS: usize> Delivered<PAIRS> {
 
 /// The listing of a [`Ledger`].
 pub type LedgerListing<P, K, const PAIRS: usize> = Listing<P, K, Delivered<PAIRS>>;
+
+/// The bytes that a ledger takes for a row.
+pub const fn bytes_per_row<K, const PAIRS: usize>() -> usize {
+    listing::bytes_per_row::<K, Delivered<PAIRS>>()
+}
 
 /// What was delivered to readers.
 pub struct Ledger<P: Platform, K, const PAIRS: usize> {

@@ -3,8 +3,10 @@
 //! How many rows and flows fit into the memory that a table may take.
 
 use super::{
+    counters::{BYTE_COLUMNS, CONNECTION_COLUMNS},
     flows::BYTES_PER_FLOW,
-    key::Address,
+    key::{Address, Key},
+    ledger,
     params::{Counts, Params},
     table::{Lookup, Size},
 };
@@ -27,7 +29,7 @@ pub struct Fitted<A> {
     pub params: Params<A>,
     /// The largest number of flows of each kind.
     pub flows: u32,
-    /// The largest number of bytes that all of it takes.
+    /// The largest number of bytes that all of it takes, with the lists for readers that clear.
     pub bytes: u64,
 }
 
@@ -35,6 +37,11 @@ impl<A: Address> Params<A> {
     /// The same parameters with sizes that fit into `bytes` bytes of memory, if `flows` flows of
     /// each kind are wanted. Connections get a quarter of the memory for their flows and another
     /// one for the rows of ports, if they need as much.
+    ///
+    /// If reading clears the table, there is a list of what was delivered of each row. It counts
+    /// here, although it is in the memory for readers, which is as large. So the lists of all
+    /// tables fit there, with the new list and the copy of its keys that a reader needs. Otherwise
+    /// a full table could not be read again.
     #[must_use]
     pub fn fit(self, flows: u32, bytes: u64) -> Fitted<A> {
         let mut params = self;
@@ -46,12 +53,12 @@ impl<A: Address> Params<A> {
         };
         let flow_bytes = u64::from(flows) * KINDS * BYTES_PER_FLOW;
         let ports = match counts.portconn {
-            true => at_most(self.sizes.ports.rows, quarter, BYTES_PER_CONNECTION_ROW),
+            true => at_most(self.sizes.ports.rows, quarter, self.bytes_per_port()),
             false => 0,
         };
-        let port_bytes = u64::from(ports) * BYTES_PER_CONNECTION_ROW;
+        let port_bytes = u64::from(ports) * self.bytes_per_port();
         let left = bytes.saturating_sub(flow_bytes + port_bytes);
-        let address_bytes = bytes_per_address(counts);
+        let address_bytes = self.bytes_per_address();
         let addresses = self.sizes.addresses;
         let rows = match address_bytes {
             0 => 0,
@@ -72,16 +79,27 @@ impl<A: Address> Params<A> {
             bytes: flow_bytes + port_bytes + u64::from(rows) * address_bytes,
         }
     }
-}
 
-fn bytes_per_address(counts: Counts) -> u64 {
-    let bytes = if counts.traffic { BYTES_PER_ROW } else { 0 };
-    let connections = if counts.ipconn {
-        BYTES_PER_CONNECTION_ROW
-    } else {
-        0
-    };
-    bytes + connections
+    fn bytes_per_address(&self) -> u64 {
+        let Counts {
+            traffic, ipconn, ..
+        } = self.counts;
+        let bytes = BYTES_PER_ROW + self.listed::<A, BYTE_COLUMNS>();
+        let connections = BYTES_PER_CONNECTION_ROW + self.listed::<A, CONNECTION_COLUMNS>();
+        u64::from(traffic) * bytes + u64::from(ipconn) * connections
+    }
+
+    fn bytes_per_port(&self) -> u64 {
+        BYTES_PER_CONNECTION_ROW + self.listed::<u16, CONNECTION_COLUMNS>()
+    }
+
+    /// The bytes that the list of what was delivered takes for a row.
+    fn listed<K: Key, const PAIRS: usize>(&self) -> u64 {
+        match self.clear_on_read {
+            true => ledger::bytes_per_row::<K, PAIRS>() as u64,
+            false => 0,
+        }
+    }
 }
 
 /// `wanted`, or as many as fit into `bytes` bytes if each takes `each`, but [`LEAST`] at least.
@@ -122,6 +140,13 @@ mod tests {
         }
     }
 
+    fn cleared(length: u32, counts: [bool; 3]) -> Params<u32> {
+        Params {
+            clear_on_read: true,
+            ..params(length, counts)
+        }
+    }
+
     const ALL: [bool; 3] = [true; 3];
     const MIB: u64 = 1 << 20;
 
@@ -151,6 +176,47 @@ mod tests {
                     );
                 }
             }
+        }
+    }
+
+    /// The bytes of the lists of a table, and those that a reader needs besides for the longest.
+    fn lists(params: &Params<u32>) -> (u64, u64) {
+        let Counts {
+            traffic,
+            ipconn,
+            portconn,
+        } = params.counts;
+        let sizes = params.sizes;
+        let each = [
+            (traffic, sizes.addresses.rows, 112),
+            (ipconn, sizes.addresses.rows, 144),
+            (portconn, sizes.ports.rows, 144),
+        ]
+        .map(|(counted, rows, bytes)| u64::from(counted) * u64::from(rows) * bytes);
+        let rows = u64::from(sizes.addresses.rows.max(sizes.ports.rows));
+        let longest = each.into_iter().max().unwrap();
+        (each.iter().sum(), longest + rows * 8)
+    }
+
+    #[test]
+    fn the_lists_of_all_tables_fit_into_the_memory_of_readers_beside_a_new_list() {
+        for counts in [
+            ALL,
+            [true, false, false],
+            [false, true, false],
+            [false, false, true],
+        ] {
+            let (mut left, mut all, mut reader) = (64 * MIB, 0, 0);
+            for _ in 0..8 {
+                let fitted = cleared(0, counts).fit(1_000_000, left / 3);
+                let (lists, new) = lists(&fitted.params);
+                assert!(fitted.bytes <= left / 3, "{counts:?}: {}", fitted.bytes);
+                (left, all) = (left - fitted.bytes, all + lists);
+                reader = reader.max(new);
+            }
+            // Lists have some room to spare.
+            let taken = (all + reader) + (all + reader) / 64;
+            assert!((10 * MIB..64 * MIB).contains(&taken), "{counts:?}: {taken}");
         }
     }
 

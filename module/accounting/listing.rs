@@ -27,6 +27,11 @@ pub struct Listing<P: Platform, K, R> {
     rows: P::List<R>,
 }
 
+/// The bytes that a listing takes for a row, with its entry.
+pub const fn bytes_per_row<K, R>() -> usize {
+    size_of::<Entry<K>>() + size_of::<R>()
+}
+
 /// A row of a listing.
 pub trait ListedRow<const PAIRS: usize> {
     /// The row that a CPU had.

@@ -144,3 +144,22 @@ guest_test!(readers_beyond_the_bound_get_enomem_and_nobody_is_killed, in_guest_b
     let (_, sums, _) = sum(guest, "t")?;
     ensure!(sums[0] + sums[1] == CPUS * 100_000 * BYTES, "{sums:?}");
 });
+
+// A list of what was delivered lasts until the next one is complete.
+guest_test!(full_tables_can_be_read_and_cleared_again_and_again, in_guest_briefly, |guest| {
+    const PACKETS: u64 = 150_000;
+    set_memory(guest, "0")?;
+    for name in ["one", "two", "three"] {
+        let rule = "-m traffic --traffic --net 2001:db8::/32 --clearonread --name";
+        iptables(guest, Backend::Nft, &format!("ip6tables -A PROMISC {rule} {name}"))?;
+    }
+    let sweep = ["dst6_min 2001:db8::", "dst6_max 2001:db8::ffff:ffff:ffff:ffff"];
+    for _ in 0..3 {
+        generate(guest, CPUS as u32, PACKETS, &[&["pkt_size 114", "src6 3fff::1"], &sweep[..]].concat())?;
+        for name in ["one", "two", "three"] {
+            let rows = stat(guest, &format!("{name}.rows"))?;
+            let (_, sums, _) = sum(guest, name).with_context(|| format!("{name} with {rows} rows"))?;
+            ensure!(sums[0] + sums[1] == CPUS * PACKETS * BYTES, "{name}: {sums:?}");
+        }
+    }
+});
