@@ -38,7 +38,7 @@ fn flood(guest: &mut Guest, cpus: u64) -> Result<()> {
     // The kernel rounds the number of pages down.
     ensure!((total / 17..=total / 16).contains(&bound), "the bound is {bound} of {total}");
     // A process that the kernel would kill first if memory was short.
-    let innocent = guest.start("echo 1000 >/proc/self/oom_score_adj && exec sleep infinity")?;
+    let innocent = guest.start("echo 1000 >/proc/self/oom_score_adj; echo $$ >/tmp/innocent; exec sleep infinity")?;
     let options = [
         &format!("pkt_size {}", BYTES + 14),
         "src6 2001:db8:2::1",
@@ -64,7 +64,7 @@ fn flood(guest: &mut Guest, cpus: u64) -> Result<()> {
     ensure!(rows > 1000 && !others.is_empty(), "{rows} rows");
     ensure!(stat(guest, "six.recycled")? > packets / 2);
     check_nobody_was_killed(guest)?;
-    guest.must("pkill -f 'sleep infinity'")?;
+    guest.must("kill $(cat /tmp/innocent)")?;
     ensure!(guest.finish_command(innocent, COMMAND_TIMEOUT)?.status == 128 + 15, "the process was killed");
     // What the tables took is given back.
     iptables(guest, Backend::Nft, "-F PROMISC")?;
