@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The memory that packets can make the module allocate.
 
-use std::env;
-
 use anyhow::{Context, Result, ensure};
 use vm_harness::command::COMMAND_TIMEOUT;
 use vm_harness::guest::Guest;
@@ -11,17 +9,14 @@ use vm_harness::replay::{Backend, TABLES};
 use vm_tests::pktgen::{generate, sum};
 use vm_tests::{check_nobody_was_killed, guest_test, iptables, set_memory, stat};
 
+use crate::rounds;
+
 /// The CPUs of a guest, if nothing else is said.
 const CPUS: u64 = 2;
 /// The packets of a round, on all CPUs together.
 const ROUND: u64 = 600_000;
 /// The bytes of a packet at the IP layer.
 const BYTES: u64 = 100;
-
-/// The number of rounds. `XT_TRAFFIC_ROUNDS` changes it for longer runs.
-fn rounds() -> Result<u64> {
-    env::var("XT_TRAFFIC_ROUNDS").map_or(Ok(2), |text| text.parse().context("XT_TRAFFIC_ROUNDS"))
-}
 
 /// Floods all three tables of both families on all CPUs. The destinations and ports are random, so
 /// each packet has a new address and a new flow. Before there was a bound, a guest with 512 MiB
@@ -51,14 +46,14 @@ fn flood(guest: &mut Guest, cpus: u64) -> Result<()> {
         "udp_dst_min 1",
         "udp_dst_max 65535",
     ];
-    for round in 1..=rounds()? {
+    for round in 1..=rounds(2)? {
         generate(guest, cpus as u32, ROUND / cpus, &options)?;
         let used = stat(guest, "memory_used")?;
         let recycled = stat(guest, "six.recycled")?;
         eprintln!("{} packets: {used} of {bound} bytes, {recycled} rows recycled", round * ROUND);
         ensure!(used <= bound, "round {round}: {used} bytes are above {bound}");
     }
-    let packets = rounds()? * ROUND;
+    let packets = rounds(2)? * ROUND;
     let (rows, sums, others) = sum(guest, "six")?;
     ensure!(sums[0] == packets * BYTES, "{sums:?} after {packets} packets");
     ensure!(rows > 1000 && !others.is_empty(), "{rows} rows");
