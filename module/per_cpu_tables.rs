@@ -78,7 +78,7 @@ impl<A: Family> PerCpuTables<A> {
         let cpus = PerCpu::new(|cpu, tables: &mut CpuTables<A, _>| {
             tables.open(cpu, &fitted.params, seed, &flows, &memory)
         })?;
-        Ok(Arc::new(
+        let tables = Arc::new(
             Self {
                 network: params.network,
                 flows,
@@ -87,7 +87,10 @@ impl<A: Family> PerCpuTables<A> {
                 _reserved: reserved,
             },
             GFP_KERNEL_ACCOUNT,
-        )?)
+        )?;
+        // No packet is counted yet. The packets of a CPU that comes online later make its pages.
+        tables.cpus.online().for_each(CpuTables::prepare);
+        Ok(tables)
     }
 
     /// Counts a packet. Returns whether anything was counted.

@@ -119,6 +119,26 @@ impl<A: Family, M: Memory> CpuTables<A, M> {
         Ok(())
     }
 
+    /// Allocates what the first rows and flows need, as far as there is memory. Otherwise another
+    /// CPU, which gets a flood of packets, can take all memory before this one gets its first
+    /// packet. Then this CPU would count everything in the rows `*`, and no connections.
+    ///
+    /// Must not be called while a packet is counted in these tables.
+    pub fn prepare(&self) {
+        if let Some(recent) = &self.recent {
+            recent.prepare();
+        }
+        if let Some(traffic) = &self.traffic {
+            traffic.prepare();
+        }
+        if let Some(ipconn) = &self.ipconn {
+            ipconn.prepare();
+        }
+        if let Some(portconn) = &self.portconn {
+            portconn.prepare();
+        }
+    }
+
     /// The rows of bytes. `None` if they are not counted.
     pub fn traffic(&self) -> Option<&Traffic<A, M>> {
         self.traffic.as_ref()

@@ -331,6 +331,16 @@ impl<M: Memory> RecentFlows<M> {
         })
     }
 
+    /// Allocates what the first flows of each kind need, as far as there is memory.
+    ///
+    /// Must not be called while another context stores flows.
+    pub fn prepare(&self) {
+        for array in &self.kinds {
+            // A failure must not delay the attempts of packets, so this does not use the back-off.
+            array.sets.make(0);
+        }
+    }
+
     /// Returns whether `flow` is here and alive. Any CPU may call this.
     #[inline]
     pub fn contains(&self, flow: Flow, now: Ticks) -> bool {
@@ -832,6 +842,19 @@ mod tests {
             recent.is_first(flow(address), NOW, |_, _| false);
         });
         assert!(recent.forgotten() < 10, "{}", recent.forgotten());
+    }
+
+    #[test]
+    fn the_first_flows_of_each_kind_can_be_prepared() {
+        let flows = flows(10_000);
+        let recent = recent(&flows);
+        recent.prepare();
+        assert_eq!(recent.memory(), 3 * 4096);
+        for opening in [syn(1, 2, 3), udp(1, 2), Opening::Packet { protocol: 47 }] {
+            let flow = flows.flow(&header(1, 2), &opening).unwrap();
+            assert!(recent.is_first(flow, NOW, |_, _| false));
+        }
+        assert_eq!(recent.memory(), 3 * 4096);
     }
 
     #[test]

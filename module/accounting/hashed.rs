@@ -76,6 +76,15 @@ impl<K: Key, const PAIRS: usize, M: Memory> Hashed<K, PAIRS, M> {
         })
     }
 
+    /// Allocates what the first rows need, as far as there is memory.
+    ///
+    /// Must not be called while another context makes rows.
+    #[cold]
+    #[inline(never)]
+    pub fn prepare(&self) {
+        self.make(0);
+    }
+
     /// The counters of a key that [`find`](Find::find) has not found. It may have a row
     /// nevertheless, because that looks at one row only. Otherwise a row with `totals` is made, at
     /// the time `now`, and the result is [`Slow::Made`].
@@ -117,6 +126,9 @@ impl<K: Key, const PAIRS: usize, M: Memory> Hashed<K, PAIRS, M> {
     }
 
     /// Allocates everything that row `number` needs. `None` if there is no memory.
+    ///
+    /// Inlined although there are two callers: a packet with a new address pays for no call.
+    #[inline(always)]
     fn make(&self, number: u32) -> Option<&Row<PAIRS>> {
         self.index.make(number)?;
         self.cold.blocks.make(number / block::ROWS)?;

@@ -86,6 +86,16 @@ impl<K: Key, const PAIRS: usize, M: Memory> Table<K, PAIRS, M> {
         })
     }
 
+    /// Allocates what the first rows need, as far as there is memory. Direct rows need nothing:
+    /// which page is the first depends on the first address.
+    ///
+    /// Must not be called while another context adds something.
+    pub fn prepare(&self) {
+        if let Rows::Hashed(rows) = &self.rows {
+            rows.prepare();
+        }
+    }
+
     /// Adds `amount` to a counter in the row of `key`, at the time `now` in ticks. A missing row is
     /// made. If there is no room for it, the amount is counted in the row of the others.
     ///

@@ -21,8 +21,8 @@ extern "C" {
 
 /// The memory for the tables of some network namespaces, or for their readers.
 ///
-/// The memory of tables is allocated page by page, as packets need it. A table reserves what it can
-/// take at most, so that the next table gets less.
+/// Except for the first pages of each CPU, the memory of tables is allocated page by page, as
+/// packets need it. A table reserves what it can take at most, so that the next table gets less.
 pub(crate) struct Budget {
     /// Whether it is for the initial network namespace. Otherwise it is for all others together.
     initial: bool,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What the memory budgets need from the kernel, and their module parameters.
+ * What the memory budgets need from the kernel, and their module parameters. Which CPUs are online.
  */
 #include <linux/cpumask.h>
 #include <linux/kernel.h>
@@ -60,6 +60,7 @@ u64 xt_traffic_memory_bound(bool initial);
 bool xt_traffic_net_is_initial(const struct net *net);
 bool xt_traffic_current_is_initial(void);
 unsigned int xt_traffic_online_cpus(void);
+bool xt_traffic_cpu_is_online(unsigned int cpu);
 
 u64 xt_traffic_memory_bound(bool initial)
 {
@@ -84,4 +85,10 @@ bool xt_traffic_current_is_initial(void)
 unsigned int xt_traffic_online_cpus(void)
 {
 	return num_online_cpus();
+}
+
+/* @cpu is below nr_cpu_ids. */
+bool xt_traffic_cpu_is_online(unsigned int cpu)
+{
+	return cpu_online(cpu);
 }

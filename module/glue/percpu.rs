@@ -5,9 +5,14 @@
 use kernel::{
     alloc::KVVec,
     cpu::nr_cpu_ids,
+    ffi::c_uint,
     prelude::*,
     types::NotThreadSafe, //
 };
+
+extern "C" {
+    fn xt_traffic_cpu_is_online(cpu: c_uint) -> bool;
+}
 
 #[cfg(CONFIG_PREEMPT_RT)]
 compile_error!("with PREEMPT_RT, tasks can preempt each other while bottom halves are disabled");
@@ -55,6 +60,17 @@ impl<T> PerCpu<T> {
     /// Returns all of them, in the order of the CPUs.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
         self.0.iter().map(|own| &own.0)
+    }
+
+    /// Returns those of the CPUs that are online. A CPU can come online or go offline meanwhile.
+    pub(crate) fn online(&self) -> impl Iterator<Item = &T> {
+        // SAFETY: There is an item for each number below `nr_cpu_ids`, so the function gets no
+        // other number. It only reads a bit.
+        let is_online = |cpu| unsafe { xt_traffic_cpu_is_online(cpu) };
+        (0..)
+            .zip(self.iter())
+            .filter(move |(cpu, _)| is_online(*cpu))
+            .map(|(_, own)| own)
     }
 }
 

@@ -4,22 +4,25 @@
 
 use crate::{
     comparison::{
-        accounting::{ALL, CLOCK},
+        accounting::{params, ALL, CLOCK, ROOMY},
         Modelled, Scenario,
     },
     support::{check, for_both_families},
-    traffic::{cells, direction, scenario, sums, table},
+    traffic::{cells, direction, network, scenario, sums, table},
 };
-use core::{cell::Cell, convert::Infallible, fmt::Debug};
+use core::{cell::Cell, convert::Infallible, fmt::Debug, ops::Range};
 use proptest::{collection::vec, prelude::*};
 use std::{collections::BTreeMap, rc::Rc};
 use xt_traffic_accounting::{
     accounting::{
         age::Periods,
         counters::Direction,
+        cpu_tables::CpuTables,
+        flows::Flows,
         hash::Seed,
         key::Key,
-        params::Sizes,
+        network::Internal,
+        params::{Counts, Sizes},
         slots::{Memory, Slot, Slots},
         table::{Lookup, Size, Table},
     },
@@ -221,6 +224,81 @@ impl<T: Slot> Slots<T> for ScarceSlots<T> {
     }
 }
 
+fn scarce_table(seed: u64, size: Size, memory: &Scarce) -> Table<u32, 3, Scarce> {
+    let periods = Periods::new(CLOCK.ticks_per_second);
+    let Ok(table) = Table::new(Seed::new(seed), size, periods, memory);
+    table
+}
+
+/// One item for each of these keys.
+fn one_each(keys: Range<u32>) -> Vec<Item<u32>> {
+    keys.map(|key| (key, 0, Direction::Out, 1)).collect()
+}
+
+#[test]
+fn a_cpu_has_rows_although_another_one_has_taken_all_memory() {
+    let memory = Scarce(Rc::new(Cell::new(30)));
+    let tables = [1, 2].map(|seed| scarce_table(seed, Size::hashed(1 << 16), &memory));
+    tables.iter().for_each(Table::prepare);
+    assert_eq!([tables[0].rows(), tables[1].rows()], [0, 0]);
+    add_all(&tables[0], &one_each(0..100_000));
+    assert_eq!(memory.0.get(), 0);
+    add_all(&tables[1], &one_each(0..40));
+    let (contents, others) = rows(&tables[1]);
+    assert!(contents.into_keys().eq(0..40));
+    assert_eq!(others, Pairs::default());
+}
+
+/// What could not be prepared does not make packets skip an attempt.
+#[test]
+fn a_key_has_a_row_as_soon_as_there_is_memory() {
+    for prepared in 0..5 {
+        let memory = Scarce(Rc::new(Cell::new(prepared)));
+        let table = scarce_table(1, Size::hashed(1 << 16), &memory);
+        table.prepare();
+        assert_eq!(memory.0.get(), 0);
+        memory.0.set(5 - prepared);
+        add_all(&table, &one_each(0..1));
+        assert_eq!(table.rows(), 1, "{prepared} pages");
+    }
+}
+
+/// The first address decides which page of direct rows is needed first.
+#[test]
+fn direct_rows_are_not_prepared() {
+    let memory = Scarce(Rc::new(Cell::new(10)));
+    let lookup = Lookup::Direct { prefix: [0, 0] };
+    let rows = 1 << 8;
+    let table = scarce_table(1, Size { rows, lookup }, &memory);
+    table.prepare();
+    assert_eq!((table.memory(), memory.0.get()), (0, 10));
+}
+
+/// A row needs five pages, and each kind of flow one.
+#[test]
+fn all_that_is_counted_is_prepared() {
+    let counts = [
+        ([true, false, false], 5),
+        ([false, true, false], 5 + 3),
+        ([false, false, true], 5 + 3),
+        ([true, true, true], 3 * 5 + 3),
+    ];
+    for ([traffic, ipconn, portconn], pages) in counts {
+        let (memory, seed) = (Scarce(Rc::new(Cell::new(100))), Seed::new(1));
+        let counts = Counts {
+            traffic,
+            ipconn,
+            portconn,
+        };
+        let params = params(network::<u32>(Internal::Any), counts, ROOMY);
+        let flows = Flows::new(seed, CLOCK, 1 << 15);
+        let Ok(tables) = CpuTables::new(0, &params, seed, &flows, &memory);
+        assert_eq!(memory.0.get(), 100);
+        tables.prepare();
+        assert_eq!(memory.0.get(), 100 - pages);
+    }
+}
+
 /// An allocation can fail at any time, for any part of the table, and succeed later.
 #[test]
 fn a_table_without_memory_loses_no_count() {
@@ -234,11 +312,12 @@ fn a_table_without_memory_loses_no_count() {
     ];
     check(
         60,
-        (vec(part(), 1..6), any::<u64>(), sizes),
-        |(parts, seed, size)| {
+        (vec(part(), 1..6), any::<u64>(), sizes, 0..7u32),
+        |(parts, seed, size, prepared)| {
             let memory = Scarce(Rc::default());
-            let periods = Periods::new(CLOCK.ticks_per_second);
-            let Ok(table) = Table::new(Seed::new(seed), size, periods, &memory);
+            let table = scarce_table(seed, size, &memory);
+            memory.0.set(prepared);
+            table.prepare();
             let (mut all, mut known) = (vec![], 0);
             for (items, pages) in parts {
                 memory.0.set(pages);

@@ -43,6 +43,19 @@ pub const ROOMY: Sizes = Sizes {
 /// Room for all flows of a test.
 const FLOWS: u32 = 1 << 15;
 
+/// The parameters of a table.
+pub fn params<A>(network: Network<A>, counts: Counts, sizes: Sizes) -> Params<A> {
+    let mut name = [0; 32];
+    name[0] = b't';
+    Params {
+        name: Name::from_padded(name).unwrap(),
+        counts,
+        network,
+        sizes,
+        clear_on_read: false,
+    }
+}
+
 /// One named table: its rows and recent flows on all CPUs, at the time of the last packet.
 pub struct Accounting<A> {
     now: Cell<Ticks>,
@@ -66,19 +79,17 @@ impl<A: Family> Accounting<A> {
         cpus: usize,
         limit: u32,
     ) -> Self {
-        let mut name = [0; 32];
-        name[0] = b't';
-        let params = Params {
-            name: Name::from_padded(name).unwrap(),
-            counts,
-            network,
-            sizes,
-            clear_on_read: false,
-        };
+        let params = params(network, counts, sizes);
         let seed = Seed::new(0x5eed);
         let flows = Flows::new(seed, CLOCK, limit);
-        let tables =
-            |cpu| CpuTables::new(cpu as u32, &params, seed, &flows, &Heap::ENDLESS).unwrap();
+        let tables = |cpu| {
+            let tables = CpuTables::new(cpu as u32, &params, seed, &flows, &Heap::ENDLESS).unwrap();
+            // The others are as those of CPUs that come online later.
+            if cpu % 2 == 1 {
+                tables.prepare();
+            }
+            tables
+        };
         Self {
             now: Cell::new(START),
             network,
