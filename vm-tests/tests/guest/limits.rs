@@ -6,7 +6,7 @@ use traffic_model::frames::{Ip, mirrored};
 use traffic_model::model::File;
 use vm_harness::replay::Backend;
 use vm_tests::pktgen::{generate, sum};
-use vm_tests::{cgroup, guest_test, iptables, open_and_send, stat, table};
+use vm_tests::{cgroup, guest_test, iptables, open_and_send, row, set_memory, stat, table};
 
 guest_test!(the_smallest_and_the_largest_hash_give_the_same_tables, |guest| {
     let frame = |n: u16| {
@@ -49,4 +49,21 @@ guest_test!(without_memory_for_more_rows_their_bytes_are_counted_in_the_last_row
     // Reading also clears the last row.
     let (rows, _, others) = sum(guest, "t")?;
     ensure!(rows == 0 && others.is_empty(), "{rows} rows and {others:?} remain");
+});
+
+guest_test!(a_rule_without_memory_for_the_first_rows_is_accepted, |guest| {
+    const PAGES: u64 = 2 * 4096;
+    set_memory(guest, &PAGES.to_string())?;
+    let rule = "-A PROMISC -m traffic --traffic --ipconn --portconn --net 10.0.0.0/8 --name t";
+    iptables(guest, Backend::Nft, rule)?;
+    let used = stat(guest, "memory_used")?;
+    ensure!(used == PAGES, "{used} bytes are used");
+    // Packets try again at once. The bound changes when it is read.
+    set_memory(guest, "0")?;
+    ensure!(stat(guest, "memory_bound")? > PAGES);
+    open_and_send(guest, 0, [mirrored(&Ip::new([10, 0, 0, 1], [192, 0, 2, 1]).udp((1, 53), b""))])?;
+    for (file, out) in [("t", 28), ("t.ipconn", 1)] {
+        let cells = row(&table(guest, file)?, "10.0.0.1")?;
+        ensure!(cells.first() == Some(&out), "{file}: {cells:?}");
+    }
 });

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use traffic_model::frames::{Ip, mirrored};
+use traffic_model::frames::{GRE, IPV4, Ip, SYN, gre, mirrored};
 use vm_harness::guest::Guest;
 use vm_harness::poll;
 use vm_harness::replay::TABLES;
@@ -175,4 +175,41 @@ guest_test!(a_read_during_a_sweep_returns_what_was_counted_when_it_began, |guest
     let recycled = stat(guest, "t.recycled")?;
     ensure!(recycled > rows, "{rows} rows, and {recycled} were recycled");
     ensure!(reads > 2, "the sweep was too short for this test");
+});
+
+// The sweep takes all memory before the other CPU has its first packet.
+guest_test!(a_sweep_on_one_cpu_leaves_the_other_its_first_rows_and_flows, |guest| {
+    /// A page has this number of rows of connections.
+    const HOSTS: u8 = 32;
+    /// On each of two CPUs, each of three files has five pages, and each kind of flow one.
+    const FIRST: u64 = 2 * (3 * 5 + 3) * 4096;
+    let counts = "--traffic --ipconn --portconn --net 10.0.0.0/8 --hashsize 65536";
+    cgroup::add_rule(guest, &format!("iptables -A PROMISC -m traffic {counts} --name t"), MEMORY)?;
+    let first = stat(guest, "memory_used")?;
+    ensure!(first == FIRST, "{first} bytes are used");
+    guest.open_port(1)?;
+    guest.steer_ports_to_cpus()?;
+    V4.start(guest)?.finish(guest)?;
+    let (recycled, used) = (stat(guest, "t.recycled")?, stat(guest, "memory_used")?);
+    ensure!(recycled > SWEPT / 4, "{recycled} rows were recycled");
+
+    let packets = (1..=HOSTS).flat_map(|host| {
+        let ip = Ip::new((V4.host)(host), V4.outside);
+        [ip.tcp((1, 80), 0, SYN, b""), ip.udp((1, 53), b""), ip.packet(GRE, &gre(IPV4, b""))]
+    });
+    guest.send(1, packets.map(|packet| mirrored(&packet)))?;
+    let [traffic, ipconn, portconn] = ["t", "t.ipconn", "t.portconn"].map(|file| table(guest, file));
+    let (traffic, ipconn, portconn) = (traffic?, ipconn?, portconn?);
+    for host in 1..=HOSTS {
+        let key = (V4.host)(host).to_string();
+        let (bytes, connections) = (row(&traffic, &key)?, row(&ipconn, &key)?);
+        ensure!(bytes.first() == Some(&(40 + 28 + 24)), "host {host}: {bytes:?}");
+        ensure!(connections == [3, 0, 1, 0, 1, 0, 0, 0, 1, 0], "host {host}: {connections:?}");
+    }
+    for port in ["80", "53", "0"] {
+        let connections = row(&portconn, port)?;
+        ensure!(connections.first() == Some(&HOSTS.into()), "port {port}: {connections:?}");
+    }
+    let after = stat(guest, "memory_used")?;
+    ensure!(after == used, "{after} bytes are used, and {used} before");
 });
