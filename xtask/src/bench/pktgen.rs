@@ -132,8 +132,8 @@ impl Traffic {
     ///
     /// The guest must not wait for the host between the runs: its clock would advance, and it would
     /// forget the flows of addresses. The flows of [`Kind::Ipv4Flows`] must be new in both runs, so
-    /// the guest sleeps until it has forgotten them. With 65,536 receivers of IPv6, the index doubles
-    /// its buckets at the end of the first run. They get their rows in one run more.
+    /// the guest sleeps until it has forgotten them. With 65,536 receivers of IPv6, the index
+    /// doubles its buckets at the end of the first run. They get their rows in one run more.
     pub fn send_twice(self, guest: &mut Guest) -> Result<f64> {
         let between = match self.kind {
             Kind::Ipv4 => "",
