@@ -18,8 +18,8 @@ const LINKS: usize = 4;
 /// The largest average number of rows per bucket.
 const ROWS_PER_BUCKET: u32 = 2;
 
-/// The largest number of rows. [`Link::NO_ROW`] is far above it, so that arrays do not have this
-/// slot, even if they have whole pages.
+/// The largest number of rows. The number that stands for no row is far above it, so that arrays
+/// do not have this slot, even if they have whole pages.
 pub const MOST_ROWS: u32 = Link::NO_ROW - 1024;
 
 /// A reference to a row: the row's number, and the lowest bits of the hash of its key. They tell
