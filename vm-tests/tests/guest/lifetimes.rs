@@ -95,7 +95,7 @@ guest_test!(an_open_file_of_a_deleted_namespace_is_readable, |guest| {
     )?;
     ensure!(text == File::Traffic.header().to_owned() + "10.0.0.1\t32\t0\t0\t0\t32\t0\t0\t0\n", "{text}");
     // The port returns when the namespace has ended, which is after its files are closed.
-    guest.must("until test -e /sys/class/net/eth1; do :; done")?;
+    guest.must("until test -e /sys/class/net/eth1; do sleep 0.1; done")?;
     ensure!(table_files(guest)?.is_empty());
 });
 
