@@ -291,8 +291,8 @@ fn measure_case(env: &BenchEnv, case: &Case, numbers: &[u32], costs: &mut Vec<Co
         step.line(&format!("{}, {addresses} addresses", case.name));
         let packets = PACKETS.max(case.kind.min_packets(addresses));
         let traffic = Traffic { addresses, packets, pace: Pace::Each, kind: case.kind };
-        let instructions = traffic.send_twice(&mut guest)? * 1000.0 / f64::from(packets);
-        sent += traffic.sent_twice();
+        let instructions = traffic.send_known(&mut guest)? * 1000.0 / f64::from(packets);
+        sent += u64::from(traffic.runs()) * u64::from(packets);
         pairs += u64::from(traffic.pairs());
         let base = costs.iter().find(|base| base.case == case.without && base.addresses == addresses);
         let added = base.map_or(0.0, |base| instructions - base.instructions);

@@ -127,25 +127,22 @@ impl Traffic {
         self.run(guest, "all")
     }
 
-    /// Sends the packets twice, the first time to make the addresses known, and returns the time of
-    /// the last run in microseconds.
+    /// Sends the packets [`Self::runs`] times, at first to make the addresses known, and returns
+    /// the time of the last run in microseconds.
     ///
     /// The guest must not wait for the host between the runs: its clock would advance, and it would
-    /// forget the flows of addresses. The flows of [`Kind::Ipv4Flows`] must be new in both runs, so
-    /// the guest sleeps until it has forgotten them. With 65,536 receivers of IPv6, the index
-    /// doubles its buckets at the end of the first run. They get their rows in one run more.
-    pub fn send_twice(self, guest: &mut Guest) -> Result<f64> {
-        let between = match self.kind {
-            Kind::Ipv4 => "",
-            Kind::Ipv4Flows => "sleep 31 && ",
-            Kind::Ipv6 => "all >/dev/null && ",
-        };
-        self.run(guest, &format!("all >/dev/null && {between}all"))
+    /// forget the flows of addresses. The flows of [`Kind::Ipv4Flows`] must be new in all runs, so
+    /// the guest sleeps until it has forgotten them.
+    pub fn send_known(self, guest: &mut Guest) -> Result<f64> {
+        let pause = if let Kind::Ipv4Flows = self.kind { "sleep 31 && " } else { "" };
+        let before = "all >/dev/null && ".repeat(self.runs() as usize - 1);
+        self.run(guest, &format!("{before}{pause}all"))
     }
 
-    /// The number of packets that [`Self::send_twice`] sends.
-    pub fn sent_twice(self) -> u64 {
-        u64::from(self.packets) * if let Kind::Ipv6 = self.kind { 3 } else { 2 }
+    /// How often [`Self::send_known`] sends the packets. With 65,536 receivers of IPv6, the index
+    /// doubles its buckets at the end of the first run. They get their rows in one run more.
+    pub fn runs(self) -> u32 {
+        if let Kind::Ipv6 = self.kind { 3 } else { 2 }
     }
 
     /// Runs a shell command, in which the function `all` sends all parts.
