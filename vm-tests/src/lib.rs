@@ -21,6 +21,7 @@ use vm_harness::replay::{Backend, TABLES};
 
 pub mod cgroup;
 pub mod pktgen;
+pub mod sweep;
 
 /// Both back ends of iptables.
 pub const BACKENDS: [Backend; 2] = [Backend::Nft, Backend::Legacy];
