@@ -86,8 +86,8 @@ impl<K: Key, const PAIRS: usize, M: Memory> Hashed<K, PAIRS, M> {
     }
 
     /// The counters of a key that [`find`](Find::find) has not found. It may have a row
-    /// nevertheless, because that looks at one row only. Otherwise a row with `totals` is made, at
-    /// the time `now`, and the result is [`Slow::Made`].
+    /// nevertheless: `find` does not follow all links of a bucket, and does not fill a bucket.
+    /// Otherwise a row with `totals` is made, at the time `now`, and the result is [`Slow::Made`].
     ///
     /// Must not be called by two contexts at the same time.
     pub fn find_or_insert(&self, key: K, totals: &Totals<PAIRS>, now: u64) -> Slow<'_, PAIRS> {

@@ -42,8 +42,6 @@ pub struct Ends(u8);
 impl Ends {
     const SOURCE: u8 = 1;
     const DESTINATION: u8 = 2;
-    /// The destination only.
-    pub const DESTINATION_ONLY: Self = Self(Self::DESTINATION);
     const BOTH: u8 = Self::SOURCE | Self::DESTINATION;
 
     /// Returns whether the source is counted.
