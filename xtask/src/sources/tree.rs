@@ -8,7 +8,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use fs_err as fs;
 use git2::build::CheckoutBuilder;
 use git2::{IndexAddOption, Oid, Repository, Signature, Time};
@@ -19,7 +19,7 @@ use crate::sources::patches::{self, Patch};
 use crate::sources::pins::Download;
 use crate::stamp::{Recipe, Stamp, remove_if_exists, write_atomically};
 use crate::ui::Step;
-use crate::workspace::{Workspace, keep};
+use crate::workspace::{Workspace, keep, list};
 
 /// The date of the base commits, 2026-01-01 00:00 UTC. A fixed date gives the same commit
 /// everywhere.
@@ -224,14 +224,30 @@ fn read_oid(file: &Path) -> Option<Oid> {
 
 /// Unpacks the tarball of `source` into the checkout `build`, and commits it.
 fn import(ws: &Workspace, source: &Download, folder: &Path) -> Result<()> {
-    let tarball = fetch::pinned(ws, source)?;
+    let file = fetch::pinned(ws, source)?;
     let mut step = ws.step("import", format!("unpacking {} into git", source.file))?;
     let temporary = ws.temporary()?;
+    let tarball = match source.is_package() {
+        true => tarball_in(&mut step, &file, &temporary.path().join("package"))?,
+        false => file,
+    };
     let new = temporary.path().join("tree");
     unpack(&mut step, source, &tarball, &new)?;
     keep(&new, folder)?;
     step.finish();
     Ok(())
+}
+
+/// Unpacks Debian's package `linux-source-*` to `folder`. Returns the path of the tarball in it.
+fn tarball_in(step: &mut Step, package: &Path, folder: &Path) -> Result<PathBuf> {
+    let mut extract = Command::new("dpkg-deb");
+    extract.arg("--extract").arg(package).arg(folder);
+    step.run(extract)?;
+    let sources = folder.join("usr/src");
+    let mut files = list(&sources)?;
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "xz"));
+    ensure!(files.len() == 1, "{} has {} tarballs in usr/src instead of one", package.display(), files.len());
+    Ok(files.remove(0))
 }
 
 /// Makes the tree `new` of a tarball. Returns the base commit.
