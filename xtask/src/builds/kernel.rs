@@ -33,7 +33,8 @@ pub const FIXED: [&str; 5] = [
 /// The checkout that [`build`] uses.
 const CHECKOUT: &str = "build";
 
-/// The folder of the configurations' fragments.
+/// The folder of the configurations' fragments. `6.12.config` there is for all configurations of the
+/// series 6.12; a series need not have such a file.
 const FRAGMENTS: &str = "kernel-patches/config";
 /// The configuration of Debian's amd64 kernel in the package `linux-config-*`.
 const DEBIAN_CONFIG: &str = "./usr/src/linux-config-*/config.amd64_none_amd64.xz";
@@ -180,7 +181,8 @@ pub fn build_at(
     checkout: &str,
 ) -> Result<Kernel> {
     let folder = ws.repo().join(FRAGMENTS);
-    let fragments: Vec<_> = choice.config.fragments().iter().map(|name| folder.join(name)).collect();
+    let mut fragments: Vec<_> = choice.config.fragments().iter().map(|name| folder.join(name)).collect();
+    fragments.extend(Some(folder.join(format!("{}.config", choice.series))).filter(|file| file.exists()));
     let name = format!("kernel-{choice}");
     let objects = ws.cache().join(checkout).join(&name);
     let debian = match choice.config {
