@@ -8,7 +8,7 @@ use crate::builds::kernel::{FIXED, Kernel};
 use crate::builds::root::BuildRoot;
 use crate::builds::sandbox::jobs;
 use crate::stamp::{Product, Recipe};
-use crate::workspace::Workspace;
+use crate::workspace::{Workspace, remove_tree};
 
 /// The module's file.
 pub const MODULE: &str = "xt_traffic.ko";
@@ -21,10 +21,10 @@ pub fn build(ws: &Workspace, root: &BuildRoot, kernel: &Kernel) -> Result<Produc
     let source = ws.repo().join("module");
     let name = format!("module-{}", kernel.choice);
     let out = ws.target("build").join(&name);
-    let recipe = Recipe::new("module 2").text("kernel", kernel.stamp.as_str());
+    let recipe = Recipe::new("module 3").text("kernel", kernel.stamp.as_str());
     let stamp = recipe.folder_without(&source, &HOST_ONLY)?.stamp();
     let stamp_file = out.join("stamp");
-    let file = out.join(MODULE);
+    let file = out.join("module").join(MODULE);
     stamp.make(&stamp_file, &file, || {
         fs::create_dir_all(&out)?;
         let mut step = ws.step(&name, format!("building {name}"))?;
@@ -34,9 +34,12 @@ pub fn build(ws: &Workspace, root: &BuildRoot, kernel: &Kernel) -> Result<Produc
             .bind_ro(&kernel.objects, "build")
             .bind_ro(ws.repo(), "repo")
             .bind_rw(&out, "out");
+        // Kbuild writes the objects beside the source. Linux 6.12 has no MO= that names another folder.
+        remove_tree(&out.join("module"))?;
+        step.run(sandbox.command("out", &["cp", "-r", "/repo/module", "/out"]))?;
         let jobs = jobs();
         // W=e makes warnings errors, whether or not the kernel has CONFIG_WERROR.
-        let mut words = vec!["make", "-C", "/build", "M=/repo/module", "MO=/out", "W=e", &jobs];
+        let mut words = vec!["make", "-C", "/build", "M=/out/module", "W=e", &jobs];
         words.extend(FIXED);
         words.push("modules");
         step.run(sandbox.command("build", &words))?;
