@@ -9,6 +9,7 @@ use crate::{
             CONNECTION_COLUMNS, //
         },
         cpu_tables::CpuTables,
+        delivery::Reader,
         key::Key,
         ledger::Ledger,
         packet::Family,
@@ -27,6 +28,7 @@ use crate::{
         },
     },
     glue::{
+        compat::cpu::nr_cpu_ids,
         memcg::Memcg,
         paged::KernelMemory,
         procfs::{
@@ -39,16 +41,14 @@ use crate::{
     per_cpu_tables::PerCpuTables,
     platform::Kernel,
 };
+use core::fmt::Arguments;
 use kernel::{
-    cpu::nr_cpu_ids,
-    fmt::Arguments,
     new_mutex,
     prelude::*,
-    static_lock_class,
     str::CString,
     sync::{
         Arc,
-        LockClassKey, //
+        Mutex, //
     },
 };
 
@@ -88,7 +88,7 @@ impl<A: Family> Files<A> {
         if counts.traffic {
             files.traffic = Some(new_file(
                 dir,
-                fmt!("{name}"),
+                format_args!("{name}"),
                 per_address(TRAFFIC_HEADER),
                 Selected::new(tables, memcg, CpuTables::traffic),
                 params.clear_on_read,
@@ -97,7 +97,7 @@ impl<A: Family> Files<A> {
         if counts.ipconn {
             files.ipconn = Some(new_file(
                 dir,
-                fmt!("{name}.ipconn"),
+                format_args!("{name}.ipconn"),
                 per_address(IPCONN_HEADER),
                 Selected::new(tables, memcg, CpuTables::ipconn),
                 params.clear_on_read,
@@ -106,7 +106,7 @@ impl<A: Family> Files<A> {
         if counts.portconn {
             files.portconn = Some(new_file(
                 dir,
-                fmt!("{name}.portconn"),
+                format_args!("{name}.portconn"),
                 Form::new(PORTCONN_HEADER),
                 Selected::new(tables, memcg, CpuTables::portconn),
                 params.clear_on_read,
@@ -159,8 +159,8 @@ fn new_file<A: Family, K: Key, const PAIRS: usize>(
 type Text<A, K, const PAIRS: usize> = TableText<Selected<A, K, PAIRS>, K, PAIRS, Kernel>;
 
 impl<A: Family, K: Key, const PAIRS: usize> Content for Text<A, K, PAIRS> {
-    fn lock_class() -> Pin<&'static LockClassKey> {
-        static_lock_class!()
+    fn mutex(reader: Reader<Self>) -> impl PinInit<Mutex<Reader<Self>>> {
+        new_mutex!(reader, "xt_traffic::table_reader")
     }
 }
 

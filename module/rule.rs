@@ -10,8 +10,9 @@ use crate::{
     },
     accounting::params::Params,
     glue::{
+        compat::cpu::nr_cpu_ids,
         net::{
-            net_ratelimit,
+            net_info_ratelimited,
             Net, //
         },
         packet::SkBuff,
@@ -32,7 +33,6 @@ use crate::{
     },
 };
 use kernel::{
-    cpu::nr_cpu_ids,
     prelude::*,
     sync::Arc, //
 };
@@ -76,9 +76,7 @@ impl<A: ListedFamily> Match for Rule<A> {
         info: &XtTrafficMtinfo,
     ) -> Result<KBox<Self>> {
         let params = Params::<A>::from_info(revision, info, nr_cpu_ids()).map_err(|refusal| {
-            if net_ratelimit() {
-                pr_info!("rule refused: {refusal}\n");
-            }
+            net_info_ratelimited!("rule refused: {refusal}\n");
             EINVAL
         })?;
         let tables = namespaces.get(net).ok_or(ENOENT)?;

@@ -8,6 +8,7 @@ use crate::{
             Line,
             Lines,
             NextLine,
+            Reader,
             Step, //
         },
         sort::sort,
@@ -28,12 +29,11 @@ use core::fmt::{
     Write, //
 };
 use kernel::{
-    alloc::KVVec,
+    new_mutex,
     prelude::*,
-    static_lock_class,
     sync::{
         Arc,
-        LockClassKey, //
+        Mutex, //
     },
 };
 
@@ -44,8 +44,8 @@ pub(crate) struct Stats {
 }
 
 impl Content for Stats {
-    fn lock_class() -> Pin<&'static LockClassKey> {
-        static_lock_class!()
+    fn mutex(reader: Reader<Self>) -> impl PinInit<Mutex<Reader<Self>>> {
+        new_mutex!(reader, "xt_traffic::stats_reader")
     }
 }
 

@@ -20,8 +20,9 @@ use crate::{
     },
     glue::{
         budget::Budget,
+        compat::prelude::*,
         memcg::Memcg,
-        net::net_ratelimit,
+        net::net_info_ratelimited,
         procfs::Dir,
         reader_list::List,
         xt_match::NfProto, //
@@ -29,9 +30,7 @@ use crate::{
     per_cpu_tables::PerCpuTables,
 };
 use kernel::{
-    alloc::KVVec,
     new_mutex,
-    prelude::*,
     sync::{
         Arc,
         Mutex, //
@@ -132,26 +131,22 @@ impl<A: Family> NamedTable<A> {
 
     /// Logs that the other family has the name of `new`.
     fn log_refused<B: Family>(&self, new: &Params<B>) {
-        if net_ratelimit() {
-            pr_info!(
-                "table {} exists with {}, refused to a rule with {new}\n",
-                new.name,
-                self.params
-            );
-        }
+        net_info_ratelimited!(
+            "table {} exists with {}, refused to a rule with {new}\n",
+            new.name,
+            self.params
+        );
     }
 
     /// Logs that `new` waits for the files.
     fn log_waiting(&self, new: &Self) {
-        if net_ratelimit() {
-            pr_info!(
-                "table {} with {} counts, but has no files yet: an older table with {} has them until \
-                 its last rule is gone\n",
-                new.params.name,
-                new.params,
-                self.params
-            );
-        }
+        net_info_ratelimited!(
+            "table {} with {} counts, but has no files yet: an older table with {} has them until \
+             its last rule is gone\n",
+            new.params.name,
+            new.params,
+            self.params
+        );
     }
 }
 
@@ -164,7 +159,6 @@ pub(crate) struct TableLists {
     lists: Mutex<Lists>,
 }
 
-#[derive(Default)]
 pub(crate) struct Lists {
     ipv4: KVVec<NamedTable<u32>>,
     ipv6: KVVec<NamedTable<u128>>,
@@ -221,9 +215,13 @@ fn named<A: ListedFamily>(lists: &mut Lists, name: Name) -> Option<&mut NamedTab
 impl TableLists {
     /// Makes empty lists.
     pub(crate) fn new() -> Result<Arc<Self>> {
+        let lists = Lists {
+            ipv4: KVVec::new(),
+            ipv6: KVVec::new(),
+        };
         Arc::pin_init(
             pin_init!(Self {
-                lists <- new_mutex!(Lists::default(), "xt_traffic::TableLists::lists"),
+                lists <- new_mutex!(lists, "xt_traffic::TableLists::lists"),
             }),
             GFP_KERNEL_ACCOUNT,
         )

@@ -16,7 +16,7 @@ use crate::{
         boottime::nanoseconds_since_boot,
         budget::Budget,
         net::{
-            net_ratelimit,
+            net_err_ratelimited,
             Net, //
         },
         packet::SkBuff,
@@ -40,13 +40,11 @@ use crate::{
         TableLists, //
     },
 };
+use core::ffi::CStr;
 use kernel::{
-    c_str, new_mutex,
+    new_mutex,
     prelude::*,
-    str::{
-        CStr,
-        CString, //
-    },
+    str::CString,
     sync::{
         Arc,
         Mutex, //
@@ -86,7 +84,7 @@ impl Changes {
 pernet_slot!(Tables);
 
 impl PerNet for Tables {
-    const DIR: &'static CStr = c_str!("xt_traffic");
+    const DIR: &'static CStr = c"xt_traffic";
 
     fn new(net: &Net, dir: Arc<Dir>) -> Result<Arc<Self>> {
         let lists = TableLists::new()?;
@@ -96,7 +94,7 @@ impl PerNet for Tables {
             budget,
         };
         let stats = Arc::new(stats, GFP_KERNEL_ACCOUNT)?;
-        let name = CString::try_from_fmt(fmt!(".stats"))?;
+        let name = CString::try_from_fmt(format_args!(".stats"))?;
         let stats = File::new(dir.clone(), name, stats).show()?;
         Arc::pin_init(
             pin_init!(Self {
@@ -150,8 +148,8 @@ impl Tables {
                 Ok(shown) => self.lists.shown(&due, shown),
                 Err(error) => {
                     // The folder of a namespace that ends has been removed.
-                    if error != ENOENT && net_ratelimit() {
-                        pr_err!(
+                    if error != ENOENT {
+                        net_err_ratelimited!(
                             "table {}: its files cannot be made (error {}); the next change of a rule \
                              with -m traffic tries again\n",
                             due.name,

@@ -21,16 +21,14 @@ mod table_lists;
 mod tables;
 
 use glue::{
+    compat::prelude::*,
     pernet::PerNetRegistration,
     xt_match::{
         HasEntryPoint,
         Registration, //
     },
 };
-use kernel::{
-    prelude::*,
-    sync::Arc, //
-};
+use kernel::sync::Arc;
 use rule::Rule;
 use table_lists::ListedFamily;
 use tables::Tables;

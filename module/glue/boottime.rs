@@ -4,7 +4,7 @@
 //!
 //! C header: [`include/linux/timekeeping.h`](srctree/include/linux/timekeeping.h)
 
-use kernel::time::{
+use super::compat::time::{
     BootTime,
     ClockSource, //
 };

@@ -9,10 +9,12 @@
 //!   [`packet`] implements `Packet`, [`paged`] implements `Slots` and `Memory`, and [`procfs`]
 //!   serves any `Lines` through a `Reader`. It knows no table, no rule and no layout of
 //!   parameters, so [`xt_match`] can register any match and [`procfs`] can serve any file.
+//!   [`compat`] has what the kernel crate of an old kernel lacks.
 //! - The files beside this folder use both, and have no `unsafe` code.
 
 pub(crate) mod boottime;
 pub(crate) mod budget;
+pub(crate) mod compat;
 pub(crate) mod jiffies;
 pub(crate) mod memcg;
 pub(crate) mod net;

@@ -73,9 +73,32 @@ impl Drop for NetRef {
 /// Returns whether networking code may log another message now.
 ///
 /// Users who can make rules in a namespace of their own can cause messages. They must not be able
-/// to fill the log.
+/// to fill the log. [`net_info_ratelimited!`] and [`net_err_ratelimited!`] call this.
 pub(crate) fn net_ratelimit() -> bool {
     // SAFETY: The function takes no arguments, and locks its own state with interrupts off, so any
     // context may call it.
     unsafe { bindings::net_ratelimit() != 0 }
 }
+
+/// Logs information, unless there were too many messages.
+///
+/// The arguments are formatted with `core`. The accounting implements its traits, and not those of
+/// `kernel::fmt`, which `pr_info!` requires since Linux 6.19.
+macro_rules! net_info_ratelimited {
+    ($($message:tt)+) => {
+        if $crate::glue::net::net_ratelimit() {
+            kernel::pr_info!("{}", format_args!($($message)+));
+        }
+    };
+}
+pub(crate) use net_info_ratelimited;
+
+/// Logs an error as [`net_info_ratelimited!`] logs information.
+macro_rules! net_err_ratelimited {
+    ($($message:tt)+) => {
+        if $crate::glue::net::net_ratelimit() {
+            kernel::pr_err!("{}", format_args!($($message)+));
+        }
+    };
+}
+pub(crate) use net_err_ratelimited;

@@ -179,11 +179,15 @@ impl<'a> SkBuff<'a> {
 
     /// Returns the number of bytes that were not on the wire.
     ///
-    /// GRO inserts a hop-by-hop header into IPv6 packets of more than 64 KiB ("BIG TCP"), because
-    /// the length field of the IPv6 header has 16 bits.
+    /// GRO of Linux 6.12 inserts a hop-by-hop header with a jumbo payload option into IPv6
+    /// packets of more than 64 KiB ("BIG TCP"), because the length field of the IPv6 header has 16
+    /// bits. GRO does not merge packets that come with such an option.
     fn inserted_len(&self) -> u64 {
-        match self.linear() {
-            [0x60..=0x6f, _, _, _, 0, 0, HOP_BY_HOP, ..] => 8,
+        let Some((fixed, extension)) = self.linear().split_first_chunk::<40>() else {
+            return 0;
+        };
+        match (fixed, extension) {
+            ([0x60..=0x6f, _, _, _, 0, 0, HOP_BY_HOP, ..], [_, 0, JUMBO, 4, ..]) => 8,
             _ => 0,
         }
     }
@@ -253,6 +257,9 @@ const TUNNEL: u32 = (bindings::SKB_GSO_GRE
 
 /// The protocol number of the hop-by-hop header (`NEXTHDR_HOP`).
 const HOP_BY_HOP: u8 = 0;
+/// The type of the jumbo payload option (`IPV6_TLV_JUMBO`):
+/// <https://www.rfc-editor.org/rfc/rfc2675#section-2>.
+const JUMBO: u8 = 0xc2;
 /// The size of `struct udphdr` in bytes.
 const UDP_HEADER: usize = 8;
 /// The size of the SCTP common header, `struct sctphdr`, in bytes.

@@ -20,27 +20,24 @@ use crate::{
     },
 };
 use core::{
-    alloc::Layout,
-    mem,
+    mem::{
+        self,
+        MaybeUninit, //
+    },
     ptr::{
         self,
         NonNull, //
     },
 };
 use kernel::{
-    alloc::{
-        allocator::Kmalloc,
-        Allocator,
-        KVVec, //
-    },
-    bindings,
     page::PAGE_SIZE,
     prelude::*,
     sync::Arc, //
 };
 
-/// Charges an allocation to the active memory cgroup.
-const __GFP_ACCOUNT: bindings::gfp_t = 1 << bindings::___GFP_ACCOUNT_BIT;
+/// The memory of a page.
+#[repr(align(4096))]
+struct Page(#[expect(dead_code)] [u8; PAGE_SIZE]);
 
 /// An array of up to `limit` slots.
 ///
@@ -59,7 +56,7 @@ pub(crate) struct PagedSlots<T: Slot> {
 impl<T: Slot> PagedSlots<T> {
     const PER_PAGE: u32 = {
         assert!(PAGE_SIZE % size_of::<T>() == 0);
-        assert!(align_of::<T>() <= PageAllocator::LAYOUT.align());
+        assert!(align_of::<T>() <= align_of::<Page>());
         // Pages are freed without dropping the slots.
         assert!(!mem::needs_drop::<T>());
         (PAGE_SIZE / size_of::<T>()) as u32
@@ -169,39 +166,22 @@ struct PageAllocator {
 }
 
 impl PageAllocator {
-    /// Not `GFP_ATOMIC`, which may exceed the limit of the cgroup and use up the last reserves.
-    /// Without memory packets are still counted, in the row for all others.
-    const FLAGS: bindings::gfp_t = bindings::GFP_NOWAIT | bindings::__GFP_NOWARN | __GFP_ACCOUNT;
-
-    /// The size and the alignment of pages.
-    const LAYOUT: Layout = match Layout::from_size_align(PAGE_SIZE, PAGE_SIZE) {
-        Ok(layout) => layout,
-        Err(_) => panic!("PAGE_SIZE is a power of two"),
-    };
-
-    /// Allocates a page of this [`LAYOUT`](Self::LAYOUT), charged to `memcg` and to the budget.
+    /// Allocates a page, charged to `memcg` and to the budget.
+    ///
+    /// Not with `GFP_ATOMIC`, which may exceed the limit of the cgroup and use up the last
+    /// reserves. Without memory packets are still counted, in the row for all others.
     fn allocate(&self) -> Option<NonNull<u8>> {
         if !self.budget.take(PAGE_SIZE as u64) {
             return None;
         }
-        let page = self.memcg.charge(|| {
-            // SAFETY: A null pointer asks for new memory. The layout has a size that is not zero
-            // and an alignment that is a power of two.
-            unsafe {
-                bindings::krealloc_node_align(
-                    ptr::null(),
-                    Self::LAYOUT.size(),
-                    Self::LAYOUT.align(),
-                    Self::FLAGS,
-                    bindings::NUMA_NO_NODE,
-                )
+        let flags = GFP_NOWAIT | __GFP_NOWARN | __GFP_ACCOUNT;
+        match self.memcg.charge(|| KBox::<Page>::new_uninit(flags)) {
+            Ok(page) => NonNull::new(KBox::into_raw(page).cast()),
+            Err(_) => {
+                self.budget.give_back(PAGE_SIZE as u64);
+                None
             }
-        });
-        let page = NonNull::new(page.cast());
-        if page.is_none() {
-            self.budget.give_back(PAGE_SIZE as u64);
         }
-        page
     }
 
     /// Frees a page.
@@ -211,9 +191,9 @@ impl PageAllocator {
     /// `page` must come from [`allocate`](Self::allocate), and must not be used afterwards.
     unsafe fn free(&self, page: NonNull<u8>) {
         self.budget.give_back(PAGE_SIZE as u64);
-        // SAFETY: By the safety requirements the page comes from `allocate`, which calls the
-        // function that `Kmalloc` allocates with, and the page is not used afterwards.
-        unsafe { Kmalloc::free(page, Self::LAYOUT) };
+        // SAFETY: By the safety requirements the page comes from `allocate`, which has got it from
+        // a `KBox` of this type, and it is not used afterwards.
+        drop(unsafe { KBox::<MaybeUninit<Page>>::from_raw(page.as_ptr().cast()) });
     }
 }
 

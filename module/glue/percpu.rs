@@ -2,12 +2,13 @@
 
 //! Data that each CPU has for itself.
 
-use kernel::{
-    alloc::KVVec,
+use super::compat::{
     cpu::nr_cpu_ids,
-    ffi::c_uint,
-    prelude::*,
     types::NotThreadSafe, //
+};
+use kernel::{
+    ffi::c_uint,
+    prelude::*, //
 };
 
 extern "C" {

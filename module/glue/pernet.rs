@@ -5,6 +5,7 @@
 //! C header: [`include/net/net_namespace.h`](srctree/include/net/net_namespace.h)
 
 use super::{
+    compat::types::ForeignOwnable,
     net::Net,
     procfs::{
         Dir,
@@ -17,6 +18,7 @@ use crate::atomic::{
 };
 use core::{
     cell::UnsafeCell,
+    ffi::CStr,
     marker::PhantomData,
     ptr::{
         self,
@@ -35,12 +37,8 @@ use kernel::{
         c_void, //
     },
     prelude::*,
-    str::CStr,
     sync::Arc,
-    types::{
-        ForeignOwnable,
-        Opaque, //
-    },
+    types::Opaque, //
 };
 
 /// The state that a module has in each network namespace.
@@ -110,7 +108,7 @@ impl<T> PerNetSlot<T> {
     pub(crate) const fn new() -> Self {
         Self {
             taken: AtomicBool::new(false),
-            ops: Opaque::zeroed(),
+            ops: Opaque::uninit(),
             id: UnsafeCell::new(0),
             _state: PhantomData,
         }

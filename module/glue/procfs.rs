@@ -8,6 +8,12 @@
 //! C header: [`include/linux/proc_fs.h`](srctree/include/linux/proc_fs.h)
 
 use super::{
+    compat::{
+        fs::Kiocb,
+        iov::IovIterDest,
+        prelude::*,
+        types::ForeignOwnable, //
+    },
     net::{
         Net,
         NetRef, //
@@ -20,26 +26,21 @@ use crate::accounting::delivery::{
     Reader,
     Sink, //
 };
-use core::ptr::NonNull;
+use core::{
+    ffi::CStr,
+    ptr::NonNull, //
+};
 use kernel::{
-    bindings, c_str,
+    bindings,
     error::from_result,
     ffi::c_int,
-    fs::Kiocb,
-    iov::IovIterDest,
     new_mutex,
-    prelude::*,
-    str::{
-        CStr,
-        CString, //
-    },
+    str::CString,
     sync::{
         Arc,
         ArcBorrow,
-        LockClassKey,
         Mutex, //
     },
-    types::ForeignOwnable,
 };
 
 /// A folder in `/proc/net` of one namespace.
@@ -90,7 +91,7 @@ impl OwnedDir {
         // SAFETY: The name is a C string. `proc_net` is a valid folder by the safety requirements.
         // These are the arguments that `proc_net_mkdir` passes.
         let entry = unsafe {
-            bindings::_proc_mkdir(name.as_char_ptr(), 0, proc_net, net.as_ptr().cast(), true)
+            bindings::_proc_mkdir(name.as_ptr().cast(), 0, proc_net, net.as_ptr().cast(), true)
         };
         // INVARIANT: The folder was made just now. It is removed, and `entry` is set to `None`,
         // when the result is dropped. By the safety requirements `net` is valid until then.
@@ -124,8 +125,9 @@ impl Drop for OwnedDir {
 pub(crate) trait Content:
     Lines<Error = Error, Snapshot: Send, Claim: Send> + Send + Sync + 'static
 {
-    /// The lock class of open files: that of the mutex that is held while [`Lines`] are made.
-    fn lock_class() -> Pin<&'static LockClassKey>;
+    /// Makes the mutex of an open file, which is held while [`Lines`] are made. Each type of
+    /// content has a lock class of its own.
+    fn mutex(reader: Reader<Self>) -> impl PinInit<Mutex<Reader<Self>>>;
 }
 
 impl From<ReadError> for Error {
@@ -285,11 +287,7 @@ impl<L: Content> Open<L> {
             let open = KBox::pin_init(
                 pin_init!(Self {
                     content: content.into(),
-                    reader <- Mutex::new(
-                        Reader::default(),
-                        c_str!("procfs::Open::reader"),
-                        L::lock_class(),
-                    ),
+                    reader <- L::mutex(Reader::default()),
                     _net: net,
                 }),
                 GFP_KERNEL_ACCOUNT,

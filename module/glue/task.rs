@@ -22,7 +22,8 @@ pub(crate) fn cond_resched() {
 
 /// Returns whether the current task has been killed.
 pub(crate) fn fatal_signal_pending() -> bool {
-    let current = kernel::current!().as_ptr();
+    // SAFETY: There is always a current task.
+    let current = unsafe { bindings::get_current() };
     // SAFETY: The current task is valid at least until this function returns, because the function
     // runs in it.
     unsafe { bindings::fatal_signal_pending(current) != 0 }

@@ -6,6 +6,11 @@
 //! [`include/linux/netfilter/x_tables.h`](srctree/include/linux/netfilter/x_tables.h)
 
 use super::{
+    compat::{
+        prelude::*,
+        transmute::FromBytes,
+        types::ForeignOwnable, //
+    },
     net::Net,
     packet::SkBuff,
     percpu::ThisCpu, //
@@ -15,7 +20,8 @@ use core::{
     marker::PhantomData, //
 };
 use kernel::{
-    bindings, container_of,
+    bindings,
+    container_of,
     error::{
         from_result,
         to_result, //
@@ -24,12 +30,7 @@ use kernel::{
         c_int,
         c_void, //
     },
-    prelude::*,
-    transmute::FromBytes,
-    types::{
-        ForeignOwnable,
-        Opaque, //
-    },
+    types::Opaque, //
 };
 
 /// A protocol family that a match can be for.
@@ -104,7 +105,7 @@ impl<I> RuleData<I> {
 macro_rules! from_bytes {
     ($type:ident { $($field:ident),+ $(,)? }) => {
         const _: fn(&$type) = |value| {
-            fn check<T: kernel::transmute::FromBytes>(_: &T) {}
+            fn check<T: $crate::glue::compat::transmute::FromBytes>(_: &T) {}
             let $type { $($field),+ } = value;
             $(check($field);)+
         };
@@ -112,7 +113,7 @@ macro_rules! from_bytes {
         // SAFETY: The pattern above names all fields, as it would not compile otherwise, and the
         // calls show that each implements `FromBytes`: all bit patterns are valid for it, and it
         // has no interior mutability. So the same is true for the struct.
-        unsafe impl kernel::transmute::FromBytes for $type {}
+        unsafe impl $crate::glue::compat::transmute::FromBytes for $type {}
     };
 }
 pub(crate) use from_bytes;
@@ -277,7 +278,8 @@ impl<M: HasEntryPoint> Registration<M> {
     unsafe extern "C" fn checkentry(par: *const bindings::xt_mtchk_param) -> c_int {
         from_result(|| {
             // SAFETY: x_tables passes a valid `par`.
-            let inner = Opaque::cast_from(unsafe { (*par).match_ }).cast_mut();
+            let inner = unsafe { (*par).match_ }.cast_mut();
+            let inner = inner.cast::<Opaque<bindings::xt_match>>();
             // SAFETY: `match_` is the match of the rule, so by the safety requirements it is the
             // field `inner` of a `Registration<M>`.
             let registration = unsafe { container_of!(inner, Self, inner) };

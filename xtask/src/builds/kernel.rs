@@ -33,8 +33,8 @@ pub const FIXED: [&str; 5] = [
 /// The checkout that [`build`] uses.
 const CHECKOUT: &str = "build";
 
-/// The folder of the configurations' fragments. `6.12.config` there is for all configurations of the
-/// series 6.12; a series need not have such a file.
+/// The folder of the configurations' fragments. `6.12.config` there is for all configurations of
+/// the series 6.12. A series need not have such a file.
 const FRAGMENTS: &str = "kernel-patches/config";
 /// The configuration of Debian's amd64 kernel in the package `linux-config-*`.
 const DEBIAN_CONFIG: &str = "./usr/src/linux-config-*/config.amd64_none_amd64.xz";

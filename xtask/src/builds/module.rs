@@ -34,7 +34,7 @@ pub fn build(ws: &Workspace, root: &BuildRoot, kernel: &Kernel) -> Result<Produc
             .bind_ro(&kernel.objects, "build")
             .bind_ro(ws.repo(), "repo")
             .bind_rw(&out, "out");
-        // Kbuild writes the objects beside the source. Linux 6.12 has no MO= that names another folder.
+        // Kbuild writes the objects beside the source. Linux 6.12 has no MO= for another folder.
         remove_tree(&out.join("module"))?;
         step.run(sandbox.command("out", &["cp", "-r", "/repo/module", "/out"]))?;
         let jobs = jobs();
