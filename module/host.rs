@@ -132,7 +132,7 @@ impl Platform for Host {
         list.truncate(length);
     }
 
-    fn with<T, R>(lock: &Mutex<T>, f: impl FnOnce(&mut T) -> R) -> R {
+    fn with<T: Unpin, R>(lock: &Mutex<T>, f: impl FnOnce(&mut T) -> R) -> R {
         f(&mut lock.lock().unwrap_or_else(PoisonError::into_inner))
     }
 

@@ -41,7 +41,7 @@ impl Platform for Kernel {
         list.truncate(length);
     }
 
-    fn with<T, R>(lock: &Self::Lock<T>, f: impl FnOnce(&mut T) -> R) -> R {
+    fn with<T: Unpin, R>(lock: &Self::Lock<T>, f: impl FnOnce(&mut T) -> R) -> R {
         f(&mut lock.lock())
     }
 

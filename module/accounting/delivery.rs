@@ -131,6 +131,9 @@ pub struct Reader<L: Lines> {
     offset: u64,
 }
 
+/// The kernel's mutex lends only such values mutably. None of the fields is ever pinned.
+impl<L: Lines> Unpin for Reader<L> {}
+
 impl<L: Lines> Default for Reader<L> {
     fn default() -> Self {
         Self {

@@ -64,6 +64,9 @@ pub struct Ledger<P: Platform, K, const PAIRS: usize> {
     delivered_others: Totals<PAIRS>,
 }
 
+/// The kernel's mutex lends only such values mutably. None of the fields is ever pinned.
+impl<P: Platform, K, const PAIRS: usize> Unpin for Ledger<P, K, PAIRS> {}
+
 impl<P: Platform, K: Key, const PAIRS: usize> Ledger<P, K, PAIRS> {
     /// A ledger without rows.
     ///

@@ -24,7 +24,7 @@ pub trait Platform {
     fn truncate<T>(list: &mut Self::List<T>, length: usize);
 
     /// Calls `f` while `lock` is held.
-    fn with<T, R>(lock: &Self::Lock<T>, f: impl FnOnce(&mut T) -> R) -> R;
+    fn with<T: Unpin, R>(lock: &Self::Lock<T>, f: impl FnOnce(&mut T) -> R) -> R;
 
     /// Lets other tasks run. Fails if the reader has been killed.
     ///
