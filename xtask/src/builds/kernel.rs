@@ -114,7 +114,7 @@ impl Options {
 /// One kernel: a series in a configuration.
 #[derive(Clone, Debug)]
 pub struct Choice {
-    /// Its key in pins.toml, such as `6.18`.
+    /// Its key in pins.toml, such as `6.12`.
     pub series: String,
     /// Its configuration.
     pub config: Config,

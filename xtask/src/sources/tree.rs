@@ -71,7 +71,7 @@ impl Tree {
         Ok(Self { folder, name: name.to_owned(), repo, base, patches })
     }
 
-    /// The tree's name: `kernel-6.18`, `iptables`.
+    /// The tree's name: `kernel-6.12`, `iptables`.
     pub fn name(&self) -> &str {
         &self.name
     }
