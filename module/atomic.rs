@@ -7,9 +7,9 @@
 //! variables of this module are accessed by its own Rust code alone, through the types below, so
 //! one model holds for all accesses to each of them.
 //!
-//! `kernel::sync::atomic` of Linux 6.18 cannot take their place: it has no atomic pointers, and
-//! each of its operations calls a C function, also in the packet path. When it can, this file is
-//! the only one to change.
+//! `kernel::sync::atomic` cannot take their place: Linux 6.12 does not have it, and each of its
+//! operations calls a C function, also in the packet path. When it can, this file is the only one
+//! to change.
 //!
 //! [`tools/memory-model`]: srctree/tools/memory-model/Documentation/explanation.txt
 
