@@ -29,6 +29,9 @@ use workspace::Workspace;
 ///
 /// Products are cached in $XDG_CACHE_HOME/xt-traffic (~/.cache/xt-traffic), logs are in target/log.
 /// XT_TRAFFIC_MIRROR names a Debian mirror to use instead of the mirrors of apt's configuration.
+/// XT_TRAFFIC_ARCHIVE names an archive that keeps every version, with @PATH@ and @SNAPSHOTID@ as in
+/// apt's option Acquire::Snapshots::URI. XT_TRAFFIC_FILES names a folder or an address that has the
+/// pinned files.
 #[derive(Parser, Debug)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 struct Cli {

@@ -10,14 +10,15 @@ use fs_err::File;
 use sha2::{Digest, Sha256};
 
 use crate::process;
-use crate::sources::mirrors;
+use crate::sources::mirrors::{self, ARCHIVE_VARIABLE, Elsewhere, FILES_VARIABLE};
 use crate::sources::pins::Download;
 use crate::stamp::hex;
 use crate::ui::Step;
 use crate::workspace::{Workspace, keep};
 
 /// The path of the verified file: in the cache's `download` folder, or downloaded from the first
-/// mirror that has it.
+/// address that has it. The mirrors of apt's configuration come first, then the archive that keeps
+/// every version, then the user's own folder or address.
 pub fn pinned(ws: &Workspace, source: &Download) -> Result<PathBuf> {
     let file = ws.cache().join("download").join(&source.file);
     let mut errors = Vec::new();
@@ -36,7 +37,7 @@ pub fn pinned(ws: &Workspace, source: &Download) -> Result<PathBuf> {
         errors.push(format!("{error:#}"));
         Vec::new()
     });
-    for address in mirrors.iter().flat_map(|mirror| source.paths.iter().map(move |path| format!("{mirror}{path}"))) {
+    for address in addresses(source, &mirrors, &Elsewhere::configured()) {
         match fetch(ws, &mut step, &address, source, &file) {
             Ok(()) => {
                 step.finish();
@@ -46,7 +47,14 @@ pub fn pinned(ws: &Workspace, source: &Download) -> Result<PathBuf> {
         }
         process::check()?;
     }
-    bail!("cannot download {}:\n    {}", source.file, errors.join("\n    "))
+    let hint = format!("{FILES_VARIABLE} can name a folder that has the file, and {ARCHIVE_VARIABLE} an archive");
+    bail!("cannot download {}:\n    {}\n{hint}", source.file, errors.join("\n    "))
+}
+
+/// All addresses of a file, in the order in which they are tried.
+fn addresses(source: &Download, mirrors: &[String], elsewhere: &Elsewhere) -> Vec<String> {
+    let on_mirrors = mirrors.iter().flat_map(|mirror| source.paths.iter().map(move |path| format!("{mirror}{path}")));
+    on_mirrors.chain(elsewhere.addresses(&source.file, &source.paths, source.snapshot.as_deref())).collect()
 }
 
 fn mismatch(what: &str, found: &str, wanted: &str) -> String {

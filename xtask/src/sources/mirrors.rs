@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Debian mirrors, from apt's own configuration. The repository names none.
+//! Debian mirrors, and the archive that keeps every version, from apt's own configuration. The
+//! repository names none.
 
 use std::env;
 use std::process::Command;
@@ -14,10 +15,21 @@ pub const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// The environment variable that replaces apt's mirrors by one mirror.
 pub const MIRROR_VARIABLE: &str = "XT_TRAFFIC_MIRROR";
 
+/// The environment variable that names the archive that keeps every version. It replaces the one in
+/// apt's configuration. `@PATH@` in it stands for `debian` or `debian-security`, and `@SNAPSHOTID@`
+/// for a time, as in the options `Acquire::Snapshots::URI` of apt.conf(5).
+pub const ARCHIVE_VARIABLE: &str = "XT_TRAFFIC_ARCHIVE";
+
+/// The environment variable that names a folder or an address with the files themselves.
+pub const FILES_VARIABLE: &str = "XT_TRAFFIC_FILES";
+
+/// How the paths of the security archive begin.
+const SECURITY_POOL: &str = "pool/updates/";
+
 /// The mirrors in apt's order, each ending in a slash. They need not have every release: see
 /// [`serving`].
 pub fn configured() -> Result<Vec<String>> {
-    if let Some(mirror) = env::var(MIRROR_VARIABLE).ok().filter(|m| !m.is_empty()) {
+    if let Some(mirror) = variable(MIRROR_VARIABLE) {
         return Ok(vec![with_slash(&mirror)]);
     }
     let sh = Shell::new()?;
@@ -54,6 +66,54 @@ fn from_targets(output: &str, read: impl Fn(&str) -> Option<String>) -> Vec<Stri
     mirrors
 }
 
+fn variable(name: &str) -> Option<String> {
+    env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// Where else than on the mirrors a file may be.
+#[derive(Default)]
+pub struct Elsewhere {
+    /// Addresses of the archive that keeps every version, with `@SNAPSHOTID@`.
+    debian: Option<String>,
+    security: Option<String>,
+    /// The user's own folder or address.
+    files: Option<String>,
+}
+
+impl Elsewhere {
+    /// Asks the environment and apt.
+    pub fn configured() -> Self {
+        let files = variable(FILES_VARIABLE).map(|place| match place.contains("://") {
+            true => place,
+            false => format!("file://{}", std::path::absolute(&place).unwrap_or_else(|_| place.into()).display()),
+        });
+        if let Some(address) = variable(ARCHIVE_VARIABLE) {
+            let of = |path| Some(address.replace("@PATH@", path));
+            return Self { debian: of("debian"), security: of("debian-security"), files };
+        }
+        Self { files, ..Self::from_options(&apt_options("Acquire::Snapshots")) }
+    }
+
+    /// The archive in the output of apt-config(8). apt has these options since 2.7.
+    fn from_options(options: &str) -> Self {
+        let value = |name: &str| {
+            let line = options.lines().find_map(|line| line.strip_prefix("Acquire::Snapshots::URI::")?.strip_prefix(name));
+            line.and_then(|rest| Some(rest.trim().strip_prefix('"')?.split('"').next()?.to_owned()))
+        };
+        let [debian, security] = ["Origin::Debian ", "Override::Label::Debian-Security "].map(value);
+        Self { debian, security, files: None }
+    }
+
+    /// The addresses of a file with these paths on a mirror, in the order in which they are tried.
+    pub fn addresses(&self, file: &str, paths: &[String], snapshot: Option<&str>) -> Vec<String> {
+        let archived = paths.iter().filter_map(|path| {
+            let archive = if path.starts_with(SECURITY_POOL) { &self.security } else { &self.debian };
+            Some(format!("{}{path}", with_slash(&archive.as_ref()?.replace("@SNAPSHOTID@", snapshot?))))
+        });
+        archived.chain(self.files.as_ref().map(|place| format!("{}{file}", with_slash(place)))).collect()
+    }
+}
+
 fn with_slash(address: &str) -> String {
     format!("{}/", address.trim_end_matches('/'))
 }
@@ -85,9 +145,14 @@ pub fn serving(suite: &str) -> Result<String> {
 
 /// apt's proxy settings, as `Name "value";` lines for another apt; empty when there are none.
 pub fn proxy_options() -> Vec<String> {
-    let dump = Command::new("apt-config").args(["dump", "Acquire"]).output().map(|output| output.stdout);
-    let dump = String::from_utf8_lossy(&dump.unwrap_or_default()).into_owned();
+    let dump = apt_options("Acquire");
     dump.lines().filter(|line| line.to_lowercase().contains("::proxy \"")).map(str::to_owned).collect()
+}
+
+/// apt's options below a name, one a line; empty if apt does not answer.
+fn apt_options(below: &str) -> String {
+    let dump = Command::new("apt-config").args(["dump", below]).output().map(|output| output.stdout);
+    String::from_utf8_lossy(&dump.unwrap_or_default()).into_owned()
 }
 
 #[cfg(test)]
@@ -112,5 +177,25 @@ mod tests {
             from_targets(output, read),
             ["http://a.example/debian/", "http://b.example/debian/", "http://last.example/"]
         );
+    }
+
+    #[test]
+    fn the_archive_of_every_version_comes_from_apt() {
+        let options = "Acquire::Snapshots \"\";\nAcquire::Snapshots::URI \"\";\n\
+                       Acquire::Snapshots::URI::Origin::Debian \"https://old.example/d/@SNAPSHOTID@/\";\n\
+                       Acquire::Snapshots::URI::Override::Label::Debian-Security \"https://old.example/s/@SNAPSHOTID@/\";\n";
+        let elsewhere = Elsewhere { files: Some("file:///srv".into()), ..Elsewhere::from_options(options) };
+        let paths = ["pool/updates/main/x.deb", "pool/main/x.deb"].map(String::from);
+        assert_eq!(
+            elsewhere.addresses("x.deb", &paths, Some("20260101T000000Z")),
+            [
+                "https://old.example/s/20260101T000000Z/pool/updates/main/x.deb",
+                "https://old.example/d/20260101T000000Z/pool/main/x.deb",
+                "file:///srv/x.deb"
+            ]
+        );
+        // Without a time, there is no address in the archive.
+        assert_eq!(elsewhere.addresses("x.deb", &paths, None), ["file:///srv/x.deb"]);
+        assert_eq!(Elsewhere::from_options("").addresses("x.deb", &paths, Some("t")), [""; 0]);
     }
 }

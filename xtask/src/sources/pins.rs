@@ -8,6 +8,9 @@ use anyhow::{Context, Result, ensure};
 use fs_err as fs;
 use serde::Deserialize;
 
+/// The format of [`Download::snapshot`], in UTC.
+pub const SNAPSHOT: &str = "%Y%m%dT%H%M%SZ";
+
 /// The content of `pins.toml`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -55,8 +58,11 @@ pub struct Download {
     /// the server announces none, curl 8.4 and later stops after this number of bytes.
     /// <https://curl.se/docs/manpage.html#--max-filesize>
     pub size: u64,
-    /// Paths on a mirror, tried in turn.
+    /// Paths on a mirror, tried in turn. Those of the security archive begin with `pool/updates/`.
     pub paths: Vec<String>,
+    /// A time at which the file was on the mirrors, such as `20261127T000000Z`. The archive that
+    /// keeps every version has it below this name.
+    pub snapshot: Option<String>,
 }
 
 /// The packages of a root.
@@ -73,7 +79,8 @@ impl Pins {
         Self::parse(&fs::read_to_string(file)?).with_context(|| format!("{} is invalid", file.display()))
     }
 
-    fn parse(text: &str) -> Result<Self> {
+    /// Reads and checks the text of `pins.toml`.
+    pub fn parse(text: &str) -> Result<Self> {
         let pins: Self = toml::from_str(text)?;
         pins.kernel_source(&pins.kernel.default)?;
         let kernel = pins.kernel.series.values().chain(pins.kernel.debian_config.values());
@@ -110,6 +117,8 @@ impl Download {
             "the sha256 of {} is not 64 lower-case hexadecimal digits",
             self.file
         );
+        let time = self.snapshot.as_ref().is_none_or(|time| jiff::fmt::strtime::parse(SNAPSHOT, time).is_ok());
+        ensure!(time, "the snapshot of {} is not a time such as 20261127T000000Z", self.file);
         Ok(())
     }
 }
@@ -137,6 +146,15 @@ mod tests {
         let text = text.replace(&source.sha256, &source.sha256[1..]);
         let error = Pins::parse(&text).unwrap_err().to_string();
         assert!(error.contains(&format!("sha256 of {}", source.file)), "{error}");
+    }
+
+    #[test]
+    fn a_snapshot_that_is_not_a_time_is_refused() {
+        let mut download = Pins::parse(&pinned()).unwrap().iptables;
+        for (snapshot, valid) in [("20261127T000000Z", true), ("2026-11-27", false)] {
+            download.snapshot = Some(snapshot.into());
+            assert_eq!(download.check().is_ok(), valid, "{snapshot}");
+        }
     }
 
     #[test]

@@ -347,7 +347,7 @@ mod tests {
 
         let mut step = Step::begin(&temporary.path().join("log"), "test").unwrap();
         let [version, file, sha256] = ["1", "source.tar", "0"].map(String::from);
-        let source = Download { version, file, sha256, size: 0, paths: Vec::new() };
+        let source = Download { version, file, sha256, size: 0, paths: Vec::new(), snapshot: None };
         let new = temporary.path().join("tree");
         let base = unpack(&mut step, &source, &tarball, &new).unwrap();
         let repo = Repository::open_bare(new.join("git")).unwrap();
