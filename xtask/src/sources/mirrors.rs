@@ -97,7 +97,8 @@ impl Elsewhere {
     /// The archive in the output of apt-config(8). apt has these options since 2.7.
     fn from_options(options: &str) -> Self {
         let value = |name: &str| {
-            let line = options.lines().find_map(|line| line.strip_prefix("Acquire::Snapshots::URI::")?.strip_prefix(name));
+            let line =
+                options.lines().find_map(|line| line.strip_prefix("Acquire::Snapshots::URI::")?.strip_prefix(name));
             line.and_then(|rest| Some(rest.trim().strip_prefix('"')?.split('"').next()?.to_owned()))
         };
         let [debian, security] = ["Origin::Debian ", "Override::Label::Debian-Security "].map(value);

@@ -75,6 +75,16 @@ impl Patch {
         file_name(&self.file)
     }
 
+    /// The commit message.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// The diff.
+    pub fn diff(&self) -> &[u8] {
+        &self.diff
+    }
+
     /// Applies the patch to the commit `parent` and returns the new commit.
     pub fn apply(&self, repo: &Repository, parent: Oid) -> Result<Oid> {
         let parent = repo.find_commit(parent).context("the parent commit is missing")?;

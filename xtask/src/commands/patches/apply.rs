@@ -18,7 +18,7 @@ pub fn run(ws: &Workspace, tree: &Tree, folder: &Path) -> Result<()> {
     if empty {
         create(ws, tree, folder, tip)?;
     } else {
-        update(folder, tip)?;
+        update(tree, folder, tip)?;
     }
     let count = patches::files(tree.patches())?.len();
     eprintln!("{}: {count} patches as commits on the branch series, from base", folder.display());
@@ -26,7 +26,8 @@ pub fn run(ws: &Workspace, tree: &Tree, folder: &Path) -> Result<()> {
     Ok(())
 }
 
-fn create(ws: &Workspace, tree: &Tree, folder: &Path, tip: Oid) -> Result<()> {
+/// Makes a tree to edit at `folder`, with the branch series at `tip`.
+pub fn create(ws: &Workspace, tree: &Tree, folder: &Path, tip: Oid) -> Result<()> {
     let mut step = ws.step("edit-tree", format!("checking out {}", folder.display()))?;
     let problem = || format!("cannot make {}", folder.display());
     let parent = folder.parent().with_context(problem)?;
@@ -41,7 +42,7 @@ fn create(ws: &Workspace, tree: &Tree, folder: &Path, tip: Oid) -> Result<()> {
     Ok(())
 }
 
-fn update(folder: &Path, tip: Oid) -> Result<()> {
+fn update(tree: &Tree, folder: &Path, tip: Oid) -> Result<()> {
     let shown = folder.display();
     let repo = Repository::open(folder).with_context(|| format!("{shown} is not a tree of `patches apply`"))?;
     let current = tip_of(&repo, BRANCH)?;
@@ -53,6 +54,10 @@ fn update(folder: &Path, tip: Oid) -> Result<()> {
     }
     let exported = current == tip_of(&repo, EXPORTED)?;
     ensure!(exported, "{shown} has commits that are not exported: run `patches export`, or remove it");
+    // The pinned source may be another one than when the tree was made.
+    super::add_alternate(folder, tree.repo())?;
+    let repo = Repository::open(folder)?;
+    repo.reference("refs/heads/base", tree.base(), true, "patches apply")?;
     let commit = repo.find_object(tip, None)?;
     repo.reset(&commit, ResetType::Hard, None).with_context(|| format!("cannot update {shown}"))?;
     repo.reference(EXPORTED, tip, true, "patches apply")?;

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail, ensure};
 use fs_err as fs;
 use git2::{Commit, Oid, Repository};
 
-use super::{BRANCH, EXPORTED, has_uncommitted, tip_of};
+use super::{BRANCH, EXPORTED, has_uncommitted, linear_history, tip_of};
 use crate::builds::root::BuildRoot;
 use crate::sources::patches::{self, Patch};
 use crate::sources::tree::Tree;
@@ -47,20 +47,6 @@ pub fn run(ws: &Workspace, tree: &Tree, folder: &Path) -> Result<()> {
     let changes = changes.len();
     eprintln!("{patches}: {count} patches, {changes} files changed");
     Ok(())
-}
-
-/// The commits from `base` to `tip`, oldest first. Fails if there is a merge among them.
-fn linear_history(repo: &Repository, base: Oid, tip: Oid) -> Result<Vec<Oid>> {
-    let mut commits = Vec::new();
-    let mut oid = tip;
-    while oid != base {
-        let commit = repo.find_commit(oid)?;
-        ensure!(commit.parent_count() == 1, "the branch series is not a linear history on base (at {oid})");
-        commits.push(oid);
-        oid = commit.parent_id(0)?;
-    }
-    commits.reverse();
-    Ok(commits)
 }
 
 /// Copies the objects of `base..tip` into another repository, which has those of `base`.

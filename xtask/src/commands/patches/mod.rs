@@ -1,20 +1,26 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! `patches`: from patch files to commits and back.
 
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::{Args, Subcommand, ValueEnum};
+use fs_err as fs;
 use git2::{Oid, Repository, Status, StatusOptions};
 
 use crate::builds::kernel::{self, Config};
 use crate::host;
 use crate::sources::tree::Tree;
+use crate::stamp::write_atomically;
 use crate::workspace::Workspace;
 
 mod apply;
 mod check;
+mod compare;
+mod edit;
 mod export;
+mod port;
 
 /// The branch to edit.
 const BRANCH: &str = "refs/heads/series";
@@ -40,6 +46,55 @@ pub enum Action {
     /// minutes for each patch that changes a header. `scripts/checkpatch.pl --strict` of the pinned
     /// kernel checks the kernel patches. A patch that passed is not checked again.
     Check(Checked),
+    /// Open the branch of a series in a shell
+    ///
+    /// Like `apply`, and then runs the shell in the tree. A tree with work that is not exported is
+    /// opened as it is.
+    Edit(Edited),
+    /// Start a series: merge the patches of another series into its tree
+    ///
+    /// The series TO must be in pins.toml, and have no patches. Each patch is merged with the tree
+    /// by three-way merge. A patch with conflicts stops the command. The files then have conflict
+    /// markers, which show both sides and the lines that the patch was made for. Resolve them, run
+    /// `git add`, and then `patches port --continue TO`.
+    #[command(allow_missing_positional = true)]
+    Port(Ported),
+    /// Show the difference of two series, without context lines and line numbers
+    Compare {
+        /// A series, or a folder with patches
+        first: String,
+        /// Another one
+        second: String,
+    },
+}
+
+/// The series to edit.
+#[derive(Args, Debug)]
+pub struct Edited {
+    /// The kernel series, one of those in pins.toml
+    series: String,
+    /// The folder of the tree to edit [default: in the cache]
+    #[arg(long)]
+    tree_dir: Option<PathBuf>,
+    /// A command to run instead of the shell
+    #[arg(last = true)]
+    command: Vec<OsString>,
+}
+
+/// A port from one series to another one.
+#[derive(Args, Debug)]
+pub struct Ported {
+    /// The series whose patches are merged; not with --continue
+    #[arg(required_unless_present = "proceed", conflicts_with = "proceed")]
+    from: Option<String>,
+    /// The series to start
+    to: String,
+    /// Go on after the conflicts have been resolved
+    #[arg(long = "continue")]
+    proceed: bool,
+    /// The folder of the tree to edit [default: in the cache]
+    #[arg(long)]
+    tree_dir: Option<PathBuf>,
 }
 
 /// A tree to edit.
@@ -75,8 +130,29 @@ enum Which {
 }
 
 pub fn run(ws: &Workspace, action: &Action) -> Result<()> {
-    let _lock = host::require(ws)?;
+    if let Action::Compare { first, second } = action {
+        return compare::run(ws, first, second);
+    }
+    let lock = host::require(ws)?;
     match action {
+        Action::Compare { .. } => Ok(()),
+        Action::Edit(Edited { series, tree_dir, command }) => {
+            let (tree, folder) = Target::of(series, tree_dir.as_ref()).open(ws)?;
+            edit::prepare(ws, &tree, &folder)?;
+            drop(lock);
+            edit::open(&tree, &folder, command)
+        }
+        Action::Port(Ported { from, to, proceed: _, tree_dir }) => {
+            let (tree, folder) = Target::of(to, tree_dir.as_ref()).open(ws)?;
+            let outcome = match from {
+                Some(from) => {
+                    port::require_empty(&tree)?;
+                    port::start(ws, &Tree::kernel(ws, from)?, &tree, &folder)?
+                }
+                None => port::resume(&folder)?,
+            };
+            port::report(&outcome, &tree, &folder)
+        }
         Action::Apply(target) => target.open(ws).and_then(|(tree, folder)| apply::run(ws, &tree, &folder)),
         Action::Export(target) => target.open(ws).and_then(|(tree, folder)| export::run(ws, &tree, &folder)),
         Action::Check(Checked { tree: Which::Iptables, .. }) => check::run(ws, &Tree::iptables(ws)?, None),
@@ -96,6 +172,11 @@ pub fn check_all(ws: &Workspace) -> Result<()> {
 }
 
 impl Target {
+    /// The tree of a kernel series.
+    fn of(series: &str, tree_dir: Option<&PathBuf>) -> Self {
+        Self { tree: Which::Kernel, series: Some(series.to_owned()), tree_dir: tree_dir.cloned() }
+    }
+
     /// The tree and the folder to edit it in.
     fn open(&self, ws: &Workspace) -> Result<(Tree, PathBuf)> {
         let tree = match self.tree {
@@ -106,6 +187,32 @@ impl Target {
         let folder = self.tree_dir.as_ref().map_or(Ok(default), std::path::absolute)?;
         Ok((tree, folder))
     }
+}
+
+/// The commits from `base` to `tip`, oldest first. Fails if there is a merge among them.
+fn linear_history(repo: &Repository, base: Oid, tip: Oid) -> Result<Vec<Oid>> {
+    let mut commits = Vec::new();
+    let mut oid = tip;
+    while oid != base {
+        let commit = repo.find_commit(oid)?;
+        ensure!(commit.parent_count() == 1, "the branch series is not a linear history on base (at {oid})");
+        commits.push(oid);
+        oid = commit.parent_id(0)?;
+    }
+    commits.reverse();
+    Ok(commits)
+}
+
+/// Lets the repository at `folder` use the objects of another one.
+fn add_alternate(folder: &Path, other: &Repository) -> Result<()> {
+    let file = Repository::open(folder)?.path().join("objects/info/alternates");
+    let mut text = fs::read_to_string(&file).unwrap_or_default();
+    let line = format!("{}\n", other.path().join("objects").display());
+    if !text.contains(&line) {
+        text.push_str(&line);
+        write_atomically(&file, text.as_bytes())?;
+    }
+    Ok(())
 }
 
 fn tip_of(repo: &Repository, reference: &str) -> Result<Oid> {
