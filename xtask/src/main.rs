@@ -70,6 +70,9 @@ enum Command {
     /// Apply, export or check the patches
     #[command(subcommand)]
     Patches(commands::patches::Action),
+    /// Compare the pinned kernel sources with Debian's, or update them
+    #[command(subcommand)]
+    Pins(commands::pins::Action),
     /// Run all checks that a change must pass
     Ci(commands::ci::Options),
     /// Show the size of the cache, or clean it
@@ -79,7 +82,7 @@ enum Command {
 
 fn main() -> ExitCode {
     match run(&Cli::parse().command) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => status,
         Err(_) if process::interrupted() => {
             eprintln!("error: interrupted");
             ExitCode::from(process::EXIT_INTERRUPTED)
@@ -91,7 +94,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: &Command) -> Result<()> {
+fn run(command: &Command) -> Result<ExitCode> {
     process::handle_signals()?;
     let ws = &Workspace::open()?;
     match command {
@@ -109,9 +112,11 @@ fn run(command: &Command) -> Result<()> {
         Command::BuildIptables => commands::build::iptables(ws),
         Command::BuildLibxt(options) => commands::build::libxt(ws, options),
         Command::Patches(action) => commands::patches::run(ws, action),
+        Command::Pins(action) => return commands::pins::run(ws, action),
         Command::Ci(options) => commands::ci::run(ws, options),
         Command::Cache(action) => commands::cache::run(ws, *action),
-    }
+    }?;
+    Ok(ExitCode::SUCCESS)
 }
 
 #[cfg(test)]

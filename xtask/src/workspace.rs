@@ -39,6 +39,11 @@ impl Workspace {
         Ok(Self { repo, cache: vm_harness::cache_folder()?, pins })
     }
 
+    /// The same with other pins.
+    pub fn with_pins(&self, pins: Pins) -> Self {
+        Self { repo: self.repo.clone(), cache: self.cache.clone(), pins }
+    }
+
     /// The repository's top folder.
     pub fn repo(&self) -> &Path {
         &self.repo

@@ -100,6 +100,11 @@ pub struct Options {
 }
 
 impl Options {
+    /// Options that name a kernel.
+    pub fn of(series: &str, config: Config) -> Self {
+        Self { config: Some(config), series: Some(series.to_owned()) }
+    }
+
     /// The kernel that the options name; `default` is the configuration when they name none.
     ///
     /// # Errors

@@ -119,7 +119,7 @@ pub fn bootstrap(
     excluded: &[&str],
     mut consumer: Command,
 ) -> Result<()> {
-    let mirror = mirrors::serving(suite)?;
+    let mirror = mirrors::serving(suite, mirrors::Patience::LONG)?;
     let source = format!("deb [signed-by={}] {mirror} {suite} main", mirrors::KEYRING);
     let mut make = Command::new("mmdebstrap");
     make.arg(format!("--variant={variant}"))

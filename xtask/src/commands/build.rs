@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 
+use super::pins::Notice;
 use crate::builds::kernel::{self, Config};
 use crate::builds::root::BuildRoot;
 use crate::builds::{iptables, libxt, module};
@@ -30,7 +31,10 @@ pub fn guest(ws: &Workspace, options: &kernel::Options) -> Result<()> {
 
 pub fn kernel(ws: &Workspace, options: &kernel::Options) -> Result<()> {
     let choice = options.choose(ws, Config::Test)?;
-    in_root(ws, |root| Ok(kernel::build(ws, root, &choice)?.image()))
+    let notice = Notice::ask(ws, &choice.series);
+    in_root(ws, |root| Ok(kernel::build(ws, root, &choice)?.image()))?;
+    notice.print();
+    Ok(())
 }
 
 pub fn module(ws: &Workspace, options: &kernel::Options) -> Result<()> {

@@ -13,8 +13,9 @@ use crate::process;
 use crate::workspace::{Workspace, remove_tree};
 
 /// The folders of the cache.
-const FOLDERS: [(&str, &str); 10] = [
+const FOLDERS: [(&str, &str); 11] = [
     ("download", "verified downloads"),
+    ("lists", "package lists of `pins check`"),
     ("root", "build roots"),
     ("guest", "root file systems of guests"),
     ("tree", "source trees in git"),

@@ -8,6 +8,7 @@ pub mod ci;
 pub mod deb;
 pub mod demo;
 pub mod patches;
+pub mod pins;
 pub mod replay;
 pub mod setup;
 pub mod shell;

@@ -39,6 +39,15 @@ pub struct Options {
     arguments: Vec<String>,
 }
 
+impl Options {
+    /// The tests of one kernel whose names contain one of these texts.
+    pub fn of(series: &str, config: Config, names: &[&str]) -> Self {
+        let mut names = names.iter().map(|name| (*name).to_owned());
+        let kernel = kernel::Options::of(series, config);
+        Self { filter: names.next(), arguments: names.collect(), kernel, packages: None, review: false }
+    }
+}
+
 /// A program of the package `vm-tests`.
 struct Program {
     name: &'static str,

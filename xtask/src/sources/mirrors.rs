@@ -24,7 +24,7 @@ pub const ARCHIVE_VARIABLE: &str = "XT_TRAFFIC_ARCHIVE";
 pub const FILES_VARIABLE: &str = "XT_TRAFFIC_FILES";
 
 /// How the paths of the security archive begin.
-const SECURITY_POOL: &str = "pool/updates/";
+pub const SECURITY_POOL: &str = "pool/updates/";
 
 /// The mirrors in apt's order, each ending in a slash. They need not have every release: see
 /// [`serving`].
@@ -119,17 +119,34 @@ fn with_slash(address: &str) -> String {
     format!("{}/", address.trim_end_matches('/'))
 }
 
-/// The first configured mirror that has the Debian release `suite`.
-pub fn serving(suite: &str) -> Result<String> {
+/// How long to wait for a mirror.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// For a connection.
+    pub seconds: u32,
+    /// The tries after the first one.
+    pub retries: u32,
+}
+
+impl Patience {
+    /// For what is needed.
+    pub const LONG: Self = Self { seconds: 20, retries: 2 };
+    /// For what is not.
+    pub const SHORT: Self = Self { seconds: 3, retries: 0 };
+}
+
+/// The first configured mirror that has the suite `suite`, such as `trixie`.
+pub fn serving(suite: &str, Patience { seconds, retries }: Patience) -> Result<String> {
     let mirrors = configured()?;
     let sh = Shell::new()?;
+    let (seconds, retries) = (seconds.to_string(), retries.to_string());
     let mut tried = Vec::new();
     for mirror in mirrors {
         let release = format!("{mirror}dists/{suite}/InRelease");
         let answer = cmd!(
             sh,
             "curl --silent --show-error --fail --location --head --output /dev/null
-             --connect-timeout 20 --retry 2 {release}"
+             --connect-timeout {seconds} --retry {retries} {release}"
         )
         .quiet()
         .ignore_status()

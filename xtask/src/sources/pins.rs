@@ -12,7 +12,7 @@ use serde::Deserialize;
 pub const SNAPSHOT: &str = "%Y%m%dT%H%M%SZ";
 
 /// The content of `pins.toml`.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Pins {
     /// The Debian release of the build root and the guest.
@@ -32,7 +32,7 @@ pub struct Pins {
 }
 
 /// The kernel series that can be built.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KernelPins {
     /// The default series.
@@ -66,7 +66,7 @@ pub struct Download {
 }
 
 /// The packages of a root.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RootPins {
     /// Debian package names.

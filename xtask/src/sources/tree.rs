@@ -59,9 +59,17 @@ impl Tree {
         Self::prepare(ws, "iptables", source, patches)
     }
 
+    /// Whether the source of a kernel series is in the cache, so that [`Tree::kernel`] is quick.
+    pub fn has_kernel(ws: &Workspace, series: &str) -> Result<bool> {
+        Ok(Self::folder(ws, &format!("kernel-{series}"), ws.pins().kernel_source(series)?).exists())
+    }
+
+    fn folder(ws: &Workspace, name: &str, source: &Download) -> PathBuf {
+        ws.cache().join("tree").join(format!("{name}-{}-{}", source.version, &source.sha256[..8]))
+    }
+
     fn prepare(ws: &Workspace, name: &str, source: &Download, patches: PathBuf) -> Result<Self> {
-        let key = format!("{name}-{}-{}", source.version, &source.sha256[..8]);
-        let folder = ws.cache().join("tree").join(key);
+        let folder = Self::folder(ws, name, source);
         if !folder.exists() {
             import(ws, source, &folder)?;
         }

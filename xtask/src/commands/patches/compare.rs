@@ -146,7 +146,7 @@ fn difference(a: &Change, b: &Change) -> String {
     let mut part = |title: &str, old: &str, new: &str| {
         let lines = line_difference(old, new);
         if !lines.is_empty() {
-            let _ = writeln!(text, "       {title}\n{lines}");
+            let _ = write!(text, "       {title}\n{lines}");
         }
     };
     part("subject", &format!("{}\n", a.subject), &format!("{}\n", b.subject));
@@ -218,7 +218,7 @@ mod tests {
         let b = patch("s", "Why.\n\nFor 2.0.", "@@ -1,3 +1,4 @@\n one\n-two\n+2\n+3\n three\n");
         let text = compare(&[a], &[b]);
         let expected =
-            " 1  1  s: differs\n       message\n       - For 1.0.\n       + For 2.0.\n\n       a.c\n       + +3\n";
+            " 1  1  s: differs\n       message\n       - For 1.0.\n       + For 2.0.\n       a.c\n       + +3\n";
         assert!(text.starts_with(expected), "{text}");
     }
 

@@ -171,6 +171,14 @@ pub fn check_all(ws: &Workspace) -> Result<()> {
     Ok(())
 }
 
+/// Starts a port of a series to another version of its source, which the pins of `new` have.
+/// Conflicts are left in the tree in the cache's folder `edit`.
+pub fn port_to_version(ws: &Workspace, new: &Workspace, series: &str) -> Result<()> {
+    let (tree, folder) = Target::of(series, None).open(new)?;
+    let outcome = port::start(new, &Tree::kernel(ws, series)?, &tree, &folder)?;
+    port::report(&outcome, &tree, &folder)
+}
+
 impl Target {
     /// The tree of a kernel series.
     fn of(series: &str, tree_dir: Option<&PathBuf>) -> Self {

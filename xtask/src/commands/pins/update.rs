@@ -1,0 +1,297 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! `pins update`: the newest version of a series, in place of the pinned one. The pins change last,
+//! when the patches apply to it, and a kernel made of it has been built and tried.
+
+use std::cmp::Ordering;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use fs_err as fs;
+use git2::{Oid, Repository};
+
+use super::lists::{self, Lists};
+use super::{config_package, source_package, version};
+use crate::builds::kernel::Config;
+use crate::commands::{patches, vm_test};
+use crate::host;
+use crate::process;
+use crate::sources::fetch;
+use crate::sources::mirrors::Patience;
+use crate::sources::pins::{Download, Pins};
+use crate::sources::tree::Tree;
+use crate::stamp::write_atomically;
+use crate::workspace::Workspace;
+
+/// The tests that a kernel must pass: parts of their names. They count frames through the hook
+/// with both back ends, and save and restore rules.
+const SMOKE_TESTS: [&str; 4] = [
+    "frames_to_the_guest_pass_through_input",
+    "rules_see_the_packet",
+    "each_protocol_has_a_column",
+    "save_and_restore_is_a_round_trip",
+];
+
+#[derive(Args, Debug)]
+pub struct Options {
+    /// The kernel series [default: all]
+    series: Option<String>,
+    /// A version of the archive instead of the newest one
+    #[arg(long, value_name = "VERSION", requires = "series")]
+    to: Option<String>,
+    /// Rewrite the pin now, and merge the patches into the new source as `patches port` does
+    ///
+    /// For a version to which the patches do not apply. Nothing is built.
+    #[arg(long, requires = "series")]
+    port: bool,
+}
+
+impl Options {
+    pub fn series(&self) -> Option<&String> {
+        self.series.as_ref()
+    }
+}
+
+/// The pins of one series.
+struct Pair {
+    source: Download,
+    config: Download,
+    is_security: bool,
+}
+
+pub fn run(ws: &Workspace, series: &str, options: &Options) -> Result<()> {
+    let old = ws.pins().kernel_source(series)?;
+    let Some(new) = find(ws, series, old, options.to.as_deref())? else {
+        eprintln!("{series}: {} is the newest version", old.version);
+        return Ok(());
+    };
+    let kind = if new.is_security { " from the security archive" } else { "" };
+    eprintln!("{series}: from {} to {}{kind}", old.version, new.source.version);
+
+    let file = ws.repo().join("xtask/pins.toml");
+    let text = fs::read_to_string(&file)?;
+    let rewritten = rewrite(&text, series, &new)?;
+    let candidate = ws.with_pins(Pins::parse(&rewritten).context("the new pins are invalid")?);
+    let lock = host::require(ws)?;
+    let config = fetch::pinned(&candidate, &new.config)?;
+    fetch::pinned(&candidate, &new.source)?;
+    let write = || write_atomically(&file, rewritten.as_bytes());
+    if options.port {
+        write()?;
+        eprintln!("{}: rewritten", file.display());
+        return patches::port_to_version(ws, &candidate, series);
+    }
+    let tree = Tree::kernel(&candidate, series)?;
+    let commits = tree.commits().with_context(|| {
+        let to = options.to.as_ref().map(|version| format!(" --to {version}")).unwrap_or_default();
+        format!("the pin stays; `cargo xtask pins update {series}{to} --port` starts to merge the patches")
+    })?;
+    eprintln!("{series}: all {} patches apply", commits.len());
+    drop(lock);
+
+    let tests = vm_test::Options::of(series, Config::Test, &SMOKE_TESTS);
+    vm_test::run(&candidate, &tests).context("the pin stays")?;
+    // The file may have changed during the build.
+    ensure!(fs::read_to_string(&file)? == text, "{} has changed in the meantime", file.display());
+    write()?;
+    eprintln!("{series}: the kernel builds, and its tests pass; {} is rewritten", file.display());
+    for line in changes(ws, &tree, series, old, &config) {
+        eprintln!("    {line}");
+    }
+    eprintln!("next: `cargo xtask patches check --series {series}`, and the tests of the series");
+    Ok(())
+}
+
+/// The pins of the newest version, or of the version that is asked for; `None` if the pin is that.
+fn find(ws: &Workspace, series: &str, old: &Download, to: Option<&str>) -> Result<Option<Pair>> {
+    let all = Lists::open(ws);
+    all.update(ws, Patience::LONG)?;
+    let of = |package: String, wanted: Option<&str>| lists::select(all.versions(&package)?, &package, wanted);
+    let source = of(source_package(series), to)?;
+    let version = source.download.version.clone();
+    let is_newer = version::compare(&version, &old.version) == Ordering::Greater;
+    if !is_newer && (to.is_none() || version == old.version) {
+        return Ok(None);
+    }
+    let config = of(config_package(series), Some(&version))?;
+    Ok(Some(Pair { source: source.download, config: config.download, is_security: source.is_security }))
+}
+
+/// The text of `pins.toml` with other pins for a series. All else, comments included, stays.
+fn rewrite(text: &str, series: &str, new: &Pair) -> Result<String> {
+    let text = replace_table(text, &format!("[kernel.series.\"{series}\"]"), &new.source)?;
+    replace_table(&text, &format!("[kernel.debian_config.\"{series}\"]"), &new.config)
+}
+
+/// Replaces the table that begins with the line `header`. It ends with an empty line.
+fn replace_table(text: &str, header: &str, download: &Download) -> Result<String> {
+    let start = format!("\n{text}").find(&format!("\n{header}\n")).with_context(|| format!("no line {header}"))?;
+    let end = text[start..].find("\n\n").map_or(text.len(), |at| start + at + 1);
+    Ok(format!("{}{header}\n{}{}", &text[..start], toml(download), &text[end..]))
+}
+
+fn toml(download: &Download) -> String {
+    let Download { version, file, sha256, size, paths, snapshot } = download;
+    let paths = match &paths[..] {
+        [path] => format!("[\"{path}\"]"),
+        paths => format!("[\n{}]", paths.iter().map(|path| format!("    \"{path}\",\n")).collect::<String>()),
+    };
+    let snapshot = snapshot.as_ref().map(|time| format!("snapshot = \"{time}\"\n")).unwrap_or_default();
+    format!(
+        "version = \"{version}\"\nfile = \"{file}\"\nsha256 = \"{sha256}\"\nsize = {size}\npaths = {paths}\n{snapshot}"
+    )
+}
+
+/// What a person wants to know of an update, one line each. Nothing in it is needed to go on.
+fn changes(ws: &Workspace, tree: &Tree, series: &str, old: &Download, config: &Path) -> Vec<String> {
+    let mut lines = changelog(config).map(|text| entries_since(&text, &old.version)).unwrap_or_default();
+    if let Ok((total, changed)) = touched(ws, tree, series) {
+        lines.push(format!("{} of the {total} files that the series changes differ in the new source", changed.len()));
+        lines.extend(changed.iter().map(|path| format!("    {}", path.display())));
+    }
+    let naming = files_naming(ws.repo(), &old.version).unwrap_or_default();
+    lines.extend(naming.iter().map(|path| format!("{path} names {}", upstream(&old.version))));
+    lines
+}
+
+/// How many files the series changes in the new source, and those of them whose content is not that
+/// of the old source.
+fn touched(ws: &Workspace, new: &Tree, series: &str) -> Result<(usize, Vec<PathBuf>)> {
+    ensure!(Tree::has_kernel(ws, series)?, "the old source is not in the cache");
+    let old = Tree::kernel(ws, series)?;
+    let blob = |tree: &Tree, path: &Path| -> Result<Option<Oid>> {
+        let root = tree.repo().find_commit(tree.base())?.tree()?;
+        Ok(root.get_path(path).ok().map(|entry| entry.id()))
+    };
+    let files = new.changed(new.tip()?)?;
+    let mut changed = Vec::new();
+    for (path, _) in &files {
+        if blob(&old, path)? != blob(new, path)? {
+            changed.push(path.clone());
+        }
+    }
+    Ok((files.len(), changed))
+}
+
+/// Debian's changelog in the package with the configuration, which is the small one.
+fn changelog(package: &Path) -> Result<String> {
+    let script = "dpkg-deb --fsys-tarfile \"$1\" | \
+                  tar --extract --to-stdout --wildcards './usr/share/doc/*/changelog.Debian.gz' | gzip -dc";
+    let mut read = Command::new("sh");
+    read.args(["-c", script, "-"]).arg(package).stdin(Stdio::null()).stderr(Stdio::null());
+    let mut text = String::new();
+    let status = process::run_lines(read, |line| {
+        text.push_str(line);
+        text.push('\n');
+    })?;
+    ensure!(status.success(), "{} has no changelog", package.display());
+    Ok(text)
+}
+
+/// A line for each entry of a changelog that is newer than `old`.
+/// <https://www.debian.org/doc/debian-policy/ch-source.html#debian-changelog-debian-changelog>
+fn entries_since(changelog: &str, old: &str) -> Vec<String> {
+    let mut lines: Vec<(String, Vec<&str>)> = Vec::new();
+    for line in changelog.lines() {
+        let heading = line.strip_prefix("linux (").and_then(|rest| rest.split_once(") "));
+        if let Some((version, rest)) = heading {
+            if version::compare(version, old) != Ordering::Greater {
+                break;
+            }
+            lines.push((format!("{version} ({rest})"), Vec::new()));
+        }
+        let words = line.split(|c: char| !c.is_ascii_alphanumeric() && c != '-');
+        for word in words.filter(|word| word.starts_with("CVE-")) {
+            if let Some((_, known)) = lines.last_mut().filter(|(_, known)| !known.contains(&word)) {
+                known.push(word);
+            }
+        }
+    }
+    lines.iter().map(|(heading, cves)| format!("{heading}: names {} CVEs", cves.len())).collect()
+}
+
+fn upstream(version: &str) -> &str {
+    version.rsplit_once('-').map_or(version, |(upstream, _)| upstream)
+}
+
+/// The committed texts that name a version, which a person has to change.
+fn files_naming(repo: &Path, version: &str) -> Result<Vec<String>> {
+    let index = Repository::open(repo)?.index()?;
+    let paths = index.iter().map(|entry| String::from_utf8_lossy(&entry.path).into_owned());
+    let texts = paths.filter(|path| path.ends_with(".md") && path != "CHANGELOG.md");
+    let names = |path: &String| fs::read_to_string(repo.join(path)).is_ok_and(|text| text.contains(upstream(version)));
+    Ok(texts.filter(names).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pinned() -> String {
+        fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/pins.toml")).unwrap()
+    }
+
+    #[test]
+    fn the_smoke_tests_exist() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../vm-tests/tests/guest");
+        let files = crate::workspace::list(&folder).unwrap();
+        let texts: String = files.iter().filter_map(|file| fs::read_to_string(file).ok()).collect();
+        for name in SMOKE_TESTS {
+            assert!(texts.contains(&format!("guest_test!({name}")), "{name}");
+        }
+    }
+
+    #[test]
+    fn pins_that_do_not_change_are_written_as_they_are() {
+        let text = pinned();
+        let pins = Pins::parse(&text).unwrap();
+        for (series, source) in pins.kernel.series.iter().filter(|(_, source)| source.is_package()) {
+            let config = pins.debian_config(series).unwrap().clone();
+            let same = Pair { source: source.clone(), config, is_security: false };
+            assert_eq!(rewrite(&text, series, &same).unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn only_the_pins_of_the_series_change() {
+        let text = pinned();
+        let pins = Pins::parse(&text).unwrap();
+        let (series, source) = pins.kernel.series.iter().find(|(_, source)| source.is_package()).unwrap();
+        let with = |download: &Download, snapshot: Option<&str>| Download {
+            version: "9.9-1".into(),
+            paths: vec!["pool/a".into()],
+            snapshot: snapshot.map(str::to_owned),
+            ..download.clone()
+        };
+        let config = pins.debian_config(series).unwrap();
+        let new =
+            Pair { source: with(source, None), config: with(config, Some("20260102T030405Z")), is_security: true };
+        let after = Pins::parse(&rewrite(&text, series, &new).unwrap()).unwrap();
+        let changed = after.kernel_source(series).unwrap();
+        assert_eq!((changed.version.as_str(), &changed.snapshot), ("9.9-1", &None));
+        assert_eq!(after.debian_config(series).unwrap().snapshot.as_deref(), Some("20260102T030405Z"));
+        let rest = |mut pins: Pins| {
+            pins.kernel.series.remove(series);
+            pins.kernel.debian_config.remove(series);
+            format!("{pins:?}")
+        };
+        assert_eq!(rest(after), rest(pins.clone()));
+        assert!(rewrite(&text, "0.0", &new).is_err());
+    }
+
+    #[test]
+    fn the_changelog_is_summarized_down_to_the_old_version() {
+        let text = "linux (6.12.118-1) trixie-security; urgency=high\n\n  * New upstream release:\n\
+                    \x20   - a (CVE-2026-1, CVE-2026-2)\n    - b (CVE-2026-1)\n\n -- A <a@example.org>  Thu\n\n\
+                    linux (6.12.117-1) trixie; urgency=medium\n\n  * x\n\n\
+                    linux (6.12.111-1) trixie; urgency=medium\n\n  * CVE-2026-3\n";
+        assert_eq!(
+            entries_since(text, "6.12.111-1"),
+            [
+                "6.12.118-1 (trixie-security; urgency=high): names 2 CVEs",
+                "6.12.117-1 (trixie; urgency=medium): names 0 CVEs"
+            ]
+        );
+    }
+}
