@@ -37,7 +37,7 @@ pub fn pinned(ws: &Workspace, source: &Download) -> Result<PathBuf> {
         errors.push(format!("{error:#}"));
         Vec::new()
     });
-    for address in addresses(source, &mirrors, &Elsewhere::configured()) {
+    for address in Elsewhere::configured().addresses(&mirrors, source) {
         match fetch(ws, &mut step, &address, source, &file) {
             Ok(()) => {
                 step.finish();
@@ -49,12 +49,6 @@ pub fn pinned(ws: &Workspace, source: &Download) -> Result<PathBuf> {
     }
     let hint = format!("{FILES_VARIABLE} can name a folder that has the file, and {ARCHIVE_VARIABLE} an archive");
     bail!("cannot download {}:\n    {}\n{hint}", source.file, errors.join("\n    "))
-}
-
-/// All addresses of a file, in the order in which they are tried.
-fn addresses(source: &Download, mirrors: &[String], elsewhere: &Elsewhere) -> Vec<String> {
-    let on_mirrors = mirrors.iter().flat_map(|mirror| source.paths.iter().map(move |path| format!("{mirror}{path}")));
-    on_mirrors.chain(elsewhere.addresses(&source.file, &source.paths, source.snapshot.as_deref())).collect()
 }
 
 fn mismatch(what: &str, found: &str, wanted: &str) -> String {

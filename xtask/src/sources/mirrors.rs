@@ -9,6 +9,8 @@ use anyhow::{Context, Result, bail};
 use fs_err as fs;
 use xshell::{Shell, cmd};
 
+use crate::sources::pins::Download;
+
 /// Debian's archive keys, from the package debian-archive-keyring.
 pub const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
@@ -105,13 +107,18 @@ impl Elsewhere {
         Self { debian, security, files: None }
     }
 
-    /// The addresses of a file with these paths on a mirror, in the order in which they are tried.
-    pub fn addresses(&self, file: &str, paths: &[String], snapshot: Option<&str>) -> Vec<String> {
-        let archived = paths.iter().filter_map(|path| {
+    /// All addresses of a file, in the order in which they are tried: the mirrors, the archive, the
+    /// user's own.
+    pub fn addresses(&self, mirrors: &[String], source: &Download) -> Vec<String> {
+        let on_mirrors =
+            mirrors.iter().flat_map(|mirror| source.paths.iter().map(move |path| format!("{mirror}{path}")));
+        let archived = source.paths.iter().filter_map(|path| {
             let archive = if path.starts_with(SECURITY_POOL) { &self.security } else { &self.debian };
-            Some(format!("{}{path}", with_slash(&archive.as_ref()?.replace("@SNAPSHOTID@", snapshot?))))
+            let snapshot = archive.as_ref()?.replace("@SNAPSHOTID@", source.snapshot.as_ref()?);
+            Some(format!("{}{path}", with_slash(&snapshot)))
         });
-        archived.chain(self.files.as_ref().map(|place| format!("{}{file}", with_slash(place)))).collect()
+        let own = self.files.iter().map(|place| format!("{}{}", with_slash(place), source.file));
+        on_mirrors.chain(archived).chain(own).collect()
     }
 }
 
@@ -199,22 +206,30 @@ mod tests {
     }
 
     #[test]
-    fn the_archive_of_every_version_comes_from_apt() {
+    fn addresses_are_those_of_the_mirrors_then_of_the_archive_then_of_the_user() {
         let options = "Acquire::Snapshots \"\";\nAcquire::Snapshots::URI \"\";\n\
                        Acquire::Snapshots::URI::Origin::Debian \"https://old.example/d/@SNAPSHOTID@/\";\n\
                        Acquire::Snapshots::URI::Override::Label::Debian-Security \"https://old.example/s/@SNAPSHOTID@/\";\n";
         let elsewhere = Elsewhere { files: Some("file:///srv".into()), ..Elsewhere::from_options(options) };
-        let paths = ["pool/updates/main/x.deb", "pool/main/x.deb"].map(String::from);
-        assert_eq!(
-            elsewhere.addresses("x.deb", &paths, Some("20260101T000000Z")),
-            [
-                "https://old.example/s/20260101T000000Z/pool/updates/main/x.deb",
-                "https://old.example/d/20260101T000000Z/pool/main/x.deb",
-                "file:///srv/x.deb"
-            ]
-        );
+        let mut source = Download {
+            version: "1".into(),
+            file: "x.deb".into(),
+            sha256: String::new(),
+            size: 0,
+            paths: ["pool/updates/main/x.deb", "pool/main/x.deb"].map(String::from).to_vec(),
+            snapshot: Some("20260101T000000Z".into()),
+        };
+        let on_mirror = ["http://m.example/pool/updates/main/x.deb", "http://m.example/pool/main/x.deb"];
+        let archived = [
+            "https://old.example/s/20260101T000000Z/pool/updates/main/x.deb",
+            "https://old.example/d/20260101T000000Z/pool/main/x.deb",
+        ];
+        let own = ["file:///srv/x.deb"];
+        let mirrors = ["http://m.example/".to_owned()];
+        assert_eq!(elsewhere.addresses(&mirrors, &source), [&on_mirror[..], &archived, &own].concat());
+        assert_eq!(Elsewhere::from_options("").addresses(&mirrors, &source), on_mirror);
         // Without a time, there is no address in the archive.
-        assert_eq!(elsewhere.addresses("x.deb", &paths, None), ["file:///srv/x.deb"]);
-        assert_eq!(Elsewhere::from_options("").addresses("x.deb", &paths, Some("t")), [""; 0]);
+        source.snapshot = None;
+        assert_eq!(elsewhere.addresses(&[], &source), own);
     }
 }

@@ -172,10 +172,17 @@ pub fn check_all(ws: &Workspace) -> Result<()> {
 }
 
 /// Starts a port of a series to another version of its source, which the pins of `new` have.
-/// Conflicts are left in the tree in the cache's folder `edit`.
-pub fn port_to_version(ws: &Workspace, new: &Workspace, series: &str) -> Result<()> {
+/// Conflicts are left in the tree in the cache's folder `edit`. Calls `begun` when the tree is
+/// there.
+pub fn port_to_version(
+    ws: &Workspace,
+    new: &Workspace,
+    series: &str,
+    begun: impl FnOnce() -> Result<()>,
+) -> Result<()> {
     let (tree, folder) = Target::of(series, None).open(new)?;
     let outcome = port::start(new, &Tree::kernel(ws, series)?, &tree, &folder)?;
+    begun()?;
     port::report(&outcome, &tree, &folder)
 }
 

@@ -67,7 +67,7 @@ pub fn report(outcome: &Outcome, tree: &Tree, folder: &Path) -> Result<()> {
         }
         Outcome::Stopped { patch, files } => {
             eprintln!("{folder}: \"{patch}\" has conflicts in\n    {}", files.join("\n    "));
-            eprintln!("resolve them there (`git status` lists them), `git add` the files, and then run");
+            eprintln!("resolve them there (`git status` lists them), run `git add -u`, and then");
             eprintln!("`cargo xtask patches port --continue {series}`; `git cherry-pick --skip` leaves the patch out");
             bail!("the port of {series} is not complete")
         }

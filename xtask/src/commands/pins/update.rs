@@ -56,7 +56,8 @@ impl Options {
 /// The pins of one series.
 struct Pair {
     source: Download,
-    config: Download,
+    /// `None` if the archive has dropped the configuration of this old version: its pin stays.
+    config: Option<Download>,
     is_security: bool,
 }
 
@@ -74,13 +75,15 @@ pub fn run(ws: &Workspace, series: &str, options: &Options) -> Result<()> {
     let rewritten = rewrite(&text, series, &new)?;
     let candidate = ws.with_pins(Pins::parse(&rewritten).context("the new pins are invalid")?);
     let lock = host::require(ws)?;
-    let config = fetch::pinned(&candidate, &new.config)?;
+    let config = fetch::pinned(&candidate, candidate.pins().debian_config(series)?)?;
     fetch::pinned(&candidate, &new.source)?;
     let write = || write_atomically(&file, rewritten.as_bytes());
     if options.port {
-        write()?;
-        eprintln!("{}: rewritten", file.display());
-        return patches::port_to_version(ws, &candidate, series);
+        return patches::port_to_version(ws, &candidate, series, || {
+            write()?;
+            eprintln!("{}: rewritten", file.display());
+            Ok(())
+        });
     }
     let tree = Tree::kernel(&candidate, series)?;
     let commits = tree.commits().with_context(|| {
@@ -114,14 +117,21 @@ fn find(ws: &Workspace, series: &str, old: &Download, to: Option<&str>) -> Resul
     if !is_newer && (to.is_none() || version == old.version) {
         return Ok(None);
     }
-    let config = of(config_package(series), Some(&version))?;
-    Ok(Some(Pair { source: source.download, config: config.download, is_security: source.is_security }))
+    let config = match of(config_package(series), Some(&version)) {
+        Err(error) if to.is_some() => {
+            eprintln!("warning: {error:#}: its pin stays");
+            None
+        }
+        found => Some(found?.download),
+    };
+    Ok(Some(Pair { source: source.download, config, is_security: source.is_security }))
 }
 
 /// The text of `pins.toml` with other pins for a series. All else, comments included, stays.
 fn rewrite(text: &str, series: &str, new: &Pair) -> Result<String> {
     let text = replace_table(text, &format!("[kernel.series.\"{series}\"]"), &new.source)?;
-    replace_table(&text, &format!("[kernel.debian_config.\"{series}\"]"), &new.config)
+    let Some(config) = &new.config else { return Ok(text) };
+    replace_table(&text, &format!("[kernel.debian_config.\"{series}\"]"), config)
 }
 
 /// Replaces the table that begins with the line `header`. It ends with an empty line.
@@ -247,7 +257,7 @@ mod tests {
         let text = pinned();
         let pins = Pins::parse(&text).unwrap();
         for (series, source) in pins.kernel.series.iter().filter(|(_, source)| source.is_package()) {
-            let config = pins.debian_config(series).unwrap().clone();
+            let config = pins.debian_config(series).ok().cloned();
             let same = Pair { source: source.clone(), config, is_security: false };
             assert_eq!(rewrite(&text, series, &same).unwrap(), text);
         }
@@ -265,8 +275,11 @@ mod tests {
             ..download.clone()
         };
         let config = pins.debian_config(series).unwrap();
-        let new =
-            Pair { source: with(source, None), config: with(config, Some("20260102T030405Z")), is_security: true };
+        let new = Pair {
+            source: with(source, None),
+            config: Some(with(config, Some("20260102T030405Z"))),
+            is_security: true,
+        };
         let after = Pins::parse(&rewrite(&text, series, &new).unwrap()).unwrap();
         let changed = after.kernel_source(series).unwrap();
         assert_eq!((changed.version.as_str(), &changed.snapshot), ("9.9-1", &None));
