@@ -35,7 +35,7 @@ use kernel::{
     sync::Arc, //
 };
 
-/// The memory of a page.
+/// The memory of a page. Its alignment suffices for all slots, as [`PagedSlots::PER_PAGE`] asserts.
 #[repr(align(4096))]
 struct Page(#[expect(dead_code)] [u8; PAGE_SIZE]);
 
