@@ -3,9 +3,11 @@
 //! repository names none.
 
 use std::env;
+use std::error::Error;
+use std::fmt;
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use fs_err as fs;
 use xshell::{Shell, cmd};
 
@@ -136,23 +138,40 @@ pub struct Patience {
 }
 
 impl Patience {
-    /// For what is needed.
+    /// For what a command cannot do without.
     pub const LONG: Self = Self { seconds: 20, retries: 2 };
-    /// For what is not.
+    /// For what it can do without.
     pub const SHORT: Self = Self { seconds: 3, retries: 0 };
 }
 
+/// All mirrors have answered, and none has a suite. Any other failure may pass.
+#[derive(Debug)]
+pub struct NoSuite(String);
+
+impl Error for NoSuite {}
+
+impl fmt::Display for NoSuite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// The first configured mirror that has the suite `suite`, such as `trixie`.
+///
+/// # Errors
+///
+/// [`NoSuite`] if all mirrors answer that they do not have it.
 pub fn serving(suite: &str, Patience { seconds, retries }: Patience) -> Result<String> {
     let mirrors = configured()?;
     let sh = Shell::new()?;
     let (seconds, retries) = (seconds.to_string(), retries.to_string());
+    let (status, mut all_answered) = ("%{http_code}", true);
     let mut tried = Vec::new();
     for mirror in mirrors {
         let release = format!("{mirror}dists/{suite}/InRelease");
         let answer = cmd!(
             sh,
-            "curl --silent --show-error --fail --location --head --output /dev/null
+            "curl --silent --show-error --fail --location --head --output /dev/null --write-out {status}
              --connect-timeout {seconds} --retry {retries} {release}"
         )
         .quiet()
@@ -163,10 +182,13 @@ pub fn serving(suite: &str, Patience { seconds, retries }: Patience) -> Result<S
             return Ok(mirror);
         }
         crate::process::check()?;
+        all_answered &= answer.stdout == b"404";
         let why = String::from_utf8_lossy(&answer.stderr).trim().to_owned();
         tried.push(format!("\n    {mirror}: {why}"));
     }
-    bail!("no mirror in apt's configuration has Debian {suite}; set {MIRROR_VARIABLE}{}", tried.concat())
+    let message =
+        format!("no mirror in apt's configuration has Debian {suite}; set {MIRROR_VARIABLE}{}", tried.concat());
+    if all_answered { Err(NoSuite(message).into()) } else { Err(anyhow!(message)) }
 }
 
 /// apt's proxy settings, as `Name "value";` lines for another apt; empty when there are none.

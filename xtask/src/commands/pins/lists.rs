@@ -3,6 +3,7 @@
 //! configuration of its own: it verifies the signature of each `InRelease` with Debian's keys, and
 //! the hash of each list. <https://wiki.debian.org/SecureApt>
 
+use std::collections::HashSet;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -15,7 +16,7 @@ use jiff::{Timestamp, ToSpan};
 
 use super::version;
 use crate::process;
-use crate::sources::mirrors::{self, KEYRING, Patience};
+use crate::sources::mirrors::{self, KEYRING, NoSuite, Patience};
 use crate::sources::pins::{Download, SNAPSHOT};
 use crate::stamp::write_atomically;
 use crate::workspace::{Workspace, file_name, list};
@@ -62,9 +63,10 @@ impl Lists {
             let name = format!("{suite}{suffix}");
             match mirrors::serving(&name, patience) {
                 Ok(mirror) => sources.push((mirror, name)),
-                Err(error) if suffix.is_empty() => return Err(error),
                 // A new release has no backports yet, and a local mirror may have one suite only.
-                Err(error) => eprintln!("warning: {error:#}"),
+                Err(error) if error.is::<NoSuite>() && !suffix.is_empty() => eprintln!("warning: {error:#}"),
+                // Without its list, an update in the security archive would not be noticed.
+                Err(error) => return Err(error),
             }
             process::check()?;
         }
@@ -237,13 +239,8 @@ fn merged(mut found: Vec<Listed>) -> Vec<Listed> {
         if let Some(main) = paths[0].strip_prefix(mirrors::SECURITY_POOL) {
             paths.push(format!("pool/{main}"));
         }
-        let mut seen = Vec::new();
-        paths.retain(|path| {
-            !seen.contains(path) && {
-                seen.push(path.clone());
-                true
-            }
-        });
+        let mut seen = HashSet::new();
+        paths.retain(|path| seen.insert(path.clone()));
     }
     versions
 }
