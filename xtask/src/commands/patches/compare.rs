@@ -92,8 +92,11 @@ fn changed_lines(diff: &[u8]) -> Result<BTreeMap<String, String>> {
 /// The pairs of patches, in the order of the first series, and then what only the second one has.
 /// Patches with the same subject are a pair, and of the others those that change the same lines.
 fn pairs(a: &[Change], b: &[Change]) -> Vec<(Option<usize>, Option<usize>)> {
-    let mut partner: Vec<Option<usize>> =
-        a.iter().map(|change| b.iter().position(|other| other.subject == change.subject)).collect();
+    let mut partner: Vec<Option<usize>> = Vec::new();
+    for change in a {
+        let mut same = (0..b.len()).filter(|other| b[*other].subject == change.subject);
+        partner.push(same.find(|other| !partner.contains(&Some(*other))));
+    }
     for (at, change) in a.iter().enumerate() {
         if partner[at].is_none() {
             let free = (0..b.len()).filter(|other| !partner.contains(&Some(*other)));
@@ -238,5 +241,12 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line}: {text}");
         }
+    }
+
+    #[test]
+    fn patches_with_the_same_subject_are_different_patches() {
+        let new = |text: &str| patch("same", "Why.", &format!("@@ -1,3 +1,3 @@\n one\n-two\n+{text}\n three\n"));
+        let text = compare(&[new("1"), new("2")], &[new("1"), new("2")]);
+        assert!(text.contains("2 patches are the same, 0 differ"), "{text}");
     }
 }
