@@ -200,9 +200,8 @@ impl Tree {
     /// Makes a repository to edit in `folder`, with the branches `base` and `series`; `series` is
     /// at `commit` and checked out. Its objects come from this repository, as an alternate.
     pub fn make_edit_tree(&self, step: &mut Step, folder: &Path, commit: Oid) -> Result<Repository> {
-        let alternates = Repository::init(folder)?.path().join("objects/info/alternates");
-        write_atomically(&alternates, format!("{}\n", self.repo.path().join("objects").display()).as_bytes())?;
-        // libgit2 reads the alternates when it opens the repository.
+        Repository::init(folder)?;
+        add_alternate(folder, &self.repo)?;
         let repo = Repository::open(folder)?;
         repo.reference("refs/heads/base", self.base, true, "the pinned source")?;
         repo.reference("refs/heads/series", commit, true, "the patches")?;
@@ -211,6 +210,19 @@ impl Tree {
         process::check()?;
         Ok(repo)
     }
+}
+
+/// Lets the repository at `folder` use the objects of another one. libgit2 reads the file when it
+/// opens the repository.
+pub fn add_alternate(folder: &Path, other: &Repository) -> Result<()> {
+    let file = Repository::open(folder)?.path().join("objects/info/alternates");
+    let mut text = fs::read_to_string(&file).unwrap_or_default();
+    let line = format!("{}\n", other.path().join("objects").display());
+    if !text.contains(&line) {
+        text.push_str(&line);
+        write_atomically(&file, text.as_bytes())?;
+    }
+    Ok(())
 }
 
 /// Options of a checkout whose progress `step` shows.

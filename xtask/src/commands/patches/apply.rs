@@ -7,9 +7,9 @@ use anyhow::{Context, Result, ensure};
 use fs_err as fs;
 use git2::{Oid, Repository, ResetType};
 
-use super::{BRANCH, EXPORTED, has_uncommitted, tip_of};
+use super::{BRANCH, EXPORTED, has_uncommitted, selection, tip_of};
 use crate::sources::patches;
-use crate::sources::tree::Tree;
+use crate::sources::tree::{Tree, add_alternate};
 use crate::workspace::Workspace;
 
 pub fn run(ws: &Workspace, tree: &Tree, folder: &Path) -> Result<()> {
@@ -22,7 +22,7 @@ pub fn run(ws: &Workspace, tree: &Tree, folder: &Path) -> Result<()> {
     }
     let count = patches::files(tree.patches())?.len();
     eprintln!("{}: {count} patches as commits on the branch series, from base", folder.display());
-    eprintln!("edit the commits there, then run `cargo xtask patches export`");
+    eprintln!("edit the commits there, then run `cargo xtask patches export {}`", selection(ws, tree, folder));
     Ok(())
 }
 
@@ -55,7 +55,7 @@ fn update(tree: &Tree, folder: &Path, tip: Oid) -> Result<()> {
     let exported = current == tip_of(&repo, EXPORTED)?;
     ensure!(exported, "{shown} has commits that are not exported: run `patches export`, or remove it");
     // The pinned source may be another one than when the tree was made.
-    super::add_alternate(folder, tree.repo())?;
+    add_alternate(folder, tree.repo())?;
     let repo = Repository::open(folder)?;
     repo.reference("refs/heads/base", tree.base(), true, "patches apply")?;
     let commit = repo.find_object(tip, None)?;

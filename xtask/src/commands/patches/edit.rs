@@ -9,7 +9,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use git2::Repository;
 
-use super::{BRANCH, EXPORTED, apply, has_uncommitted, tip_of};
+use super::{BRANCH, EXPORTED, apply, has_uncommitted, selection, tip_of};
 use crate::process;
 use crate::sources::tree::Tree;
 use crate::workspace::Workspace;
@@ -26,7 +26,7 @@ pub fn prepare(ws: &Workspace, tree: &Tree, folder: &Path) -> Result<()> {
 }
 
 /// Runs the command in the tree, or the user's shell. Says afterwards what is left to do.
-pub fn open(tree: &Tree, folder: &Path, words: &[OsString]) -> Result<()> {
+pub fn open(ws: &Workspace, tree: &Tree, folder: &Path, words: &[OsString]) -> Result<()> {
     let shell = [env::var_os("SHELL").unwrap_or_else(|| "/bin/sh".into())];
     let words = if words.is_empty() { &shell[..] } else { words };
     let mut command = Command::new(&words[0]);
@@ -38,8 +38,8 @@ pub fn open(tree: &Tree, folder: &Path, words: &[OsString]) -> Result<()> {
     process::check()?;
     let repo = Repository::open(folder).with_context(|| format!("{} is no git tree any more", folder.display()))?;
     if unexported(&repo)? {
-        let series = tree.name().trim_start_matches("kernel-");
-        eprintln!("the branch has work that is not exported: `cargo xtask patches export --series {series}`");
+        let options = selection(ws, tree, folder);
+        eprintln!("the branch has work that is not exported: `cargo xtask patches export {options}`");
     }
     Ok(())
 }

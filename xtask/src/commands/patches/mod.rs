@@ -6,13 +6,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Subcommand, ValueEnum};
-use fs_err as fs;
 use git2::{Oid, Repository, Status, StatusOptions};
 
 use crate::builds::kernel::{self, Config};
 use crate::host;
 use crate::sources::tree::Tree;
-use crate::stamp::write_atomically;
 use crate::workspace::Workspace;
 
 mod apply;
@@ -140,7 +138,7 @@ pub fn run(ws: &Workspace, action: &Action) -> Result<()> {
             let (tree, folder) = Target::of(series, tree_dir.as_ref()).open(ws)?;
             edit::prepare(ws, &tree, &folder)?;
             drop(lock);
-            edit::open(&tree, &folder, command)
+            edit::open(ws, &tree, &folder, command)
         }
         Action::Port(Ported { from, to, proceed: _, tree_dir }) => {
             let (tree, folder) = Target::of(to, tree_dir.as_ref()).open(ws)?;
@@ -151,7 +149,7 @@ pub fn run(ws: &Workspace, action: &Action) -> Result<()> {
                 }
                 None => port::resume(&folder)?,
             };
-            port::report(&outcome, &tree, &folder)
+            port::report(ws, &outcome, &tree, &folder)
         }
         Action::Apply(target) => target.open(ws).and_then(|(tree, folder)| apply::run(ws, &tree, &folder)),
         Action::Export(target) => target.open(ws).and_then(|(tree, folder)| export::run(ws, &tree, &folder)),
@@ -183,7 +181,7 @@ pub fn port_to_version(
     let (tree, folder) = Target::of(series, None).open(new)?;
     let outcome = port::start(new, &Tree::kernel(ws, series)?, &tree, &folder)?;
     begun()?;
-    port::report(&outcome, &tree, &folder)
+    port::report(new, &outcome, &tree, &folder)
 }
 
 impl Target {
@@ -198,8 +196,7 @@ impl Target {
             Which::Kernel => Tree::kernel(ws, self.series.as_ref().unwrap_or(&ws.pins().kernel.default))?,
             Which::Iptables => Tree::iptables(ws)?,
         };
-        let default = ws.cache().join("edit").join(tree.name());
-        let folder = self.tree_dir.as_ref().map_or(Ok(default), std::path::absolute)?;
+        let folder = self.tree_dir.as_ref().map_or_else(|| Ok(default_folder(ws, &tree)), std::path::absolute)?;
         Ok((tree, folder))
     }
 }
@@ -218,16 +215,28 @@ fn linear_history(repo: &Repository, base: Oid, tip: Oid) -> Result<Vec<Oid>> {
     Ok(commits)
 }
 
-/// Lets the repository at `folder` use the objects of another one.
-fn add_alternate(folder: &Path, other: &Repository) -> Result<()> {
-    let file = Repository::open(folder)?.path().join("objects/info/alternates");
-    let mut text = fs::read_to_string(&file).unwrap_or_default();
-    let line = format!("{}\n", other.path().join("objects").display());
-    if !text.contains(&line) {
-        text.push_str(&line);
-        write_atomically(&file, text.as_bytes())?;
-    }
-    Ok(())
+/// The kernel series that a tree is for.
+fn series_of(tree: &Tree) -> Option<&str> {
+    tree.name().strip_prefix("kernel-")
+}
+
+/// The options of `apply` and `export` that select a tree and its folder, for messages.
+fn selection(ws: &Workspace, tree: &Tree, folder: &Path) -> String {
+    let which = match series_of(tree) {
+        Some(series) => format!("--series {series}"),
+        None => format!("--tree {}", tree.name()),
+    };
+    which + &tree_dir_option(ws, tree, folder)
+}
+
+/// The option that selects a folder, with a space before it; empty if it is the default one.
+fn tree_dir_option(ws: &Workspace, tree: &Tree, folder: &Path) -> String {
+    if folder == default_folder(ws, tree) { String::new() } else { format!(" --tree-dir {}", folder.display()) }
+}
+
+/// The folder in which a tree is edited unless `--tree-dir` names another one.
+fn default_folder(ws: &Workspace, tree: &Tree) -> PathBuf {
+    ws.cache().join("edit").join(tree.name())
 }
 
 fn tip_of(repo: &Repository, reference: &str) -> Result<Oid> {

@@ -10,9 +10,9 @@ use fs_err as fs;
 use git2::build::CheckoutBuilder;
 use git2::{CherrypickOptions, Commit, Index, Oid, Repository, RepositoryState};
 
-use super::{BRANCH, EXPORTED, apply, has_uncommitted, tip_of};
+use super::{BRANCH, EXPORTED, apply, has_uncommitted, selection, series_of, tip_of, tree_dir_option};
 use crate::sources::patches;
-use crate::sources::tree::Tree;
+use crate::sources::tree::{Tree, add_alternate};
 use crate::workspace::Workspace;
 
 /// The last patch of the old series.
@@ -37,7 +37,7 @@ pub fn start(ws: &Workspace, from: &Tree, to: &Tree, folder: &Path) -> Result<Ou
     ensure!(empty, "{} exists: export its commits, or remove it", folder.display());
     let (base, last) = (from.base(), from.tip()?);
     apply::create(ws, to, folder, to.base())?;
-    super::add_alternate(folder, from.repo())?;
+    add_alternate(folder, from.repo())?;
     let repo = Repository::open(folder)?;
     begin(&repo, base, last)?;
     proceed(&repo)
@@ -52,23 +52,24 @@ pub fn resume(folder: &Path) -> Result<Outcome> {
 }
 
 /// Prints what became of a port, and what to do next.
-pub fn report(outcome: &Outcome, tree: &Tree, folder: &Path) -> Result<()> {
-    let (folder, series) = (folder.display(), tree.name().trim_start_matches("kernel-"));
+pub fn report(ws: &Workspace, outcome: &Outcome, tree: &Tree, folder: &Path) -> Result<()> {
+    let series = series_of(tree).context("a port is for a kernel series")?;
+    let (options, tree_dir) = (selection(ws, tree, folder), tree_dir_option(ws, tree, folder));
+    let folder = folder.display();
     match outcome {
         Outcome::Complete { unneeded } => {
             for subject in unneeded {
                 eprintln!("left out, because the tree has it already: {subject}");
             }
             eprintln!("{folder}: all patches are commits on the branch series");
-            eprintln!(
-                "now run `cargo xtask patches export --series {series}`, and then `patches check --series {series}`"
-            );
+            eprintln!("now run `cargo xtask patches export {options}`, and then `patches check --series {series}`");
             Ok(())
         }
         Outcome::Stopped { patch, files } => {
             eprintln!("{folder}: \"{patch}\" has conflicts in\n    {}", files.join("\n    "));
             eprintln!("resolve them there (`git status` lists them), run `git add -u`, and then");
-            eprintln!("`cargo xtask patches port --continue {series}`; `git cherry-pick --skip` leaves the patch out");
+            eprintln!("`cargo xtask patches port --continue {series}{tree_dir}`");
+            eprintln!("or leave the patch out: `git cherry-pick --skip`, and then the same command");
             bail!("the port of {series} is not complete")
         }
     }
