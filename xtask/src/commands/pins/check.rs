@@ -117,7 +117,8 @@ pub fn run_for_build(ws: &Workspace, series: &str) -> Result<()> {
     Ok(())
 }
 
-/// The check of a pin while something is built. It never fails, and does not delay the build.
+/// The check of a pin while something is built. It never fails. The build waits for it at most
+/// [`WAIT`].
 pub struct Notice(Option<(Running, Receiver<String>)>);
 
 impl Notice {

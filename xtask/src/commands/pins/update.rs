@@ -64,26 +64,20 @@ struct Pair {
 pub fn run(ws: &Workspace, series: &str, options: &Options) -> Result<()> {
     let old = ws.pins().kernel_source(series)?;
     let Some(new) = find(ws, series, old, options.to.as_deref())? else {
-        eprintln!("{series}: {} is the newest version", old.version);
+        let what = if options.to.is_some() { "pinned already" } else { "the newest version" };
+        eprintln!("{series}: {} is {what}", old.version);
         return Ok(());
     };
     let kind = if new.is_security { " from the security archive" } else { "" };
     eprintln!("{series}: from {} to {}{kind}", old.version, new.source.version);
 
-    let file = ws.repo().join("xtask/pins.toml");
-    let text = fs::read_to_string(&file)?;
-    let rewritten = rewrite(&text, series, &new)?;
-    let candidate = ws.with_pins(Pins::parse(&rewritten).context("the new pins are invalid")?);
+    let file = PinsFile::with(ws, series, &new)?;
+    let candidate = ws.with_pins(Pins::parse(&file.after).context("the new pins are invalid")?);
     let lock = host::require(ws)?;
     let config = fetch::pinned(&candidate, candidate.pins().debian_config(series)?)?;
     fetch::pinned(&candidate, &new.source)?;
-    let write = || write_atomically(&file, rewritten.as_bytes());
     if options.port {
-        return patches::port_to_version(ws, &candidate, series, || {
-            write()?;
-            eprintln!("{}: rewritten", file.display());
-            Ok(())
-        });
+        return patches::port_to_version(ws, &candidate, series, || file.write());
     }
     let tree = Tree::kernel(&candidate, series)?;
     let commits = tree.commits().with_context(|| {
@@ -95,15 +89,38 @@ pub fn run(ws: &Workspace, series: &str, options: &Options) -> Result<()> {
 
     let tests = vm_test::Options::of(series, Config::Test, &SMOKE_TESTS);
     vm_test::run(&candidate, &tests).context("the pin stays")?;
-    // The file may have changed during the build.
-    ensure!(fs::read_to_string(&file)? == text, "{} has changed in the meantime", file.display());
-    write()?;
-    eprintln!("{series}: the kernel builds, and its tests pass; {} is rewritten", file.display());
+    eprintln!("{series}: the kernel builds, and its tests pass");
+    file.write()?;
     for line in changes(ws, &tree, series, old, &config) {
         eprintln!("    {line}");
     }
     eprintln!("next: `cargo xtask patches check --series {series}`, and the tests of the series");
     Ok(())
+}
+
+/// The file with the pins, before and after the update.
+struct PinsFile {
+    path: PathBuf,
+    before: String,
+    after: String,
+}
+
+impl PinsFile {
+    fn with(ws: &Workspace, series: &str, new: &Pair) -> Result<Self> {
+        let path = ws.repo().join("xtask/pins.toml");
+        let before = fs::read_to_string(&path)?;
+        let after = rewrite(&before, series, new)?;
+        Ok(Self { path, before, after })
+    }
+
+    fn write(&self) -> Result<()> {
+        let path = self.path.display();
+        // A build takes long enough to edit the file.
+        ensure!(fs::read_to_string(&self.path)? == self.before, "{path} has changed in the meantime");
+        write_atomically(&self.path, self.after.as_bytes())?;
+        eprintln!("{path}: rewritten");
+        Ok(())
+    }
 }
 
 /// The pins of the newest version, or of the version that is asked for; `None` if the pin is that.
@@ -161,7 +178,7 @@ fn changes(ws: &Workspace, tree: &Tree, series: &str, old: &Download, config: &P
         lines.extend(changed.iter().map(|path| format!("    {}", path.display())));
     }
     let naming = files_naming(ws.repo(), &old.version).unwrap_or_default();
-    lines.extend(naming.iter().map(|path| format!("{path} names {}", upstream(&old.version))));
+    lines.extend(naming.iter().map(|path| format!("{path} names {}: change it", upstream(&old.version))));
     lines
 }
 
