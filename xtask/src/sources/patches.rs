@@ -24,13 +24,20 @@ pub struct Patch {
     diff: Vec<u8>,
 }
 
-/// The patch files in a folder, in order; none if the folder does not exist.
+/// The letter that introduces the patches, with the number that `git format-patch` gives it. It has
+/// no diff.
+const COVER_LETTER: &str = "0000-cover-letter.patch";
+
+/// The patch files in a folder, in order, without the cover letter; none if the folder does not
+/// exist.
 pub fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     if !folder.exists() {
         return Ok(Vec::new());
     }
     let mut files = list(folder)?;
-    files.retain(|path| path.extension().is_some_and(|extension| extension == "patch"));
+    files.retain(|path| {
+        path.extension().is_some_and(|extension| extension == "patch") && file_name(path) != COVER_LETTER
+    });
     Ok(files)
 }
 
@@ -183,6 +190,16 @@ pub mod tests {
         let entry = commit.tree().unwrap().get_path(Path::new("net/a.c")).unwrap().id();
         assert_eq!(repo.find_blob(entry).unwrap().content(), b"one\n2\nthree\n");
         assert_eq!(patch.apply(&repo, base).unwrap(), commit.id());
+    }
+
+    #[test]
+    fn the_cover_letter_is_not_a_patch() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in [COVER_LETTER, "0001-x.patch", "0002-y.patch", "checked"] {
+            fs::write(folder.path().join(name), MAIL).unwrap();
+        }
+        let names: Vec<_> = files(folder.path()).unwrap().iter().map(|file| file_name(file)).collect();
+        assert_eq!(names, ["0001-x.patch", "0002-y.patch"]);
     }
 
     #[test]
