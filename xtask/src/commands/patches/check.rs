@@ -65,8 +65,8 @@ fn checkpatch(ws: &Workspace, root: &BuildRoot, tree: &Tree, name: &str) -> Resu
     let source = tree.checkout(ws, "build", tree.tip()?)?;
     let sandbox = root.sandbox().bind_ro(&source, "src").bind_ro(tree.patches(), "repo");
     let patch = Path::new("/repo").join(name).display().to_string();
-    // FILE_PATH_CHANGES asks for each new file whether MAINTAINERS has it. It lists folders, and the
-    // patches add no folder.
+    // FILE_PATH_CHANGES asks for each new file whether MAINTAINERS has it. It lists folders, and
+    // the patches add no folder.
     let words = ["perl", "scripts/checkpatch.pl", "--strict", "--show-types", "--ignore=FILE_PATH_CHANGES", &patch];
     let mut output = Vec::new();
     let status = process::run_lines(sandbox.command("src", &words), |line| output.push(line.to_owned()))?;
