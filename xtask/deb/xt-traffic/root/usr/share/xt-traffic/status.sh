@@ -14,6 +14,7 @@ status() {
     status_of_ports || status=1
     status_of_rules || status=1
     status_of_tables || status=1
+    updates
     return $status
 }
 
@@ -110,4 +111,43 @@ status_of_tables() {
         esac
     done <"$TABLES/.stats"
     return $status
+}
+
+# Says if a newer kernel is installed than the running one, and if Debian has a newer iptables.
+updates() {
+    say_if_kernel_is_old
+    say_if_iptables_is_old
+}
+
+say_if_kernel_is_old() {
+    local running newest
+    running=$(uname -r)
+    # GRUB sorts in the same way.
+    newest=$(find "$BOOT" -name 'vmlinuz-*-promisc.*' 2>/dev/null | sort -V | tail -n 1)
+    newest=${newest##*/vmlinuz-}
+    [ "${newest:-$running}" = "$running" ] ||
+        say "kernel $newest is installed, but $running is running: reboot to use it"
+}
+
+# Debian's iptables has no chain PROMISC, so a file in /etc/apt/preferences.d keeps apt from
+# installing a newer one. It may have security fixes.
+say_if_iptables_is_old() {
+    local first second installed='' newest='' table=''
+    command -v apt-cache >/dev/null || return 0
+    # The newest version is first in the table. Three asterisks mark the installed one.
+    while read -r first second _; do
+        case $table,$first in
+            ,Installed:) installed=$second ;;
+            ,Version) table=yes ;;
+            yes,'***') newest=$second && break ;;
+            yes,*) newest=$first && break ;;
+        esac
+    done <<EOF
+$(apt-cache policy iptables 2>/dev/null)
+EOF
+    case $installed,$newest in
+        *promisc*,*promisc* | ,* | '(none)',*) ;;
+        *promisc*,*) say "Debian has iptables $newest, which has no chain PROMISC: rebuild $installed with its fixes" ;;
+        *) say "iptables $installed has no chain PROMISC: install the one of xt_traffic" ;;
+    esac
 }
