@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Kernel configuration fragments: the options they set, and whether the kernel accepted them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use fs_err as fs;
+use walkdir::WalkDir;
+
+use crate::workspace::file_name;
 
 /// Makes the configuration targets warn of options that the kernel does not have.
 /// <https://docs.kernel.org/kbuild/kconfig.html>
@@ -15,6 +18,62 @@ pub const WARN_UNKNOWN: &str = "KCONFIG_WARN_UNKNOWN_SYMBOLS=1";
 pub fn unknown(line: &str) -> Option<String> {
     line.split_once(":warning: unknown symbol: ").map(|(_, name)| format!("CONFIG_{name}"))
 }
+
+/// Options that describe the programs of the build, or that Debian sets when it builds: they name
+/// keys, and the release of the kernel.
+const OF_THE_BUILD: [&str; 9] = [
+    "CONFIG_BINDGEN_VERSION_TEXT",
+    "CONFIG_BUILD_SALT",
+    "CONFIG_CC_VERSION_TEXT",
+    "CONFIG_OPENSSL_SUPPORTS_ML_DSA",
+    "CONFIG_RUSTC_LLVM_VERSION",
+    "CONFIG_RUSTC_VERSION",
+    "CONFIG_RUSTC_VERSION_TEXT",
+    "CONFIG_RUST_IS_AVAILABLE",
+    "CONFIG_SYSTEM_TRUSTED_KEYS",
+];
+
+/// An option that depends on the floppy driver in 7.3, but not in 6.12. `server.config` unsets that
+/// driver, and the fragment of the series is for all configurations.
+const FOR_FLOPPY_DISKS: &str = "CONFIG_INTEL_IOMMU_FLOPPY_WA";
+
+/// Where the Kconfig files of drivers are, and of networks other than Ethernet. If a fragment
+/// unsets one of their options, others that depend on it are lost, too.
+const DRIVERS: [&str; 15] = [
+    "drivers",
+    "sound",
+    "fs/afs",
+    "net/6lowpan",
+    "net/atm",
+    "net/ax25",
+    "net/batman-adv",
+    "net/bluetooth",
+    "net/can",
+    "net/ieee802154",
+    "net/mac80211",
+    "net/mac802154",
+    "net/nfc",
+    "net/rfkill",
+    "net/wireless",
+];
+
+/// Drivers that every server needs, or that protect it. None of their options may be lost.
+const NEEDED_DRIVERS: [&str; 14] = [
+    "drivers/block",
+    "drivers/char/hw_random",
+    "drivers/char/tpm",
+    "drivers/clocksource",
+    "drivers/crypto",
+    "drivers/hv",
+    "drivers/iommu",
+    "drivers/md",
+    "drivers/net/ethernet",
+    "drivers/nvme",
+    "drivers/pci",
+    "drivers/virt",
+    "drivers/virtio",
+    "drivers/xen",
+];
 
 /// The value of each option; `n` for an option that is not set.
 #[derive(Debug, Default)]
@@ -56,6 +115,38 @@ impl Settings {
         self.0.get(name).map_or("n", String::as_str)
     }
 
+    /// The value of an option that is a number.
+    pub fn number(&self, name: &str) -> Option<u32> {
+        self.value(name).parse().ok()
+    }
+
+    /// Fails if `ours`, which was made from this configuration of Debian's and from `fragments`,
+    /// differs in an option that the fragments do not set. Options of drivers may be lost, because
+    /// they depend on drivers that the fragments unset. Returns their number. `source` is the
+    /// kernel's source.
+    pub fn require_kept(&self, fragments: &Self, ours: &Self, source: &Path) -> Result<usize> {
+        let places = places(source)?;
+        let names: BTreeSet<_> = self.0.keys().chain(ours.0.keys()).collect();
+        let differ = |name: &str| self.value(name) != ours.value(name) && !fragments.0.contains_key(name);
+        let differing: Vec<_> = names.into_iter().filter(|name| differ(name)).collect();
+        let of_build = |name: &str| OF_THE_BUILD.contains(&name) || name == FOR_FLOPPY_DISKS;
+        // Debian's kernel has no Rust, so its configuration does not have this option.
+        let of_rust = |name: &str| name.starts_with("CONFIG_RUST_");
+        let is_lost = |name: &str| {
+            ours.value(name) == "n" && places.get(name).is_some_and(|files| files.iter().all(|file| is_driver(file)))
+        };
+        let (lost, others): (Vec<_>, Vec<_>) = differing.into_iter().partition(|name| is_lost(name));
+        let wrong: Vec<_> = others
+            .into_iter()
+            .filter(|name| !of_build(name) && !of_rust(name))
+            .map(|name| format!("{name}={} (Debian: {})", ours.value(name), self.value(name)))
+            .collect();
+        if wrong.is_empty() {
+            return Ok(lost.len());
+        }
+        bail!("options differ from Debian's, but kernel-patches/config does not set them: {}", wrong.join(", "))
+    }
+
     /// Fails if the configuration in `file` differs in an option that is set here.
     pub fn require_in(&self, file: &Path) -> Result<()> {
         let text = fs::read_to_string(file)?;
@@ -79,6 +170,36 @@ impl Settings {
             .map(|(name, value)| format!("{name}={value} (is {})", found.value(name)))
             .collect()
     }
+}
+
+/// The Kconfig files that define each option, relative to the kernel's source.
+fn places(source: &Path) -> Result<BTreeMap<String, BTreeSet<PathBuf>>> {
+    let mut places: BTreeMap<String, BTreeSet<PathBuf>> = BTreeMap::new();
+    for entry in WalkDir::new(source) {
+        let entry = entry?;
+        let file = entry.path().strip_prefix(source)?;
+        let other_machine =
+            file.starts_with("arch") && !file.starts_with("arch/x86") && file != Path::new("arch/Kconfig");
+        if !file_name(file).starts_with("Kconfig") || other_machine || !entry.file_type().is_file() {
+            continue;
+        }
+        for name in fs::read_to_string(entry.path())?.lines().filter_map(defined) {
+            places.entry(format!("CONFIG_{name}")).or_default().insert(file.to_owned());
+        }
+    }
+    Ok(places)
+}
+
+/// The option that a line of a Kconfig file defines.
+/// <https://docs.kernel.org/kbuild/kconfig-language.html>
+fn defined(line: &str) -> Option<&str> {
+    let mut words = line.split_whitespace();
+    words.next().filter(|word| matches!(*word, "config" | "menuconfig")).and(words.next())
+}
+
+fn is_driver(file: &Path) -> bool {
+    let is_in = |folders: &[&str]| folders.iter().any(|folder| file.starts_with(folder));
+    is_in(&DRIVERS) && !is_in(&NEEDED_DRIVERS)
 }
 
 /// The option and value of one line of a configuration.
@@ -110,6 +231,38 @@ mod tests {
         .collect();
         assert_eq!(unknown, ["CONFIG_B", "CONFIG_C", "CONFIG_E"]);
         assert_eq!(settings.set_among(&unknown), ["CONFIG_C"]);
+    }
+
+    #[test]
+    fn a_difference_from_debian_that_no_fragment_sets_is_named() {
+        let source = tempfile::tempdir().unwrap();
+        for (file, text) in [
+            ("drivers/net/Kconfig", "config A\n\tbool \"A\"\nmenuconfig B\n"),
+            ("drivers/iommu/Kconfig", "config C\n"),
+            ("lib/Kconfig.debug", "config D\n"),
+            ("sound/Kconfig", "if B\n  config E\nendif\nconfig D\n"),
+        ] {
+            let file = source.path().join(file);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, text).unwrap();
+        }
+        let settings = |text: &str| {
+            let mut settings = Settings::default();
+            settings.add(text);
+            settings
+        };
+        let debian = settings("CONFIG_A=m\nCONFIG_B=y\nCONFIG_C=y\nCONFIG_D=y\nCONFIG_E=m\nCONFIG_F=\"x\"\n");
+        let fragments = settings("# CONFIG_B is not set\nCONFIG_RUST=y\n");
+        let check = |ours: &str| {
+            let ours = settings(&format!("CONFIG_RUST=y\nCONFIG_RUST_OVERFLOW_CHECKS=y\n{ours}"));
+            debian.require_kept(&fragments, &ours, source.path()).map_err(|error| error.to_string())
+        };
+        assert_eq!(check("CONFIG_A=m\nCONFIG_C=y\nCONFIG_D=y\nCONFIG_E=m\nCONFIG_F=\"x\"\n"), Ok(0));
+        assert_eq!(check("CONFIG_C=y\nCONFIG_D=y\nCONFIG_F=\"x\"\nCONFIG_BUILD_SALT=\"\"\n"), Ok(2));
+        let error = check("CONFIG_A=y\nCONFIG_F=\"y\"\nCONFIG_G=y\n").unwrap_err();
+        let named = "CONFIG_A=y (Debian: m), CONFIG_C=n (Debian: y), CONFIG_D=n (Debian: y), \
+                     CONFIG_F=\"y\" (Debian: \"x\"), CONFIG_G=y (Debian: n)";
+        assert!(error.ends_with(named), "{error}");
     }
 
     #[test]
