@@ -60,7 +60,7 @@ enum Command {
     /// Build everything that a guest boots
     Build(kernel::Options),
     /// Build the patched kernel
-    BuildKernel(kernel::Options),
+    BuildKernel(commands::build::KernelOptions),
     /// Build the kernel module
     BuildModule(kernel::Options),
     /// Build the patched iptables

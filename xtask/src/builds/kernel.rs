@@ -3,6 +3,8 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::slice;
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
@@ -19,15 +21,13 @@ use crate::stamp::{Recipe, Stamp, write_atomically};
 use crate::ui::Step;
 use crate::workspace::{Workspace, file_name, remove_tree};
 
-/// Settings that make the build independent of the user, the host and the time. An empty
-/// `LOCALVERSION` keeps the kernel's scripts from appending a `+` to the release.
+/// Settings that make the build independent of the user, the host and the time.
 /// <https://docs.kernel.org/kbuild/reproducible-builds.html>
-pub const FIXED: [&str; 5] = [
+const FIXED: [&str; 4] = [
     "KBUILD_BUILD_TIMESTAMP=Thu Jan  1 00:00:00 UTC 2026",
     "KBUILD_BUILD_USER=xt_traffic",
     "KBUILD_BUILD_HOST=build-root",
     "KBUILD_BUILD_VERSION=1",
-    "LOCALVERSION=",
 ];
 
 /// The checkout that [`build`] uses.
@@ -73,6 +73,28 @@ impl Config {
     pub fn is_deployable(self) -> bool {
         matches!(self, Self::Vm | Self::Server)
     }
+
+    /// What the names of packages and releases have at their end. A server's have nothing there.
+    pub fn suffix(self) -> String {
+        match self {
+            Self::Server => String::new(),
+            other => format!("-{other}"),
+        }
+    }
+
+    /// What follows the version in the release of a kernel, in addition to the fragment's
+    /// `CONFIG_LOCALVERSION`. Packaged kernels have a revision, such as `3`. A setting in the
+    /// fragment would make Kbuild configure and compile the kernel again for each revision. An
+    /// empty setting keeps the kernel's scripts from appending a `+`.
+    fn local_version(self, revision: Option<&str>) -> String {
+        match self {
+            Self::Test | Self::Debug | Self::Bench => String::new(),
+            Self::Vm | Self::Server => {
+                let revision = revision.map(|revision| format!(".{revision}")).unwrap_or_default();
+                format!("-promisc{revision}{}", self.suffix())
+            }
+        }
+    }
 }
 
 impl fmt::Display for Config {
@@ -91,7 +113,7 @@ impl fmt::Display for Config {
 #[derive(Args, Clone, Debug, Default)]
 #[group(skip)] // clap allows one group of this name, and commands have their own `Options`.
 pub struct Options {
-    /// The kernel's configuration [default: vm for packages, debug for most tests, else test]
+    /// The kernel's configuration [default: server for packages, debug for most tests, else test]
     #[arg(long, value_enum)]
     config: Option<Config>,
     /// The kernel series, one of those in pins.toml
@@ -148,6 +170,8 @@ pub struct Kernel {
     pub stamp: Stamp,
     /// The series and the configuration.
     pub choice: Choice,
+    /// Every call of make needs these settings.
+    pub settings: Vec<String>,
 }
 
 impl Kernel {
@@ -172,8 +196,7 @@ pub fn checkout(ws: &Workspace, choice: &Choice) -> Result<()> {
 /// Builds the kernel if its inputs have changed.
 pub fn build(ws: &Workspace, root: &BuildRoot, choice: &Choice) -> Result<Kernel> {
     let tree = Tree::kernel(ws, &choice.series)?;
-    let tip = tree.tip()?;
-    build_at(ws, root, &tree, tip, choice, CHECKOUT)
+    Build::new(ws, root, &tree, tree.tip()?, choice, CHECKOUT)?.kernel()
 }
 
 /// Builds the kernel of one commit. Each checkout has objects of its own.
@@ -185,32 +208,41 @@ pub fn build_at(
     choice: &Choice,
     checkout: &str,
 ) -> Result<Kernel> {
-    let folder = ws.repo().join(FRAGMENTS);
-    let mut fragments: Vec<_> = choice.config.fragments().iter().map(|name| folder.join(name)).collect();
-    fragments.extend(Some(folder.join(format!("{}.config", choice.series))).filter(|file| file.exists()));
-    let name = format!("kernel-{choice}");
-    let objects = ws.cache().join(checkout).join(&name);
-    let debian = match choice.config {
-        Config::Server => Some(ws.pins().debian_config(&choice.series)?),
-        Config::Test | Config::Debug | Config::Bench | Config::Vm => None,
-    };
-    let mut recipe = Recipe::new("kernel 2")
-        .text("root", root.stamp().as_str())
-        .text("commit", &commit.to_string())
-        .list("fixed", &FIXED);
-    for fragment in &fragments {
-        recipe = recipe.file(fragment)?;
+    Build::new(ws, root, tree, commit, choice, checkout)?.kernel()
+}
+
+/// Builds the kernel for a package. Its release has the revision. With a new revision, make
+/// compiles a few files and links the kernel again.
+///
+/// The kernel of a test of upgrades is `next`. Its objects are in a folder of its own, which begins
+/// as a copy of the folder without `next`, so the two kernels do not rebuild each other.
+pub fn build_for_package(
+    ws: &Workspace,
+    root: &BuildRoot,
+    choice: &Choice,
+    revision: &str,
+    next: bool,
+) -> Result<Kernel> {
+    let tree = Tree::kernel(ws, &choice.series)?;
+    let mut build = Build::new(ws, root, &tree, tree.tip()?, choice, CHECKOUT)?;
+    build.revision = Some(revision);
+    if next {
+        build.original = Some(build.objects());
+        build.name.push_str("-next");
     }
-    if let Some(debian) = debian {
-        recipe = recipe.text("debian", &debian.sha256);
-    }
-    let stamp = recipe.stamp();
-    let stamp_file = ws.cache().join(checkout).join(format!("{name}.stamp"));
-    let source = tree.checkout(ws, checkout, commit)?;
-    let kernel = Kernel { source, objects, stamp, choice: choice.clone() };
-    let build = Build { ws, root, tree, commit, debian, fragments, name: &name, objects: &kernel.objects };
-    kernel.stamp.make(&stamp_file, &kernel.image(), || build.make(&kernel.source))?;
-    Ok(kernel)
+    build.kernel()
+}
+
+/// Makes the kernel's `.config` if its inputs have changed, and nothing else. Returns the file.
+pub fn configure(ws: &Workspace, root: &BuildRoot, choice: &Choice) -> Result<PathBuf> {
+    let tree = Tree::kernel(ws, &choice.series)?;
+    let build = Build::new(ws, root, &tree, tree.tip()?, choice, CHECKOUT)?;
+    let source = tree.checkout(ws, CHECKOUT, build.commit)?;
+    build.prepare_objects()?;
+    let mut step = ws.step(&build.name, format!("configuring {}", build.name))?;
+    build.configure(&mut step, &source)?;
+    step.finish();
+    Ok(build.objects().join(".config"))
 }
 
 struct Build<'a> {
@@ -218,36 +250,98 @@ struct Build<'a> {
     root: &'a BuildRoot,
     tree: &'a Tree,
     commit: Oid,
+    choice: &'a Choice,
+    checkout: &'a str,
     /// Debian's configuration package if the build starts from it instead of `tinyconfig`.
     debian: Option<&'a Download>,
     fragments: Vec<PathBuf>,
-    name: &'a str,
-    objects: &'a Path,
+    /// The name of the folder of objects.
+    name: String,
+    /// The revision in the release of a packaged kernel.
+    revision: Option<&'a str>,
+    /// Another folder of objects, of which this build makes a copy first.
+    original: Option<PathBuf>,
 }
 
-impl Build<'_> {
-    fn make(&self, source: &Path) -> Result<()> {
-        self.remove_objects_of_other_roots()?;
-        let mut step = self.ws.step(self.name, format!("building {}", self.name))?;
-        let sandbox = self.root.sandbox().bind_ro(source, "src").bind_rw(self.objects, "build");
-        let sandbox = sandbox.bind_ro(self.ws.repo(), "repo");
-        self.configure(&mut step, &sandbox)?;
+impl<'a> Build<'a> {
+    fn new(
+        ws: &'a Workspace,
+        root: &'a BuildRoot,
+        tree: &'a Tree,
+        commit: Oid,
+        choice: &'a Choice,
+        checkout: &'a str,
+    ) -> Result<Self> {
+        let folder = ws.repo().join(FRAGMENTS);
+        let mut fragments: Vec<_> = choice.config.fragments().iter().map(|name| folder.join(name)).collect();
+        fragments.extend(Some(folder.join(format!("{}.config", choice.series))).filter(|file| file.exists()));
+        let debian = match choice.config {
+            Config::Server => Some(ws.pins().debian_config(&choice.series)?),
+            Config::Test | Config::Debug | Config::Bench | Config::Vm => None,
+        };
+        let name = format!("kernel-{choice}");
+        Ok(Self { ws, root, tree, commit, choice, checkout, debian, fragments, name, revision: None, original: None })
+    }
 
-        let count_file = self.objects.join(".lines");
+    fn objects(&self) -> PathBuf {
+        self.ws.cache().join(self.checkout).join(&self.name)
+    }
+
+    /// The settings for every call of make.
+    fn settings(&self) -> Vec<String> {
+        let local_version = format!("LOCALVERSION={}", self.choice.config.local_version(self.revision));
+        FIXED.into_iter().map(str::to_owned).chain([local_version]).collect()
+    }
+
+    fn stamp(&self) -> Result<Stamp> {
+        let mut recipe = Recipe::new("kernel 2")
+            .text("root", self.root.stamp().as_str())
+            .text("commit", &self.commit.to_string())
+            .list("fixed", &self.settings());
+        for fragment in &self.fragments {
+            recipe = recipe.file(fragment)?;
+        }
+        if let Some(debian) = self.debian {
+            recipe = recipe.text("debian", &debian.sha256);
+        }
+        Ok(recipe.stamp())
+    }
+
+    fn kernel(&self) -> Result<Kernel> {
+        let source = self.tree.checkout(self.ws, self.checkout, self.commit)?;
+        let (choice, settings) = (self.choice.clone(), self.settings());
+        let kernel = Kernel { source, objects: self.objects(), stamp: self.stamp()?, choice, settings };
+        let stamp_file = self.ws.cache().join(self.checkout).join(format!("{}.stamp", self.name));
+        kernel.stamp.make(&stamp_file, &kernel.image(), || self.make(&kernel.source))?;
+        Ok(kernel)
+    }
+
+    fn sandbox(&self, source: &Path) -> Sandbox {
+        let sandbox = self.root.sandbox().bind_ro(source, "src").bind_rw(&self.objects(), "build");
+        sandbox.bind_ro(self.ws.repo(), "repo")
+    }
+
+    fn make(&self, source: &Path) -> Result<()> {
+        self.prepare_objects()?;
+        let mut step = self.ws.step(&self.name, format!("building {}", self.name))?;
+        self.configure(&mut step, source)?;
+
+        let objects = self.objects();
+        let count_file = objects.join(".lines");
         let lines = fs::read_to_string(&count_file).ok();
         let lines = lines.and_then(|text| text.trim().parse().ok());
         step.set_total(lines.unwrap_or(LINES));
-        let fresh = !self.objects.join("vmlinux").exists();
-        let jobs = jobs();
+        let fresh = !objects.join("vmlinux").exists();
+        let (jobs, settings) = (jobs(), self.settings());
         let mut words = vec!["make", "-C", "/src", "O=/build", &jobs];
-        words.extend(FIXED);
+        words.extend(settings.iter().map(String::as_str));
         words.extend(["bzImage", "modules"]);
         // Kbuild prints two blanks and the kind of the step in capitals, such as "  CC".
         let is_step = |line: &str| {
             let kind = line.strip_prefix("  ").unwrap_or_default();
             kind.starts_with(|c: char| c.is_ascii_uppercase())
         };
-        step.run_counting(sandbox.command("src", &words), is_step)?;
+        step.run_counting(self.sandbox(source).command("src", &words), is_step)?;
         if fresh {
             write_atomically(&count_file, step.position().to_string().as_bytes())?;
         }
@@ -255,22 +349,33 @@ impl Build<'_> {
         Ok(())
     }
 
-    /// make would take the objects of another build root, with other compilers, for up to date.
-    fn remove_objects_of_other_roots(&self) -> Result<()> {
-        let mark = self.objects.join(".build-root");
+    /// Makes the folder of objects, or a copy of the other folder. make would take the objects of
+    /// another build root, with other compilers, for up to date, so they are removed.
+    fn prepare_objects(&self) -> Result<()> {
+        let objects = self.objects();
+        if let Some(original) = &self.original {
+            remove_tree(&objects)?;
+            // cp keeps the times, on which make depends, and shares the blocks where it can.
+            let mut step = self.ws.step(&self.name, format!("copying the objects of {}", file_name(original)))?;
+            let mut copy = Command::new("cp");
+            copy.args(["--archive", "--reflink=auto"]).args([original, &objects]);
+            step.run(copy)?;
+            step.finish();
+        }
+        let mark = objects.join(".build-root");
         if !self.root.stamp().is_in(&mark) {
             if mark.exists() {
                 eprintln!("{}: the build root has changed, so the kernel is compiled from the start", self.name);
             }
-            remove_tree(self.objects)?;
-            fs::create_dir_all(self.objects)?;
+            remove_tree(&objects)?;
+            fs::create_dir_all(&objects)?;
             self.root.stamp().write(&mark)?;
         }
         Ok(())
     }
 
     /// Makes `.config` if its inputs have changed: make rebuilds much when it is newer.
-    fn configure(&self, step: &mut Step, sandbox: &Sandbox) -> Result<()> {
+    fn configure(&self, step: &mut Step, source: &Path) -> Result<()> {
         let mut recipe = Recipe::new("kernel configuration 3").text("base", &self.tree.base().to_string());
         if let Some(debian) = self.debian {
             recipe = recipe.text("debian", &debian.sha256);
@@ -284,43 +389,74 @@ impl Build<'_> {
                 recipe = recipe.text(&path, &oid.to_string());
             }
         }
-        let (stamp_file, product) = (self.objects.join(".configured"), self.objects.join(".config"));
-        recipe.stamp().make(&stamp_file, &product, || self.make_config(step, sandbox))
+        let objects = self.objects();
+        let (stamp_file, product) = (objects.join(".configured"), objects.join(".config"));
+        recipe.stamp().make(&stamp_file, &product, || self.make_config(step, source))
     }
 
-    fn make_config(&self, step: &mut Step, sandbox: &Sandbox) -> Result<()> {
+    fn make_config(&self, step: &mut Step, source: &Path) -> Result<()> {
+        let (objects, sandbox, settings) = (self.objects(), self.sandbox(source), self.settings());
+        let config = objects.join(".config");
         // The metadata of the kernel's crates depends on all options, but make does not know that.
         // The headers package contains it.
-        remove_tree(&self.objects.join("rust"))?;
+        remove_tree(&objects.join("rust"))?;
         let make = |target| {
             let mut words = vec!["make", "-C", "/src", "O=/build", kconfig::WARN_UNKNOWN];
-            words.extend(FIXED);
+            words.extend(settings.iter().map(String::as_str));
             words.push(target);
             sandbox.command("src", &words)
         };
-        match self.debian {
-            Some(package) => self.take_debian_config(step, package)?,
-            None => step.run(make("tinyconfig"))?,
-        }
+        let debian = match self.debian {
+            Some(package) => Some(self.take_debian_config(step, package)?),
+            None => {
+                step.run(make("tinyconfig"))?;
+                None
+            }
+        };
         let merge = ["/src/scripts/kconfig/merge_config.sh", "-m", "-O", "/build", "/build/.config"];
         let fragments: Vec<_> =
             self.fragments.iter().map(|file| format!("/repo/{FRAGMENTS}/{}", file_name(file))).collect();
         let words: Vec<_> = merge.into_iter().chain(fragments.iter().map(String::as_str)).collect();
         step.run(sandbox.command("build", &words))?;
-        let merged = Settings::read(&[self.objects.join(".config")])?;
+        let merged = Settings::read(slice::from_ref(&config))?;
         let mut unknown = Vec::new();
         step.run_watching(make("olddefconfig"), |line| unknown.extend(kconfig::unknown(line)))?;
         merged.require_known(&unknown)?;
-        Settings::read(&self.fragments)?.require_in(&self.objects.join(".config"))
+        let fragments = Settings::read(&self.fragments)?;
+        fragments.require_in(&config)?;
+        debian.map_or(Ok(()), |debian| {
+            let lost = debian.require_kept(&fragments, &Settings::read(&[config])?, source)?;
+            eprintln!("{}: as Debian's, but for {lost} options of drivers that the fragments unset", self.name);
+            Ok(())
+        })
     }
 
-    /// Writes the configuration in Debian's binary package to `.config`.
-    fn take_debian_config(&self, step: &mut Step, package: &Download) -> Result<()> {
+    /// Writes the configuration in Debian's binary package to `.config`. Returns its settings.
+    fn take_debian_config(&self, step: &mut Step, package: &Download) -> Result<Settings> {
         let file = fetch::pinned(self.ws, package)?;
         let downloads = file.parent().context("the download has no parent folder")?;
-        let sandbox = self.root.sandbox().bind_ro(downloads, "src").bind_rw(self.objects, "build");
+        let sandbox = self.root.sandbox().bind_ro(downloads, "src").bind_rw(&self.objects(), "build");
         let script = "dpkg-deb --fsys-tarfile \"$1\" | tar --extract --to-stdout --wildcards \"$2\" | xz -dc >.config";
         let package = format!("/src/{}", file_name(&file));
-        step.run(sandbox.command("build", &["bash", "-euo", "pipefail", "-c", script, "-", &package, DEBIAN_CONFIG]))
+        step.run(sandbox.command("build", &["bash", "-euo", "pipefail", "-c", script, "-", &package, DEBIAN_CONFIG]))?;
+        Settings::read(&[self.objects().join(".config")])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_packaged_kernel_has_its_revision_in_its_release() {
+        for (config, revision, expected) in [
+            (Config::Server, Some("3"), "-promisc.3"),
+            (Config::Vm, Some("3"), "-promisc.3-vm"),
+            (Config::Vm, Some("3.dirty"), "-promisc.3.dirty-vm"),
+            (Config::Vm, None, "-promisc-vm"),
+            (Config::Debug, None, ""),
+        ] {
+            assert_eq!(config.local_version(revision), expected);
+        }
     }
 }

@@ -4,7 +4,7 @@
 use anyhow::{Result, ensure};
 use fs_err as fs;
 
-use crate::builds::kernel::{FIXED, Kernel};
+use crate::builds::kernel::Kernel;
 use crate::builds::root::BuildRoot;
 use crate::builds::sandbox::jobs;
 use crate::stamp::{Product, Recipe};
@@ -40,7 +40,7 @@ pub fn build(ws: &Workspace, root: &BuildRoot, kernel: &Kernel) -> Result<Produc
         let jobs = jobs();
         // W=e makes warnings errors, whether or not the kernel has CONFIG_WERROR.
         let mut words = vec!["make", "-C", "/build", "M=/out/module", "W=e", &jobs];
-        words.extend(FIXED);
+        words.extend(kernel.settings.iter().map(String::as_str));
         words.push("modules");
         step.run(sandbox.command("build", &words))?;
         step.finish();

@@ -22,6 +22,15 @@ pub struct LibxtOptions {
     bindings: bool,
 }
 
+#[derive(Args, Debug)]
+pub struct KernelOptions {
+    #[command(flatten)]
+    kernel: kernel::Options,
+    /// Only make the configuration; for `--config server`, compare it with Debian's
+    #[arg(long)]
+    only_config: bool,
+}
+
 pub fn guest(ws: &Workspace, options: &kernel::Options) -> Result<()> {
     let choice = options.choose(ws, Config::Test)?;
     let _lock = host::require(ws)?;
@@ -29,12 +38,23 @@ pub fn guest(ws: &Workspace, options: &kernel::Options) -> Result<()> {
     Ok(())
 }
 
-pub fn kernel(ws: &Workspace, options: &kernel::Options) -> Result<()> {
-    let choice = options.choose(ws, Config::Test)?;
+pub fn kernel(ws: &Workspace, options: &KernelOptions) -> Result<()> {
+    let choice = options.kernel.choose(ws, Config::Test)?;
+    if options.only_config {
+        return in_root(ws, |root| kernel::configure(ws, root, &choice));
+    }
     let notice = Notice::ask(ws, &choice.series);
     in_root(ws, |root| Ok(kernel::build(ws, root, &choice)?.image()))?;
     notice.print();
     Ok(())
+}
+
+/// Makes the configuration `server` of each series, which fails if it differs from Debian's.
+pub fn compare_with_debian(ws: &Workspace) -> Result<()> {
+    ws.pins().kernel.series.keys().try_for_each(|series| {
+        let kernel = kernel::Options::of(series, Config::Server);
+        self::kernel(ws, &KernelOptions { kernel, only_config: true })
+    })
 }
 
 pub fn module(ws: &Workspace, options: &kernel::Options) -> Result<()> {

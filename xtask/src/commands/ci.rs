@@ -9,7 +9,7 @@ use clap::Args;
 use fs_err as fs;
 use xshell::{Shell, cmd};
 
-use super::{bench, patches, test};
+use super::{bench, build, patches, test};
 use crate::builds::root::BuildRoot;
 use crate::host;
 use crate::process::run_foreground;
@@ -36,6 +36,7 @@ pub fn run(ws: &Workspace, options: &Options) -> Result<()> {
     }
     host::ensure_ready(ws, &options.consent)?;
     package_root_checks(ws, &sh)?;
+    build::compare_with_debian(ws)?;
     patches::check_all(ws)?;
     test::run(ws, &test::Options { consent: options.consent.clone() })?;
     // Instruction counts are repeatable, so a packet that costs more is a regression.

@@ -7,11 +7,12 @@ use super::pins::Notice;
 use crate::builds::kernel::{Config, Options};
 use crate::builds::root::BuildRoot;
 use crate::host;
-use crate::packages::PackageBuilder;
+use crate::packages::{PackageBuilder, require_deployable};
 use crate::workspace::Workspace;
 
 pub fn run(ws: &Workspace, options: &Options) -> Result<()> {
-    let choice = options.choose(ws, Config::Vm)?;
+    let choice = options.choose(ws, Config::Server)?;
+    require_deployable(choice.config)?;
     let _lock = host::require(ws)?;
     let (build_root, package_root) = (&BuildRoot::prepare(ws)?, &BuildRoot::prepare_for_packages(ws)?);
     let notice = Notice::ask(ws, &choice.series);

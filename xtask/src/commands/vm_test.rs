@@ -156,15 +156,16 @@ impl Tests<'_> {
 }
 
 /// Makes the folder for the deployment test: the packages of this commit and of a later one,
-/// Debian's own, and the system disk.
+/// Debian's own, a newer iptables of Debian, and the system disk.
 fn debian_vm(ws: &Workspace, choice: &Choice) -> Result<PathBuf> {
     let (build_root, package_root) = (&BuildRoot::prepare(ws)?, &BuildRoot::prepare_for_packages(ws)?);
     let folder = |name: &str| ws.target("deploy").join(choice.to_string()).join(name);
-    let folders = ["release-1", "release-2", "debian"].map(|name| (name, folder(name)));
-    let [(_, first), (_, second), (_, debian)] = &folders;
+    let folders = ["release-1", "release-2", "debian", "security"].map(|name| (name, folder(name)));
+    let [(_, first), (_, second), (_, debian), (_, security)] = &folders;
     let builder = |folder, test_entries| PackageBuilder { ws, build_root, package_root, folder, test_entries };
     builder(first, 0).build(choice)?;
     builder(second, 1).build(choice)?;
     builder(debian, 0).copy_debian_packages()?;
+    builder(security, 0).raise_debian_packages()?;
     debian_disk::build(ws, package_root, &folders.each_ref().map(|(name, folder)| (*name, folder.as_path())))
 }

@@ -13,7 +13,9 @@ use anyhow::{Context, Result, ensure};
 use fs_err as fs;
 
 use self::source::{Built, SourcePackage, copy_tree};
-use crate::builds::kernel::{self, Choice, FIXED, Kernel};
+use self::version::Changelog;
+use crate::builds::kconfig::Settings;
+use crate::builds::kernel::{self, Choice, Config, Kernel};
 use crate::builds::module::HOST_ONLY;
 use crate::builds::root::BuildRoot;
 use crate::builds::{iptables, libxt};
@@ -29,6 +31,12 @@ const LINUX: &[&str] = &["kernel-patches"];
 const MODULES: &[&str] = &["module", "xtask/deb/linux", "kernel-patches"];
 /// The extension is linked with the patched libxtables.
 const XT_TRAFFIC: &[&str] = &["libxt", "module/abi.rs", "iptables-patches"];
+/// The folder of the kernel's templates.
+const LINUX_TEMPLATES: &str = "xtask/deb/linux";
+
+/// What follows the version of Debian's iptables in that of ours. Debian's next revisions are
+/// higher, also its security updates, such as `+deb13u1`.
+const IPTABLES_REVISION: &str = "+0promisc";
 
 /// The version of the module and the extension, without its last part.
 const OWN_VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "-");
@@ -53,14 +61,11 @@ impl PackageBuilder<'_> {
     /// Builds the packages for one kernel whose inputs have changed, and the index. Returns the
     /// files of all packages.
     pub fn build(&self, choice: &Choice) -> Result<Vec<PathBuf>> {
-        ensure!(
-            choice.config.is_deployable(),
-            "no packages are made of the configuration {}: choose vm or server",
-            choice.config
-        );
+        require_deployable(choice.config)?;
         let iptables = self.iptables()?;
         let tools = self.xt_traffic()?;
-        let kernel = kernel::build(self.ws, self.build_root, choice)?;
+        let revision = self.kernel_revision()?;
+        let kernel = kernel::build_for_package(self.ws, self.build_root, choice, &revision, self.test_entries > 0)?;
         let linux = self.linux(&kernel)?;
         let modules = self.modules(&kernel, &linux)?;
         let mut files = [iptables.files, tools.files, linux.files, modules.files].concat();
@@ -69,9 +74,45 @@ impl PackageBuilder<'_> {
         Ok(files)
     }
 
+    /// The last part of the version of the kernel's packages. The kernel's release has it, too.
+    fn kernel_revision(&self) -> Result<String> {
+        let changelog = Changelog::from_git(self.ws.repo(), LINUX_TEMPLATES, LINUX, self.test_entries)?;
+        Ok(changelog.number().to_owned())
+    }
+
     /// Copies Debian's iptables packages to the folder, with an index, for tests of downgrades.
     pub fn copy_debian_packages(&self) -> Result<()> {
         source::publish("debian", &self.debian_iptables()?, self.folder)?;
+        self.index()
+    }
+
+    /// Makes Debian's iptables packages with the version of a security update, with an index, for
+    /// tests of upgrades.
+    pub fn raise_debian_packages(&self) -> Result<()> {
+        let packages = self.debian_iptables()?;
+        let version = self.debian_version()?;
+        let names: Vec<_> = packages.iter().map(|file| file_name(file)).collect();
+        let downloads = packages[0].parent().context("the download has no parent folder")?;
+        // Version and relations name the version.
+        let script = "version=$1; shift
+            for package; do
+                dpkg-deb --raw-extract \"/src/$package\" /tmp/package
+                sed -i \"s/^Version: $version/&+deb13u1/; s/(= $version/&+deb13u1/g\" /tmp/package/DEBIAN/control
+                dpkg-deb --root-owner-group --build /tmp/package /out
+                rm -r /tmp/package
+            done";
+        let recipe = Recipe::new("raised 1").text("script", script).list("packages", &names);
+        let stamp = recipe.text("version", version).text("root", self.package_root.stamp().as_str()).stamp();
+        fs::create_dir_all(self.folder)?;
+        stamp.make(&self.folder.join(".raised.stamp"), self.folder, || {
+            let mut step = self.ws.step("deb-raised", "making a security update of Debian's iptables")?;
+            let sandbox = self.package_root.sandbox().bind_ro(downloads, "src").bind_rw(self.folder, "out");
+            let words =
+                [&["sh", "-euc", script, "-", version][..], &names.iter().map(String::as_str).collect::<Vec<_>>()];
+            step.run(sandbox.command("out", &words.concat()))?;
+            step.finish();
+            Ok(())
+        })?;
         self.index()
     }
 
@@ -101,11 +142,11 @@ impl PackageBuilder<'_> {
         let tree = Tree::iptables(self.ws)?;
         let commit = tree.tip()?;
         let debian = &self.ws.pins().debian_iptables;
-        let version = &debian.first().context("pins.toml has no Debian package of iptables")?.version;
+        let version = self.debian_version()?;
         let built = SourcePackage {
             folder: "iptables",
             name: "iptables",
-            version_prefix: &format!("{version}+promisc"),
+            version_prefix: &format!("{version}{IPTABLES_REVISION}"),
             version_inputs: IPTABLES,
             placeholders: &[],
             inputs: &[&Recipe::new("iptables source").text("commit", &commit.to_string()).stamp()],
@@ -118,6 +159,12 @@ impl PackageBuilder<'_> {
             reference::check(self, &built, &self.debian_iptables()?, version)
         })?;
         Ok(built)
+    }
+
+    /// The version of Debian's iptables packages.
+    fn debian_version(&self) -> Result<&str> {
+        let package = self.ws.pins().debian_iptables.first();
+        Ok(&package.context("pins.toml has no Debian package of iptables")?.version)
     }
 
     /// The files of Debian's iptables packages.
@@ -134,7 +181,7 @@ impl PackageBuilder<'_> {
             name: "xt-traffic",
             version_prefix: OWN_VERSION,
             version_inputs: XT_TRAFFIC,
-            placeholders: &[],
+            placeholders: &[("SERIES", &self.ws.pins().kernel.default)],
             inputs: &[&library.stamp, &Recipe::new("manual page").file(&manual)?.stamp()],
             sandbox: self.package_root.sandbox(),
         }
@@ -148,16 +195,19 @@ impl PackageBuilder<'_> {
     fn linux(&self, kernel: &Kernel) -> Result<Built> {
         let (release, config) = (kernel.release()?, kernel.choice.config);
         let (upstream, _) = release.split_once('-').context("the kernel's release has no local version")?;
+        let settings: Vec<_> = kernel.settings.iter().map(|setting| format!("export {setting}\n")).collect();
         SourcePackage {
             folder: "linux",
-            name: &format!("linux-{config}-promisc"),
-            version_prefix: &format!("{upstream}-promisc"),
+            name: &linux_source(&kernel.choice),
+            version_prefix: &format!("{upstream}-promisc."),
             version_inputs: LINUX,
             placeholders: &[
                 ("RELEASE", &release),
+                ("SOURCE", &linux_source(&kernel.choice)),
                 ("CONFIG", &config.to_string()),
+                ("COMPILERS", &compilers(&Settings::read(&[kernel.objects.join(".config")])?)?),
                 // Kbuild also reads them from the environment.
-                ("FIXED", &FIXED.map(|setting| format!("export {setting}\n")).concat()),
+                ("SETTINGS", &settings.concat()),
             ],
             inputs: &[&kernel.stamp],
             sandbox: self.package_root.sandbox().bind_ro(&kernel.source, "src").bind_ro(&kernel.objects, "build"),
@@ -166,19 +216,21 @@ impl PackageBuilder<'_> {
     }
 
     /// `modules`: the kernel module for one kernel, built against the package of that kernel's
-    /// headers alone, as on a host without the kernel's source. Also the metapackage that depends
-    /// on everything that a host needs.
+    /// headers alone, as on a host without the kernel's source. Also the metapackage of the series,
+    /// which depends on the newest kernel and its module.
     fn modules(&self, kernel: &Kernel, linux: &Built) -> Result<Built> {
-        let (release, config) = (kernel.release()?, kernel.choice.config);
+        let (release, choice) = (kernel.release()?, &kernel.choice);
         let module = self.ws.repo().join("module");
         SourcePackage {
             folder: "modules",
-            name: &format!("xt-traffic-{config}"),
+            name: &metapackage(choice),
             version_prefix: OWN_VERSION,
             version_inputs: MODULES,
             placeholders: &[
                 ("RELEASE", &release),
-                ("CONFIG", &config.to_string()),
+                ("METAPACKAGE", &metapackage(choice)),
+                ("SERIES", &choice.series),
+                ("CONFIG", &choice.config.to_string()),
                 ("LINUX", &linux.version),
                 ("HEADERS", &format!("linux-headers-{release}_{}_amd64.deb", linux.version)),
             ],
@@ -189,9 +241,108 @@ impl PackageBuilder<'_> {
     }
 }
 
+/// Fails if no packages are made of a configuration.
+pub fn require_deployable(config: Config) -> Result<()> {
+    ensure!(config.is_deployable(), "no packages are made of the configuration {config}: choose server or vm");
+    Ok(())
+}
+
+/// The metapackage of a series, such as `xt-traffic-6.12`, or `xt-traffic-6.12-vm`.
+fn metapackage(choice: &Choice) -> String {
+    format!("xt-traffic-{}{}", choice.series, choice.config.suffix())
+}
+
+/// The source package of a kernel. Series and configurations share no name, so one repository can
+/// have all of them.
+fn linux_source(choice: &Choice) -> String {
+    format!("linux-{}-promisc{}", choice.series, choice.config.suffix())
+}
+
+/// The packages of the compilers with which a kernel was built: a module needs the same. The
+/// metadata of Rust crates is for one version of rustc, and the headers are for one major version
+/// of gcc.
+fn compilers(config: &Settings) -> Result<String> {
+    let version = |name: &str| config.number(name).with_context(|| format!("the kernel's configuration has no {name}"));
+    // scripts/cc-version.sh and scripts/rustc-version.sh in the kernel's source compute them.
+    let (gcc, rustc) = (version("CONFIG_GCC_VERSION")? / 10_000, version("CONFIG_RUSTC_VERSION")?);
+    let (major, minor, patch) = (rustc / 100_000, rustc / 100 % 1000, rustc % 100);
+    let rustc = format!("rustc (>= {major}.{minor}.{patch}), rustc (<< {major}.{minor}.{}~)", patch + 1);
+    Ok(format!("gcc (>= 4:{gcc}), gcc (<< 4:{}), gcc-{gcc}, {rustc}", gcc + 1))
+}
+
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use super::*;
+
+    /// Compares versions as dpkg does.
+    fn is_lower(one: &str, other: &str) -> bool {
+        Command::new("dpkg").args(["--compare-versions", one, "lt", other]).status().unwrap().success()
+    }
+
+    #[test]
+    fn the_version_of_iptables_is_below_debians_next_revisions() {
+        let pins = include_str!("../../pins.toml").parse::<toml::Table>().unwrap();
+        let debian = pins["debian_iptables"][0]["version"].as_str().unwrap();
+        let [ours, newer] = [1, 12].map(|number| format!("{debian}{IPTABLES_REVISION}{number}"));
+        assert!(is_lower(debian, &ours) && is_lower(&ours, &newer), "{ours}");
+        let dirty = format!("{debian}{IPTABLES_REVISION}1.dirty");
+        assert!(is_lower(&ours, &dirty) && is_lower(&dirty, &newer), "{dirty}");
+        for security in ["+deb13u1", "+b1", ".1"] {
+            assert!(is_lower(&newer, &format!("{debian}{security}")), "{security}");
+        }
+    }
+
+    #[test]
+    fn a_newer_kernel_has_a_higher_release() {
+        for suffix in ["", "-vm"] {
+            let releases =
+                ["6.12.118-promisc.9", "6.12.118-promisc.9.dirty", "6.12.118-promisc.10", "6.12.119-promisc.11"]
+                    .map(|release| format!("{release}{suffix}"));
+            let sorted = Command::new("sh")
+                .args(["-c", "printf '%s\\n' \"$@\" | sort --version-sort --reverse", "-"])
+                .args(&releases)
+                .output()
+                .unwrap();
+            let sorted = String::from_utf8(sorted.stdout).unwrap();
+            assert!(sorted.lines().rev().eq(&releases), "{sorted}");
+            assert!(releases.windows(2).all(|pair| is_lower(&pair[0], &pair[1])), "{releases:?}");
+        }
+    }
+
+    #[test]
+    fn only_the_deployable_configurations_are_packaged() {
+        for config in [Config::Vm, Config::Server] {
+            require_deployable(config).unwrap();
+        }
+        for config in [Config::Test, Config::Debug, Config::Bench] {
+            let error = require_deployable(config).unwrap_err().to_string();
+            assert_eq!(error, format!("no packages are made of the configuration {config}: choose server or vm"));
+        }
+    }
+
+    #[test]
+    fn series_and_configurations_share_no_name() {
+        let choice = |series: &str, config| Choice { series: series.into(), config };
+        let choices = [("6.12", Config::Server), ("6.12", Config::Vm), ("7.3", Config::Server), ("7.3", Config::Vm)]
+            .map(|(series, config)| choice(series, config));
+        let names = choices.each_ref().map(metapackage);
+        assert_eq!(names, ["xt-traffic-6.12", "xt-traffic-6.12-vm", "xt-traffic-7.3", "xt-traffic-7.3-vm"]);
+        let names = choices.each_ref().map(linux_source);
+        assert_eq!(names, ["linux-6.12-promisc", "linux-6.12-promisc-vm", "linux-7.3-promisc", "linux-7.3-promisc-vm"]);
+    }
+
+    #[test]
+    fn headers_depend_on_the_compilers_of_the_kernel() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("config");
+        fs::write(&file, "CONFIG_GCC_VERSION=140200\nCONFIG_RUSTC_VERSION=108501\n").unwrap();
+        assert_eq!(
+            compilers(&Settings::read(&[file]).unwrap()).unwrap(),
+            "gcc (>= 4:14), gcc (<< 4:15), gcc-14, rustc (>= 1.85.1), rustc (<< 1.85.2~)"
+        );
+    }
 
     #[test]
     fn the_inputs_of_versions_exist() {

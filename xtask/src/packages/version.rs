@@ -20,7 +20,8 @@ pub struct Changelog(Vec<Entry>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Entry {
-    /// The last part of the version. Debian sorts `4~dirty` between `3` and `4`.
+    /// The last part of the version. Debian and GRUB sort `3.dirty` between `3` and `4`. It is also
+    /// part of the names of kernels and their packages, which have no `~`.
     /// <https://www.debian.org/doc/debian-policy/ch-controlfields.html#version>
     number: String,
     /// The first line of the commit message.
@@ -57,23 +58,31 @@ impl Changelog {
             let before = commit.parents().next().map(|parent| contents(&parent)).transpose()?;
             if after[0].is_some() && before != Some(after) {
                 let summary = String::from_utf8_lossy(commit.summary_bytes().unwrap_or_default());
-                changelog.add("", &summary, commit.time().seconds());
+                changelog.add(&summary, commit.time().seconds());
             }
         }
-        let suffix = if is_dirty(&repo, &paths)? { "~dirty" } else { "" };
-        if !suffix.is_empty() {
-            let time = repo.head()?.peel_to_commit()?.time().seconds();
-            changelog.add(suffix, "Changes that are not committed.", time);
+        let is_dirty = is_dirty(&repo, &paths)?;
+        ensure!(is_dirty || !changelog.0.is_empty(), "no commit contains {package}");
+        (0..test_entries).for_each(|_| changelog.add("No change: an entry for tests of upgrades.", 0));
+        if is_dirty {
+            changelog.add_dirty(repo.head()?.peel_to_commit()?.time().seconds());
         }
-        ensure!(!changelog.0.is_empty(), "no commit contains {package}");
-        (0..test_entries).for_each(|_| changelog.add(suffix, "No change: an entry for tests of upgrades.", 0));
         Ok(changelog)
     }
 
-    fn add(&mut self, suffix: &str, summary: &str, time: i64) {
+    fn add(&mut self, summary: &str, time: i64) {
+        self.push((self.0.len() + 1).to_string(), summary, time);
+    }
+
+    /// Adds an entry that does not use up a number.
+    fn add_dirty(&mut self, time: i64) {
+        self.push(format!("{}.dirty", self.0.len()), "Changes that are not committed.", time);
+    }
+
+    fn push(&mut self, number: String, summary: &str, time: i64) {
         // The dates of a changelog must increase, but commits can have the same time.
         let time = time.max(self.time() + 1);
-        self.0.push(Entry { number: format!("{}{suffix}", self.0.len() + 1), summary: summary.to_owned(), time });
+        self.0.push(Entry { number, summary: summary.to_owned(), time });
     }
 
     /// The last part of the version.
@@ -183,11 +192,11 @@ mod tests {
         let error = history.read("repo", 0).unwrap_err().to_string();
         assert_eq!(error, "no commit contains deb/thing");
         history.write("deb/thing/control", "1");
-        assert_eq!(history.revision(), ("1~dirty".to_owned(), 10));
+        assert_eq!(history.revision(), ("0.dirty".to_owned(), 10));
         history.commit(20, "deb/thing/control", "1");
         history.write("xtask/src/packages/new.rs", "1");
-        assert_eq!(history.revision(), ("2~dirty".to_owned(), 21));
-        assert_eq!(history.read("repo", 1).unwrap().number(), "3~dirty");
+        assert_eq!(history.revision(), ("1.dirty".to_owned(), 21));
+        assert_eq!(history.read("repo", 1).unwrap().number(), "2.dirty");
     }
 
     #[test]
