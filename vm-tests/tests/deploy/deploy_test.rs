@@ -36,12 +36,19 @@ const TABLE_TIMEOUT: Duration = Duration::from_secs(60);
 pub struct Release {
     name: &'static str,
     folder: &'static str,
+    /// The place of its kernel in [`DeployTest::kernels`].
+    number: usize,
 }
 
 impl Release {
-    pub const FIRST: Self = Self { name: "first", folder: "release-1" };
-    /// It has higher versions of all packages.
-    pub const SECOND: Self = Self { name: "second", folder: "release-2" };
+    pub const FIRST: Self = Self { name: "first", folder: "release-1", number: 0 };
+    /// It has higher versions of all packages, and a kernel with a higher release.
+    pub const SECOND: Self = Self { name: "second", folder: "release-2", number: 1 };
+
+    /// The name of its folder.
+    pub fn folder(self) -> &'static str {
+        self.folder
+    }
 }
 
 /// The kernel of a repository's packages.
@@ -49,27 +56,24 @@ impl Release {
 pub struct Kernel {
     /// The output of `uname -r`.
     pub release: String,
-    /// The name of its configuration.
-    pub config: String,
+    /// The metapackage of its series, which depends on its packages.
+    pub metapackage: String,
 }
 
 impl Kernel {
-    /// Finds `linux-image-VERSION-CONFIG-promisc` in an index.
+    /// Finds `linux-image-RELEASE` and `xt-traffic-SERIES` in an index.
     fn in_index(index: &str) -> Option<Self> {
+        let begins_with_digit = |text: &str| text.starts_with(|c: char| c.is_ascii_digit());
+        let of_series = |name: &str| name.strip_prefix("xt-traffic-").is_some_and(begins_with_digit);
         let release = packages(index).find_map(|(name, _)| name.strip_prefix("linux-image-"))?;
-        let (_, config) = release.strip_suffix("-promisc")?.rsplit_once('-')?;
-        Some(Self { release: release.to_owned(), config: config.to_owned() })
+        let (metapackage, _) = packages(index).find(|(name, _)| of_series(name))?;
+        Some(Self { release: release.to_owned(), metapackage: metapackage.to_owned() })
     }
 
-    /// The metapackage that depends on all packages for this kernel.
-    pub fn metapackage(&self) -> String {
-        format!("xt-traffic-{}", self.config)
-    }
-
-    /// The packages for this kernel.
-    pub fn packages(&self) -> [String; 3] {
+    /// The packages for this kernel alone.
+    pub fn packages(&self) -> [String; 2] {
         let Self { release, .. } = self;
-        [self.metapackage(), format!("xt-traffic-modules-{release}"), format!("linux-image-{release}")]
+        [format!("xt-traffic-modules-{release}"), format!("linux-image-{release}")]
     }
 }
 
@@ -79,8 +83,8 @@ pub struct DeployTest {
     pub vm: DebianVm,
     /// The release of Debian's own kernel.
     pub stock_kernel: String,
-    /// The kernel of the packages.
-    pub kernel: Kernel,
+    /// The kernels of the two releases.
+    kernels: [Kernel; 2],
     /// The frames that the running kernel has received.
     received: Vec<Vec<u8>>,
     rules: Vec<(String, Rule)>,
@@ -94,9 +98,18 @@ impl DeployTest {
         vm.log_in()?;
         mount_packages(&mut vm)?;
         let stock_kernel = vm.quietly("uname -r")?.trim().to_owned();
-        let index = vm.quietly(&format!("cat {DELIVERY}/{}/Packages", Release::FIRST.folder))?;
-        let kernel = Kernel::in_index(&index).context("the repository has no kernel")?;
-        Ok(Self { vm, stock_kernel, kernel, received: Vec::new(), rules })
+        let mut kernel = |release: Release| {
+            let index = vm.quietly(&format!("cat {DELIVERY}/{}/Packages", release.folder))?;
+            Kernel::in_index(&index).with_context(|| format!("the {} release has no kernel", release.name))
+        };
+        let kernels = [kernel(Release::FIRST)?, kernel(Release::SECOND)?];
+        ensure!(kernels[0].release != kernels[1].release, "both releases have the kernel {}", kernels[0].release);
+        Ok(Self { vm, stock_kernel, kernels, received: Vec::new(), rules })
+    }
+
+    /// The kernel of a release.
+    pub fn kernel(&self, release: Release) -> Kernel {
+        self.kernels[release.number].clone()
     }
 
     /// Runs the steps and writes the transcript to `target/deploy`, also after a failure.
@@ -127,6 +140,13 @@ impl DeployTest {
         Ok(())
     }
 
+    /// Reboots with the entry of another kernel in GRUB's menu, once.
+    pub fn reboot_once(&mut self, kernel: &str) -> Result<()> {
+        let entry = format!("Advanced options for Debian GNU/Linux>Debian GNU/Linux, with Linux {kernel}");
+        self.vm.must(&format!("grub-reboot '{entry}'"))?;
+        self.reboot(kernel)
+    }
+
     /// Waits until systemd has started all units. Fails when the state of the system is not
     /// `state`.
     pub fn await_running(&mut self, state: &str) -> Result<()> {
@@ -147,13 +167,16 @@ impl DeployTest {
     }
 
     /// Checks that the installed packages are those of a release.
-    pub fn check_versions(&mut self, Release { name: release, folder }: Release) -> Result<()> {
+    pub fn check_versions(&mut self, of: Release) -> Result<()> {
+        let Release { name: release, folder, number } = of;
         let index = self.vm.quietly(&format!("cat {DELIVERY}/{folder}/Packages"))?;
         let offered: BTreeMap<_, _> = packages(&index).collect();
         let installed = self.vm.quietly("dpkg-query --show --showformat='${Package} ${Version}\\n'")?;
         let installed: BTreeMap<_, _> = installed.lines().filter_map(|line| line.split_once(' ')).collect();
-        let kernel = self.kernel.packages();
-        for name in OURS.into_iter().chain(kernel.iter().map(String::as_str)) {
+        let kernel = &self.kernels[number];
+        let packages = kernel.packages();
+        let names = OURS.into_iter().chain([kernel.metapackage.as_str()]);
+        for name in names.chain(packages.iter().map(String::as_str)) {
             ensure!(offered.contains_key(name), "the {release} release has no {name}");
             ensure!(installed.contains_key(name), "{name} is not installed");
         }
@@ -164,11 +187,11 @@ impl DeployTest {
         Ok(())
     }
 
-    /// The version of Debian's iptables.
-    pub fn stock_iptables(&mut self) -> Result<String> {
-        let index = self.vm.quietly(&format!("cat {DELIVERY}/debian/Packages"))?;
+    /// The version of iptables in a repository.
+    pub fn iptables(&mut self, folder: &str) -> Result<String> {
+        let index = self.vm.quietly(&format!("cat {DELIVERY}/{folder}/Packages"))?;
         let version = packages(&index).find(|(name, _)| *name == "iptables").map(|(_, version)| version.to_owned());
-        version.context("Debian's repository has no iptables")
+        version.with_context(|| format!("the repository {folder} has no iptables"))
     }
 
     /// Sends a recorded capture to the mirror port and compares the tables with the model's.

@@ -40,13 +40,31 @@ Suites: ./
 Trusted: yes
 END";
 
-/// Makes apt prefer the repository, so that it downgrades packages (apt_preferences(5)).
-const PREFERENCE: &str = "\
-cat >/etc/apt/preferences.d/xt-traffic <<END
-Package: *
-Pin: release l=xt_traffic
-Pin-Priority: 1001
+/// Adds a repository with a newer iptables of Debian.
+const SECURITY: &str = "\
+cat >/etc/apt/sources.list.d/security.sources <<END
+Types: deb
+URIs: file:/run/delivery/security
+Suites: ./
+Trusted: yes
 END";
+
+/// Makes apt prefer the repository with this version of iptables, so that it downgrades packages.
+/// The record for iptables is before that of the package xt-traffic, so it determines the priority.
+/// <https://manpages.debian.org/trixie/apt/apt_preferences.5.en.html>
+fn preference(iptables: &str) -> String {
+    format!(
+        "cat >/etc/apt/preferences.d/downgrade <<END\n\
+         Package: src:iptables\n\
+         Pin: version {iptables}\n\
+         Pin-Priority: 1002\n\
+         \n\
+         Package: *\n\
+         Pin: release l=xt_traffic\n\
+         Pin-Priority: 1001\n\
+         END"
+    )
+}
 
 #[test]
 fn deploy() {
@@ -58,20 +76,22 @@ fn all_steps(test: &mut DeployTest) -> Result<()> {
     let before = LeftoverFiles::record(test)?;
     test.step("Install", install)?;
     test.step("Name the port and the networks", configure)?;
-    test.step("Boot the kernel with the hook", boot_promisc)?;
+    test.step("Boot the kernel with the hook", |test| boot_promisc(test, Release::FIRST))?;
     test.step("Count", |test| test.count("shell_session"))?;
-    test.step("Reboot", boot_promisc)?;
-    test.step("Count again", |test| test.count("names"))?;
+    test.step("Debian has a newer iptables", newer_iptables)?;
     test.step("Upgrade, while frames arrive", upgrade)?;
-    test.step("Boot the upgraded kernel", boot_promisc)?;
-    test.step("Count with the upgraded kernel", |test| test.count("ping"))?;
+    test.step("Boot the new kernel", |test| boot_promisc(test, Release::SECOND))?;
+    test.step("Count with the new kernel", |test| test.count("ping"))?;
+    test.step("Boot the old kernel", boot_old)?;
+    test.step("Count with the old kernel", |test| test.count("names"))?;
     test.step("Debian's kernel, with the patched iptables", stock::run)?;
     test.step("Downgrade", downgrade)?;
     test.step("Purge", purge)?;
     test.step("Back to Debian's iptables", restore_iptables)?;
     test.step("Leftover files", |test| before.compare(test))?;
     test.step("Reboot without the packages", boot_stock)?;
-    check_readme(README, test.vm.transcript(), &test.kernel.release, &test.kernel.config)
+    let [first, second] = [Release::FIRST, Release::SECOND].map(|release| test.kernel(release));
+    check_readme(README, test.vm.transcript(), &[&first.release, &second.release], &first.metapackage)
 }
 
 fn begin(test: &mut DeployTest) -> Result<()> {
@@ -84,8 +104,7 @@ fn install(test: &mut DeployTest) -> Result<()> {
     test.provide(Release::FIRST)?;
     test.vm.must(SOURCE)?;
     test.vm.must("apt-get update")?;
-    let package = test.kernel.metapackage();
-    test.vm.must_for(&format!("apt-get install -y {package}"), APT_TIMEOUT)?;
+    test.vm.must_for("apt-get install -y xt-traffic", APT_TIMEOUT)?;
     test.check_versions(Release::FIRST)
 }
 
@@ -95,10 +114,62 @@ fn configure(test: &mut DeployTest) -> Result<()> {
 }
 
 /// Boots the default entry of GRUB's menu.
-fn boot_promisc(test: &mut DeployTest) -> Result<()> {
-    test.reboot(&test.kernel.release.clone())?;
+fn boot_promisc(test: &mut DeployTest, release: Release) -> Result<()> {
+    test.reboot(&test.kernel(release).release)?;
     test.await_running("running")?;
-    test.vm.must("xt-traffic status").map(drop)
+    let status = test.vm.must("xt-traffic status")?;
+    ensure!(!status.contains("xt-traffic:"), "{status}");
+    let units = "xt-traffic.service xt-traffic-reload.service xt-traffic-port@eth1.service";
+    test.vm.must(&format!("systemd-analyze security --no-pager {units} | grep Overall")).map(drop)
+}
+
+/// The kernel of the first release is still installed.
+fn boot_old(test: &mut DeployTest) -> Result<()> {
+    check_autoremove(test)?;
+    test.reboot_once(&test.kernel(Release::FIRST).release)?;
+    test.await_running("running")?;
+    says_newer_kernel(test)
+}
+
+/// apt keeps both kernels. It can remove the older one, which no package needs.
+fn check_autoremove(test: &mut DeployTest) -> Result<()> {
+    let [old, new] = [Release::FIRST, Release::SECOND].map(|release| test.kernel(release).packages());
+    let removed = test.vm.must("apt-get autoremove --dry-run")?;
+    let unprotected = test.vm.must("apt-get autoremove --dry-run -o APT::Protect-Kernels=false")?;
+    for package in old.iter().chain(&new) {
+        let line = format!("Remv {package} ");
+        ensure!(!removed.contains(&line), "autoremove removes {package}");
+        ensure!(unprotected.contains(&line) == old.contains(package), "autoremove without protection: {package}");
+    }
+    Ok(())
+}
+
+fn says_newer_kernel(test: &mut DeployTest) -> Result<()> {
+    let [old, new] = [Release::FIRST, Release::SECOND].map(|release| test.kernel(release).release);
+    let status = test.vm.must("xt-traffic status")?;
+    let message = format!("xt-traffic: kernel {new} is installed, but {old} is running: reboot to use it\n");
+    ensure!(status.contains(&message), "{status}");
+    Ok(())
+}
+
+/// apt does not remove xt-traffic to install it, and the administrator learns of it.
+fn newer_iptables(test: &mut DeployTest) -> Result<()> {
+    let message = "xt-traffic: Debian has iptables ";
+    test.provide(Release::FIRST)?;
+    test.vm.must(SECURITY)?;
+    let updated = test.vm.must("apt-get update")?;
+    let status = test.vm.must("xt-traffic status")?;
+    for output in [&updated, &status] {
+        ensure!(output.contains(message), "{output}");
+    }
+    for upgrade in ["upgrade", "dist-upgrade"] {
+        let plan = test.vm.must(&format!("apt-get {upgrade} --dry-run"))?;
+        ensure!(plan.contains("0 upgraded, 0 newly installed, 0 to remove"), "{plan}");
+    }
+    test.vm.must("rm /etc/apt/sources.list.d/security.sources")?;
+    let updated = test.vm.must("apt-get update")?;
+    ensure!(!updated.contains(message), "{updated}");
+    Ok(())
 }
 
 fn upgrade(test: &mut DeployTest) -> Result<()> {
@@ -121,27 +192,29 @@ fn upgrade(test: &mut DeployTest) -> Result<()> {
     test.vm.transcript().remark(&format!("{} frames have arrived at eth1", frames.len()));
     test.vm.await_frames()?;
     test.check_tables(frames)?;
-    test.check_versions(Release::SECOND)
+    test.check_versions(Release::SECOND)?;
+    says_newer_kernel(test)?;
+    check_autoremove(test)
 }
 
 fn downgrade(test: &mut DeployTest) -> Result<()> {
     test.provide(Release::FIRST)?;
-    test.vm.must(PREFERENCE)?;
+    let iptables = test.iptables(Release::FIRST.folder())?;
+    test.vm.must(&preference(&iptables))?;
     test.vm.must("apt-get update")?;
     test.vm.must_for("apt-get dist-upgrade -y --allow-downgrades", APT_TIMEOUT)?;
     test.check_versions(Release::FIRST)?;
-    test.vm.must("rm /etc/apt/preferences.d/xt-traffic").map(drop)
+    test.vm.must("rm /etc/apt/preferences.d/downgrade").map(drop)
 }
 
 fn purge(test: &mut DeployTest) -> Result<()> {
-    let packages = test.kernel.packages().join(" ");
-    test.vm.must_for(&format!("apt-get purge -y xt-traffic {packages}"), APT_TIMEOUT)?;
+    test.vm.must_for("apt-get purge -y 'xt-traffic*' 'linux-image-*-promisc.*'", APT_TIMEOUT)?;
     test.vm.must("rm /etc/apt/sources.list.d/xt-traffic.sources")?;
     test.vm.must("apt-get update").map(drop)
 }
 
 fn restore_iptables(test: &mut DeployTest) -> Result<()> {
-    let version = test.stock_iptables()?;
+    let version = test.iptables("debian")?;
     let names = ["iptables", "libip4tc2", "libip6tc2", "libxtables12"];
     let packages = names.map(|name| format!("{name}={version}")).join(" ");
     test.vm.must_for(&format!("apt-get install -y --allow-downgrades {packages}"), APT_TIMEOUT).map(drop)

@@ -20,9 +20,7 @@ const RULES: [&str; 5] = [
 /// Boots Debian's kernel and runs the tools.
 pub fn run(test: &mut DeployTest) -> Result<()> {
     let kernel = test.stock_kernel.clone();
-    let entry = format!("Advanced options for Debian GNU/Linux>Debian GNU/Linux, with Linux {kernel}");
-    test.vm.must(&format!("grub-reboot '{entry}'"))?;
-    test.reboot(&kernel)?;
+    test.reboot_once(&kernel)?;
     service(test)?;
     for tool in ["iptables", "ip6tables"] {
         for backend in ["nft", "legacy"] {

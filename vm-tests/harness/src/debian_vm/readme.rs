@@ -13,21 +13,46 @@ const SECTION: &str = "## Deploy";
 const DOTS: &str = "...";
 
 /// Checks that the transcript has the commands of the section in the same order and with the same
-/// output. The section names one kernel with the configuration `vm`; `release` and `config` replace
-/// its release and its configuration.
+/// output. The section shows the packages of the configuration `server`. `releases` and
+/// `metapackage` replace its kernels, in the order of their first appearance, and its metapackage.
 ///
 /// # Errors
 /// With the first command that is missing or has another output.
-pub fn check_readme(readme: &str, transcript: &Transcript, release: &str, config: &str) -> Result<()> {
+pub fn check_readme(readme: &str, transcript: &Transcript, releases: &[&str], metapackage: &str) -> Result<()> {
     let section = section(readme).context("README has no section Deploy")?;
-    check_section(&of_kernel(&section, release, config)?, transcript.entries())
+    check_section(&of_kernels(&section, releases, metapackage)?, transcript.entries())
 }
 
-/// The section with the release and the configuration of another kernel.
-fn of_kernel(section: &str, release: &str, config: &str) -> Result<String> {
-    let shown = section.split_whitespace().find(|word| word.ends_with("-vm-promisc"));
-    let shown = shown.context("README's section Deploy has no kernel release")?;
-    Ok(section.replace(shown, release).replace("-vm", &format!("-{config}")))
+/// The section with other kernels and another metapackage.
+fn of_kernels(section: &str, releases: &[&str], metapackage: &str) -> Result<String> {
+    let words = || section.split_whitespace().filter(|word| word.chars().all(is_of_name));
+    let mut shown: Vec<&str> = Vec::new();
+    for release in words().filter(|word| word.starts_with(digit) && word.contains("-promisc.")) {
+        if !shown.contains(&release) {
+            shown.push(release);
+        }
+    }
+    ensure!(shown.len() == releases.len(), "README's section Deploy shows these kernels: {}", shown.join(", "));
+    let of_series = |word: &&str| word.strip_prefix("xt-traffic-").is_some_and(|series| series.starts_with(digit));
+    let shown_metapackage = words().find(of_series).context("README's section Deploy has no metapackage")?;
+    let replaced = |name: &str| {
+        let known = shown.iter().zip(releases).find(|(shown, _)| **shown == name).map(|(_, release)| *release);
+        known.or((name == shown_metapackage).then_some(metapackage)).unwrap_or(name).to_owned()
+    };
+    let parts = section.split_inclusive(|c| !is_of_name(c)).map(|part| {
+        let name = part.trim_end_matches(|c| !is_of_name(c));
+        replaced(name) + &part[name.len()..]
+    });
+    Ok(parts.collect())
+}
+
+/// Whether a character can be part of the name of a package or a kernel.
+fn is_of_name(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '+')
+}
+
+fn digit(c: char) -> bool {
+    c.is_ascii_digit()
 }
 
 /// The text of the section, without its heading.
@@ -101,12 +126,17 @@ fn line_matches(shown: &str, line: &str) -> bool {
 }
 
 #[test]
-fn the_release_and_the_configuration_are_replaced() {
-    let section =
-        "    # uname -r\n    6.1.2-vm-promisc\n    # apt-get purge xt-traffic-vm linux-image-6.1.2-vm-promisc\n";
-    let expected = "    # uname -r\n    7.0-server-promisc\n    # apt-get purge xt-traffic-server linux-image-7.0-server-promisc\n";
-    assert_eq!(of_kernel(section, "7.0-server-promisc", "server").unwrap(), expected);
-    assert_eq!(of_kernel(section, "6.1.2-vm-promisc", "vm").unwrap(), section);
+fn kernels_and_the_metapackage_are_replaced() {
+    let section = "    # uname -r\n    6.1.2-promisc.3\n    Setting up xt-traffic-6.1 ...\n    \
+                   xt-traffic: kernel 6.1.2-promisc.4 is installed, but 6.1.2-promisc.3 is running\n";
+    let expected = "    # uname -r\n    6.1.2-promisc.4-vm\n    Setting up xt-traffic-6.1-vm ...\n    \
+                    xt-traffic: kernel 6.1.2-promisc.5-vm is installed, but 6.1.2-promisc.4-vm is running\n";
+    let releases = ["6.1.2-promisc.4-vm", "6.1.2-promisc.5-vm"];
+    assert_eq!(of_kernels(section, &releases, "xt-traffic-6.1-vm").unwrap(), expected);
+    let same = of_kernels(section, &["6.1.2-promisc.3", "6.1.2-promisc.4"], "xt-traffic-6.1");
+    assert_eq!(same.unwrap(), section);
+    assert!(of_kernels(section, &releases[..1], "xt-traffic-6.1-vm").is_err());
+    assert!(of_kernels("6.1.2-promisc.3", &releases[..1], "xt-traffic-6.1-vm").is_err());
 }
 
 #[test]
