@@ -212,6 +212,45 @@ guest_test!(a_changed_table_counts_each_packet_once, |guest| {
     }
 });
 
+guest_test!(newer_kernels_and_iptables_are_reported, in_guest_briefly, |guest| {
+    install(guest, "")?;
+    ensure!(program(guest, "updates")?.is_empty());
+    guest.must("mkdir -p /boot && cd /boot && touch vmlinuz-99.1-promisc.9 vmlinuz-99.1-promisc.10 vmlinuz-99.2")?;
+    let running = guest.must("uname -r")?;
+    let kernel = format!(
+        "xt-traffic: kernel 99.1-promisc.10 is installed, but {} is running: reboot to use it\n",
+        running.trim_end()
+    );
+    ensure!(program(guest, "updates")? == kernel);
+    guest.must("rm /boot/*")?;
+
+    let [ours, debian] = ["1.8.11-2+0promisc1", "1.8.11-2+deb13u1"];
+    let held = format!(
+        "xt-traffic: Debian has iptables {debian}, which has no chain PROMISC: rebuild {ours} with its fixes\n"
+    );
+    let lacks = format!("xt-traffic: iptables {debian} has no chain PROMISC: install the one of xt_traffic\n");
+    // The installed version, the newest one, and the message.
+    let cases = [
+        (ours, ours, ""),
+        (ours, debian, held.as_str()),
+        (ours, "1.8.11-2+0promisc2", ""),
+        (debian, debian, lacks.as_str()),
+        (debian, ours, lacks.as_str()),
+        ("(none)", debian, ""),
+    ];
+    for (installed, newest, message) in cases {
+        let mark = if installed == newest { " ***" } else { "    " };
+        let policy = format!(
+            "iptables:\n  Installed: {installed}\n  Candidate: {ours}\n  Version table:\n{mark} {newest} 500\n        \
+             500 file:/srv ./ Packages\n *** {installed} 100\n"
+        );
+        guest.write("/usr/local/bin/apt-cache", format!("#!/bin/sh\ncat <<END\n{policy}END\n").as_bytes())?;
+        guest.must("chmod 755 /usr/local/bin/apt-cache")?;
+        let said = program(guest, "updates")?;
+        ensure!(said == message, "{installed}, {newest}: {said}");
+    }
+});
+
 guest_test!(a_table_can_change_its_family, |guest| {
     install(guest, "port eth0\ntable t 10.0.0.0/8 --traffic\n")?;
     program(guest, "start")?;

@@ -205,7 +205,7 @@ impl PackageBuilder<'_> {
                 ("RELEASE", &release),
                 ("SOURCE", &linux_source(&kernel.choice)),
                 ("CONFIG", &config.to_string()),
-                ("COMPILERS", &compilers(&Settings::read(&[kernel.objects.join(".config")])?)?),
+                ("COMPILERS", &compilers(kernel)?),
                 // Kbuild also reads them from the environment.
                 ("SETTINGS", &settings.concat()),
             ],
@@ -231,6 +231,7 @@ impl PackageBuilder<'_> {
                 ("METAPACKAGE", &metapackage(choice)),
                 ("SERIES", &choice.series),
                 ("CONFIG", &choice.config.to_string()),
+                ("COMPILERS", &compilers(kernel)?),
                 ("LINUX", &linux.version),
                 ("HEADERS", &format!("linux-headers-{release}_{}_amd64.deb", linux.version)),
             ],
@@ -261,7 +262,11 @@ fn linux_source(choice: &Choice) -> String {
 /// The packages of the compilers with which a kernel was built: a module needs the same. The
 /// metadata of Rust crates is for one version of rustc, and the headers are for one major version
 /// of gcc.
-fn compilers(config: &Settings) -> Result<String> {
+fn compilers(kernel: &Kernel) -> Result<String> {
+    compilers_of(&Settings::read(&[kernel.objects.join(".config")])?)
+}
+
+fn compilers_of(config: &Settings) -> Result<String> {
     let version = |name: &str| config.number(name).with_context(|| format!("the kernel's configuration has no {name}"));
     // scripts/cc-version.sh and scripts/rustc-version.sh in the kernel's source compute them.
     let (gcc, rustc) = (version("CONFIG_GCC_VERSION")? / 10_000, version("CONFIG_RUSTC_VERSION")?);
@@ -339,7 +344,7 @@ mod tests {
         let file = folder.path().join("config");
         fs::write(&file, "CONFIG_GCC_VERSION=140200\nCONFIG_RUSTC_VERSION=108501\n").unwrap();
         assert_eq!(
-            compilers(&Settings::read(&[file]).unwrap()).unwrap(),
+            compilers_of(&Settings::read(&[file]).unwrap()).unwrap(),
             "gcc (>= 4:14), gcc (<< 4:15), gcc-14, rustc (>= 1.85.1), rustc (<< 1.85.2~)"
         );
     }
