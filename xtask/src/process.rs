@@ -87,10 +87,19 @@ pub fn both<A: Send, B>(
     first: impl FnOnce() -> Result<A> + Send,
     second: impl FnOnce() -> Result<B>,
 ) -> Result<(A, B)> {
+    both_or(first, second, || signal_all(Signal::TERM))
+}
+
+/// As [`both`]. If a closure fails, calls `stop` once, in place of terminating all children.
+fn both_or<A: Send, B>(
+    first: impl FnOnce() -> Result<A> + Send,
+    second: impl FnOnce() -> Result<B>,
+    stop: impl Fn() + Sync,
+) -> Result<(A, B)> {
     let first_error = OnceLock::new();
     let fail = |error| {
         if first_error.set(error).is_ok() {
-            signal_all(Signal::TERM);
+            stop();
         }
     };
     let (first, second) = thread::scope(|scope| {
@@ -209,10 +218,23 @@ pub fn each_line(reader: File, on_line: &mut dyn FnMut(&str)) -> Result<()> {
 mod tests {
     use super::*;
     use anyhow::bail;
+    use std::sync::atomic::AtomicUsize;
+
+    /// Runs both, and counts how often the children would be terminated. The children of other
+    /// tests, which run at the same time, must not be.
+    fn counted<A: Send, B>(
+        first: impl FnOnce() -> Result<A> + Send,
+        second: impl FnOnce() -> Result<B>,
+    ) -> (Result<(A, B)>, usize) {
+        let stops = AtomicUsize::new(0);
+        let result = both_or(first, second, || _ = stops.fetch_add(1, Ordering::SeqCst));
+        (result, stops.into_inner())
+    }
 
     #[test]
     fn both_results_are_returned() {
-        assert_eq!(both(|| Ok(1), || Ok("two")).unwrap(), (1, "two"));
+        let (result, stops) = counted(|| Ok(1), || Ok("two"));
+        assert_eq!((result.unwrap(), stops), ((1, "two"), 0));
     }
 
     #[test]
@@ -224,9 +246,10 @@ mod tests {
             }
         };
         let early = |text: &'static str| move || -> Result<()> { bail!(text) };
-        assert_eq!(both(early("first"), late("second")).unwrap_err().to_string(), "first");
-        assert_eq!(both(late("first"), early("second")).unwrap_err().to_string(), "second");
-        assert_eq!(both(early("first"), || Ok(())).unwrap_err().to_string(), "first");
-        assert_eq!(both(|| Ok(()), early("second")).unwrap_err().to_string(), "second");
+        let error = |(result, stops): (Result<((), ())>, usize)| (result.unwrap_err().to_string(), stops);
+        assert_eq!(error(counted(early("first"), late("second"))), ("first".to_owned(), 1));
+        assert_eq!(error(counted(late("first"), early("second"))), ("second".to_owned(), 1));
+        assert_eq!(error(counted(early("first"), || Ok(()))), ("first".to_owned(), 1));
+        assert_eq!(error(counted(|| Ok(()), early("second"))), ("second".to_owned(), 1));
     }
 }
