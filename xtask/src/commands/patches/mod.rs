@@ -128,50 +128,63 @@ enum Which {
 }
 
 pub fn run(ws: &Workspace, action: &Action) -> Result<()> {
-    if let Action::Compare { first, second } = action {
-        return compare::run(ws, first, second);
-    }
-    let lock = host::require(ws)?;
     match action {
-        Action::Compare { .. } => Ok(()),
-        Action::Edit(Edited { series, tree_dir, command }) => {
-            let (tree, folder) = Target::of(series, tree_dir.as_ref()).open(ws)?;
-            edit::prepare(ws, &tree, &folder)?;
-            drop(lock);
-            edit::open(ws, &tree, &folder, command)
-        }
-        Action::Port(Ported { from, to, proceed: _, tree_dir }) => {
-            let (tree, folder) = Target::of(to, tree_dir.as_ref()).open(ws)?;
-            let outcome = match from {
-                Some(from) => {
-                    port::require_empty(&tree)?;
-                    port::start(ws, &Tree::kernel(ws, from)?, &tree, &folder)?
-                }
-                None => port::resume(&folder)?,
-            };
-            port::report(ws, &outcome, &tree, &folder)
-        }
-        Action::Apply(target) => target.open(ws).and_then(|(tree, folder)| apply::run(ws, &tree, &folder)),
-        Action::Export(target) => target.open(ws).and_then(|(tree, folder)| export::run(ws, &tree, &folder)),
-        Action::Check(Checked { tree: Which::Iptables, .. }) => check::run(ws, &Tree::iptables(ws)?, None),
-        Action::Check(Checked { tree: Which::Kernel, kernel }) => {
-            let choice = kernel.choose(ws, Config::Test)?;
-            check::run(ws, &Tree::kernel(ws, &choice.series)?, Some(&choice))
-        }
+        Action::Apply(target) => target.run(ws, apply::run),
+        Action::Export(target) => target.run(ws, export::run),
+        Action::Check(checked) => checked.run(ws),
+        Action::Edit(edited) => edited.run(ws),
+        Action::Port(ported) => ported.run(ws),
+        Action::Compare { first, second } => compare::run(ws, first, second),
     }
 }
 
 /// Checks both trees; patches in the record have passed before.
 pub fn check_all(ws: &Workspace) -> Result<()> {
     for tree in [Which::Kernel, Which::Iptables] {
-        run(ws, &Action::Check(Checked { tree, ..Checked::default() }))?;
+        Checked { tree, ..Checked::default() }.run(ws)?;
     }
     Ok(())
 }
 
+impl Checked {
+    fn run(&self, ws: &Workspace) -> Result<()> {
+        let _lock = host::require(ws)?;
+        if let Which::Iptables = self.tree {
+            return check::run(ws, &Tree::iptables(ws)?, None);
+        }
+        let choice = self.kernel.choose(ws, Config::Test)?;
+        check::run(ws, &Tree::kernel(ws, &choice.series)?, Some(&choice))
+    }
+}
+
+impl Edited {
+    fn run(&self, ws: &Workspace) -> Result<()> {
+        let lock = host::require(ws)?;
+        let (tree, folder) = Target::of(&self.series, self.tree_dir.as_ref()).open(ws)?;
+        edit::prepare(ws, &tree, &folder)?;
+        drop(lock);
+        edit::open(ws, &tree, &folder, &self.command)
+    }
+}
+
+impl Ported {
+    fn run(&self, ws: &Workspace) -> Result<()> {
+        let _lock = host::require(ws)?;
+        let (tree, folder) = Target::of(&self.to, self.tree_dir.as_ref()).open(ws)?;
+        let outcome = match &self.from {
+            Some(from) => {
+                port::require_empty(&tree)?;
+                port::start(ws, &Tree::kernel(ws, from)?, &tree, &folder, || Ok(()))?
+            }
+            None => port::resume(&folder)?,
+        };
+        port::report(ws, &outcome, &tree, &folder)
+    }
+}
+
 /// Starts a port of a series to another version of its source, which the pins of `new` have.
 /// Conflicts are left in the tree in the cache's folder `edit`. Calls `begun` when the tree is
-/// there.
+/// there. If it fails, the tree is removed.
 pub fn port_to_version(
     ws: &Workspace,
     new: &Workspace,
@@ -179,8 +192,7 @@ pub fn port_to_version(
     begun: impl FnOnce() -> Result<()>,
 ) -> Result<()> {
     let (tree, folder) = Target::of(series, None).open(new)?;
-    let outcome = port::start(new, &Tree::kernel(ws, series)?, &tree, &folder)?;
-    begun()?;
+    let outcome = port::start(new, &Tree::kernel(ws, series)?, &tree, &folder, begun)?;
     port::report(new, &outcome, &tree, &folder)
 }
 
@@ -188,6 +200,13 @@ impl Target {
     /// The tree of a kernel series.
     fn of(series: &str, tree_dir: Option<&PathBuf>) -> Self {
         Self { tree: Which::Kernel, series: Some(series.to_owned()), tree_dir: tree_dir.cloned() }
+    }
+
+    /// Calls `act` with the tree and the folder to edit it in.
+    fn run(&self, ws: &Workspace, act: impl FnOnce(&Workspace, &Tree, &Path) -> Result<()>) -> Result<()> {
+        let _lock = host::require(ws)?;
+        let (tree, folder) = self.open(ws)?;
+        act(ws, &tree, &folder)
     }
 
     /// The tree and the folder to edit it in.

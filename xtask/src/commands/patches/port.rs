@@ -13,7 +13,7 @@ use git2::{CherrypickOptions, Commit, Index, Oid, Repository, RepositoryState};
 use super::{BRANCH, EXPORTED, apply, has_uncommitted, selection, series_of, tip_of, tree_dir_option};
 use crate::sources::patches;
 use crate::sources::tree::{Tree, add_alternate};
-use crate::workspace::Workspace;
+use crate::workspace::{Workspace, remove_tree};
 
 /// The last patch of the old series.
 const LAST: &str = "refs/xtask/port/last";
@@ -31,16 +31,35 @@ pub enum Outcome {
     Stopped { patch: String, files: Vec<String> },
 }
 
-/// Starts a port of the patches of `from` to the base of `to`, in a new tree at `folder`.
-pub fn start(ws: &Workspace, from: &Tree, to: &Tree, folder: &Path) -> Result<Outcome> {
+/// Starts a port of the patches of `from` to the base of `to`, in a new tree at `folder`. Calls
+/// `begun` when the patches have been merged, up to the first conflict.
+pub fn start(
+    ws: &Workspace,
+    from: &Tree,
+    to: &Tree,
+    folder: &Path,
+    begun: impl FnOnce() -> Result<()>,
+) -> Result<Outcome> {
     let empty = fs::read_dir(folder).map_or(true, |mut entries| entries.next().is_none());
     ensure!(empty, "{} exists: export its commits, or remove it", folder.display());
     let (base, last) = (from.base(), from.tip()?);
     apply::create(ws, to, folder, to.base())?;
-    add_alternate(folder, from.repo())?;
-    let repo = Repository::open(folder)?;
-    begin(&repo, base, last)?;
-    proceed(&repo)
+    let merge = || {
+        add_alternate(folder, from.repo())?;
+        let repo = Repository::open(folder)?;
+        begin(&repo, base, last)?;
+        let outcome = proceed(&repo)?;
+        begun().map(|()| outcome)
+    };
+    or_remove(folder, merge())
+}
+
+/// Removes the tree of a port that could not be started: the next attempt needs an empty folder.
+fn or_remove<T>(folder: &Path, started: Result<T>) -> Result<T> {
+    if started.is_err() {
+        remove_tree(folder)?;
+    }
+    started
 }
 
 /// Goes on with the port at `folder` after its conflicts have been resolved.
@@ -227,6 +246,17 @@ mod tests {
         let commits =
             super::super::linear_history(repo, tip_of(repo, "refs/heads/base").unwrap(), tip_of(repo, BRANCH).unwrap());
         commits.unwrap().iter().map(|oid| subject(&repo.find_commit(*oid).unwrap())).collect()
+    }
+
+    #[test]
+    fn a_port_that_cannot_be_started_leaves_no_tree() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("kernel-6.12");
+        fs::create_dir_all(folder.join("net")).unwrap();
+        or_remove(&folder, Ok(())).unwrap();
+        assert!(folder.exists());
+        let error = or_remove::<()>(&folder, Err(anyhow::anyhow!("pins.toml has changed"))).unwrap_err();
+        assert_eq!((error.to_string().as_str(), folder.exists()), ("pins.toml has changed", false));
     }
 
     #[test]

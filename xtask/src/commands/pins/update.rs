@@ -242,13 +242,22 @@ fn upstream(version: &str) -> &str {
     version.rsplit_once('-').map_or(version, |(upstream, _)| upstream)
 }
 
+/// Whether a text names a version: the digits of 6.12.11 also begin 6.12.118.
+fn names(text: &str, version: &str) -> bool {
+    let is_end = |c: Option<char>| !c.is_some_and(|c| c.is_ascii_digit());
+    let found = text.match_indices(version);
+    let mut ends = found.map(|(at, _)| (text[..at].chars().next_back(), text[at + version.len()..].chars().next()));
+    // A dot before it is part of a longer version, such as 16.12.11 or 1.6.12.11.
+    ends.any(|(before, after)| is_end(before) && before != Some('.') && is_end(after))
+}
+
 /// The committed texts that name a version, which a person has to change.
 fn files_naming(repo: &Path, version: &str) -> Result<Vec<String>> {
     let index = Repository::open(repo)?.index()?;
     let paths = index.iter().map(|entry| String::from_utf8_lossy(&entry.path).into_owned());
     let texts = paths.filter(|path| path.ends_with(".md") && path != "CHANGELOG.md");
-    let names = |path: &String| fs::read_to_string(repo.join(path)).is_ok_and(|text| text.contains(upstream(version)));
-    Ok(texts.filter(names).collect())
+    let version = upstream(version);
+    Ok(texts.filter(|path| fs::read_to_string(repo.join(path)).is_ok_and(|text| names(&text, version))).collect())
 }
 
 #[cfg(test)]
@@ -308,6 +317,30 @@ mod tests {
         };
         assert_eq!(rest(after), rest(pins.clone()));
         assert!(rewrite(&text, "0.0", &new).is_err());
+    }
+
+    #[test]
+    fn a_version_is_not_found_in_a_longer_one() {
+        for text in ["6.12.11", "Linux 6.12.11.", "`6.12.11-vm-promisc`", "6.12.118, then 6.12.11", "v6.12.11"] {
+            assert!(names(text, "6.12.11"), "{text}");
+        }
+        for text in ["6.12.118", "16.12.11", "1.6.12.11", "6.12.1", "6.12", ""] {
+            assert!(!names(text, "6.12.11"), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_texts_that_name_a_version_are_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let repo = Repository::init(folder.path()).unwrap();
+        let mut index = repo.index().unwrap();
+        let texts = [("a.md", "6.12.11"), ("b.md", "6.12.118"), ("CHANGELOG.md", "6.12.11"), ("c.rs", "6.12.11")];
+        for (path, text) in texts {
+            fs::write(folder.path().join(path), text).unwrap();
+            index.add_path(Path::new(path)).unwrap();
+        }
+        index.write().unwrap();
+        assert_eq!(files_naming(folder.path(), "6.12.11-1").unwrap(), ["a.md"]);
     }
 
     #[test]
