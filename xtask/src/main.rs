@@ -9,6 +9,7 @@ mod builds;
 mod commands;
 mod host;
 mod images;
+mod markdown;
 mod packages;
 mod process;
 mod sources;
@@ -16,6 +17,7 @@ mod stamp;
 #[cfg(test)]
 mod tidy;
 mod ui;
+mod vm_tests;
 mod workspace;
 
 use std::process::ExitCode;

@@ -4,7 +4,7 @@
 //! errors as usual and remove their temporary folders.
 
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::{BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::panic::resume_unwind;
@@ -182,6 +182,20 @@ pub fn run_foreground(command: impl Into<Command>) -> Result<()> {
     Ok(())
 }
 
+/// Like [`run_foreground`], but calls `on_line` for each line of standard output.
+pub fn run_foreground_lines(mut command: Command, mut on_line: impl FnMut(&str)) -> Result<()> {
+    let words = describe(&command);
+    let (lines, writer) = pipe()?;
+    command.stdout(writer);
+    let running = Running::start(command, false)?;
+    for line in BufReader::new(lines).split(b'\n') {
+        on_line(&String::from_utf8_lossy(&line.context("cannot read the output of a command")?));
+    }
+    let status = running.wait()?;
+    ensure!(status.success(), "failed ({status}): {words}");
+    Ok(())
+}
+
 /// A command line, for messages and logs.
 pub fn describe(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
@@ -251,5 +265,19 @@ mod tests {
         assert_eq!(error(counted(late("first"), early("second"))), ("second".to_owned(), 1));
         assert_eq!(error(counted(early("first"), || Ok(()))), ("first".to_owned(), 1));
         assert_eq!(error(counted(|| Ok(()), early("second"))), ("second".to_owned(), 1));
+    }
+
+    #[test]
+    fn a_command_in_the_foreground_passes_on_its_lines() {
+        let run = |script: &str| {
+            let mut command = Command::new("sh");
+            command.args(["-c", script]);
+            let mut lines = Vec::new();
+            let result = run_foreground_lines(command, |line| lines.push(line.to_owned()));
+            (result.is_ok(), lines)
+        };
+        let lines = ["one", "", "two"].map(str::to_owned).to_vec();
+        assert_eq!(run("printf 'one\\n\\ntwo'"), (true, lines));
+        assert_eq!(run("echo one; exit 3"), (false, vec!["one".to_owned()]));
     }
 }

@@ -8,11 +8,13 @@ use std::{env, io, thread};
 
 use anyhow::{Context, Result, ensure};
 use fs_err::{self as fs, File};
+use git2::Repository;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use tempfile::TempDir;
 use walkdir::WalkDir;
 
+use crate::packages::version::is_dirty;
 use crate::process;
 use crate::sources::pins::Pins;
 use crate::ui::Step;
@@ -57,6 +59,17 @@ impl Workspace {
     /// The pins.
     pub fn pins(&self) -> &Pins {
         &self.pins
+    }
+
+    /// The checked-out commit, followed by `+` if the work tree differs. An archive of the source
+    /// has none.
+    pub fn commit(&self) -> String {
+        let commit = || {
+            let repo = Repository::open(&self.repo)?;
+            let id = repo.head()?.peel_to_commit()?.id();
+            Ok::<_, anyhow::Error>(format!("{id}{}", if is_dirty(&repo, &[])? { "+" } else { "" }))
+        };
+        commit().unwrap_or_else(|_| "unknown".to_owned())
     }
 
     /// A path in the repository's `target` folder.

@@ -5,7 +5,6 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use fs_err as fs;
-use git2::Repository;
 use serde::{Deserialize, Serialize};
 
 use super::instructions::{Cost, Reading};
@@ -14,7 +13,6 @@ use super::peers::Peers;
 use super::rate::Rate;
 use super::targets::Target;
 use crate::builds::kernel::Choice;
-use crate::packages::version::is_dirty;
 use crate::stamp::write_atomically;
 use crate::workspace::Workspace;
 
@@ -76,7 +74,7 @@ impl Origin {
         let info = fs::read_to_string("/proc/cpuinfo")?;
         let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
         Ok(Self {
-            commit: commit(ws).unwrap_or_else(|_| "unknown".into()),
+            commit: ws.commit(),
             kernel: ws.pins().kernel_source(&choice.series)?.version.clone(),
             config: choice.config.to_string(),
             xtables_addons: Peers::read()?.xtables_addons.version,
@@ -96,13 +94,6 @@ fn caches() -> String {
         Some(format!("L{} {}", read("level")?.trim(), read("size")?.trim()))
     };
     (2..).map_while(cache).collect::<Vec<_>>().join(", ")
-}
-
-/// The checked-out commit. An archive of the source has none.
-fn commit(ws: &Workspace) -> Result<String> {
-    let repo = Repository::open(ws.repo())?;
-    let id = repo.head()?.peel_to_commit()?.id();
-    Ok(format!("{id}{}", if is_dirty(&repo, &[])? { "+" } else { "" }))
 }
 
 #[cfg(test)]

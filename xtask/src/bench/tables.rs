@@ -14,14 +14,12 @@ use super::native;
 use super::rate::Rate;
 use super::report::{Origin, Report};
 use super::targets::{Bound, Target};
+use crate::markdown::{self, Row};
 use crate::stamp::write_atomically;
 use crate::workspace::Workspace;
 
 /// The document, relative to the repository.
 const DOCUMENT: &str = "docs/performance.md";
-
-/// The cells of a row. A cell without a figure is empty.
-type Row = Vec<String>;
 
 /// A table.
 struct Table {
@@ -42,30 +40,15 @@ const TABLES: &[Table] = &[
 ];
 
 impl Table {
-    /// The table in Markdown. All rows of a column have the same width.
+    /// The table in Markdown.
     fn markdown(&self, report: &Report) -> String {
-        let names = self.header.iter().map(|name| name.trim_end_matches(':').to_owned()).collect();
-        let lines =
-            self.header.iter().map(|name| if name.ends_with(':') { "---:" } else { "---" }.to_owned()).collect();
-        let rows = [vec![names, lines], (self.rows)(report)].concat();
-        let mut text = String::new();
-        for row in &rows {
-            for (column, cell) in row.iter().enumerate() {
-                let width = rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
-                let right = self.header[column].ends_with(':');
-                text += &if right { format!("| {cell:>width$} ") } else { format!("| {cell:width$} ") };
-            }
-            text += "|\n";
-        }
-        text
+        let header: Vec<_> = self.header.iter().map(|name| (*name).to_owned()).collect();
+        markdown::table(&header, (self.rows)(report))
     }
 
     /// The range of the table in the document, between its markers.
     fn range(&self, document: &str) -> Result<Range<usize>> {
-        let (begin, end) = (format!("<!-- bench:{} -->\n", self.name), format!("<!-- /bench:{} -->", self.name));
-        let start = document.find(&begin).with_context(|| format!("there is no marker {begin}"))? + begin.len();
-        let length = document[start..].find(&end);
-        Ok(start..start + length.with_context(|| format!("there is no marker {end} after {begin}"))?)
+        markdown::between(document, &format!("bench:{}", self.name))
     }
 }
 
@@ -218,17 +201,13 @@ mod tests {
         super::report::tests::{cost, report},
         *,
     };
+    use crate::markdown::tests::without_padding;
 
     /// Text between the markers of all tables, and around them.
     fn document(between: &str) -> String {
         let part =
             |Table { name, .. }: &Table| format!("before\n<!-- bench:{name} -->\n{between}<!-- /bench:{name} -->\n");
         TABLES.iter().map(part).collect::<String>() + "end\n"
-    }
-
-    /// The text without the padding of cells.
-    fn without_padding(text: &str) -> String {
-        text.split_whitespace().collect::<Vec<_>>().join(" ")
     }
 
     #[test]
@@ -288,16 +267,6 @@ mod tests {
             instructions(&Report { instructions: costs, ..report() })[0][2].clone()
         };
         assert_eq!([229.6, 230.0, 230.4, 231.4].map(added), ["230", "230", "230.4", "231"]);
-    }
-
-    #[test]
-    fn columns_are_aligned() {
-        let header = &["name", "figure:"];
-        let rows = |_: &Report| vec![vec!["a".to_owned(), "1".to_owned()], vec!["long one".to_owned(), String::new()]];
-        assert_eq!(
-            Table { name: "", header, rows }.markdown(&report()),
-            "| name     | figure |\n| ---      |   ---: |\n| a        |      1 |\n| long one |        |\n"
-        );
     }
 
     #[test]

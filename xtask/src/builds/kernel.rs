@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::slice;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 use fs_err as fs;
 use git2::Oid;
@@ -116,25 +116,53 @@ pub struct Options {
     /// The kernel's configuration [default: server for packages, debug for most tests, else test]
     #[arg(long, value_enum)]
     config: Option<Config>,
-    /// The kernel series, one of those in pins.toml
+    /// The kernel series: one of those in pins.toml, or `all` with vm-test and bench
     #[arg(long)]
     series: Option<String>,
 }
 
+/// The value of `--series` for all series.
+pub const ALL: &str = "all";
+
 impl Options {
-    /// Options that name a kernel.
-    pub fn of(series: &str, config: Config) -> Self {
-        Self { config: Some(config), series: Some(series.to_owned()) }
+    /// Options that name a kernel; `None` for the default configuration of each command.
+    pub fn of(series: &str, config: Option<Config>) -> Self {
+        Self { config, series: Some(series.to_owned()) }
     }
 
     /// The kernel that the options name; `default` is the configuration when they name none.
     ///
     /// # Errors
-    /// When pins.toml does not have the series.
+    /// When pins.toml does not have the series, or with `--series all`.
     pub fn choose(&self, ws: &Workspace, default: Config) -> Result<Choice> {
-        let series = self.series.as_ref().unwrap_or(&ws.pins().kernel.default);
-        ws.pins().kernel_source(series)?;
-        Ok(Choice { series: series.clone(), config: self.config.unwrap_or(default) })
+        ensure!(self.series.as_deref() != Some(ALL), "--series all: this command needs one series");
+        let all = self.choose_all(ws, default)?;
+        all.into_iter().next().context("pins.toml has no kernel series")
+    }
+
+    /// The configuration that the options name, or `default`.
+    pub fn config_or(&self, default: Config) -> Config {
+        self.config.unwrap_or(default)
+    }
+
+    /// As [`choose`](Self::choose). With `--series all`, the kernels of all series, that of the
+    /// default series first.
+    ///
+    /// # Errors
+    /// When pins.toml does not have the series.
+    pub fn choose_all(&self, ws: &Workspace, default: Config) -> Result<Vec<Choice>> {
+        let config = self.config_or(default);
+        let kernel = &ws.pins().kernel;
+        let series: Vec<_> = match self.series.as_deref() {
+            Some(ALL) => kernel.all_series().collect(),
+            Some(one) => vec![one],
+            None => vec![&kernel.default],
+        };
+        let choice = |series: &str| {
+            ws.pins().kernel_source(series)?;
+            Ok(Choice { series: series.to_owned(), config })
+        };
+        series.into_iter().map(choice).collect()
     }
 }
 

@@ -52,7 +52,7 @@ pub fn kernel(ws: &Workspace, options: &KernelOptions) -> Result<()> {
 /// Makes the configuration `server` of each series, which fails if it differs from Debian's.
 pub fn compare_with_debian(ws: &Workspace) -> Result<()> {
     ws.pins().kernel.series.keys().try_for_each(|series| {
-        let kernel = kernel::Options::of(series, Config::Server);
+        let kernel = kernel::Options::of(series, Some(Config::Server));
         self::kernel(ws, &KernelOptions { kernel, only_config: true })
     })
 }

@@ -25,6 +25,10 @@ pub struct Options {
     /// Only the checks of the host's cargo: seconds, no guest, no build root
     #[arg(long)]
     quick: bool,
+    /// Run all tests in QEMU on this kernel series only, or on `all` [default: all tests on the
+    /// default series, and those of what a kernel can change on the others]
+    #[arg(long, conflicts_with = "quick")]
+    series: Option<String>,
 }
 
 pub fn run(ws: &Workspace, options: &Options) -> Result<()> {
@@ -38,7 +42,7 @@ pub fn run(ws: &Workspace, options: &Options) -> Result<()> {
     package_root_checks(ws, &sh)?;
     build::compare_with_debian(ws)?;
     patches::check_all(ws)?;
-    test::run(ws, &test::Options { consent: options.consent.clone() })?;
+    test::run(ws, &test::Options { consent: options.consent.clone(), series: options.series.clone() })?;
     // Instruction counts are repeatable, so a packet that costs more is a regression.
     bench::run(ws, &bench::Options::check())
 }

@@ -16,6 +16,10 @@ use crate::workspace::Workspace;
 pub struct Options {
     #[command(flatten)]
     pub consent: host::Consent,
+    /// Run all tests in QEMU on this kernel series only, or on `all` [default: all tests on the
+    /// default series, and those of what a kernel can change on the others]
+    #[arg(long)]
+    pub series: Option<String>,
 }
 
 /// Runs the host's tests first: they take seconds.
@@ -30,7 +34,7 @@ pub fn run(ws: &Workspace, options: &Options) -> Result<()> {
         let root = BuildRoot::prepare(ws)?;
         libxt::check_bindings(ws, &root, &iptables::build(ws, &root)?)?;
     }
-    vm_test::run(ws, &vm_test::Options::default())
+    vm_test::run_all(ws, options.series.as_deref())
 }
 
 /// Runs the module's lockless protocols in each order of accesses. The cfg is for all crates, so

@@ -4,13 +4,15 @@
 //! Three test programs need three things: `guest` a guest with a debug kernel, `fast` a guest whose
 //! kernel is fast enough for millions of packets, `deploy` the Debian VM and the packages. The
 //! deployment test keeps one processor busy for minutes, so it runs beside the other two.
+//!
+//! Everything is built before the first test runs.
 
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 use xshell::{Shell, cmd};
 
@@ -20,6 +22,8 @@ use crate::host;
 use crate::images::{debian_disk, guest};
 use crate::packages::PackageBuilder;
 use crate::process;
+use crate::vm_tests::results::{Outcome, Outcomes, Results, parse_line};
+use crate::vm_tests::{features, matrix};
 use crate::workspace::Workspace;
 
 #[derive(Args, Clone, Debug, Default)]
@@ -28,9 +32,15 @@ pub struct Options {
     filter: Option<String>,
     #[command(flatten)]
     kernel: kernel::Options,
+    /// Only the tests of what a kernel can change, which `test` runs on each series
+    #[arg(long)]
+    short: bool,
     /// The configuration of the kernel package that the deployment test installs [default: vm]
     #[arg(long, value_name = "CONFIG", value_enum)]
     packages: Option<Config>,
+    /// Afterwards, write the results of all series to the table of README.md
+    #[arg(long)]
+    docs: bool,
     /// Review changed snapshots afterwards, with cargo-insta
     #[arg(long)]
     review: bool,
@@ -43,9 +53,17 @@ impl Options {
     /// The tests of one kernel whose names contain one of these texts.
     pub fn of(series: &str, config: Config, names: &[&str]) -> Self {
         let mut names = names.iter().map(|name| (*name).to_owned());
-        let kernel = kernel::Options::of(series, config);
-        Self { filter: names.next(), arguments: names.collect(), kernel, packages: None, review: false }
+        let kernel = kernel::Options::of(series, Some(config));
+        Self { filter: names.next(), arguments: names.collect(), kernel, ..Self::default() }
     }
+}
+
+/// The tests that run on a series.
+#[derive(Clone, Copy)]
+enum Scope {
+    All,
+    /// Those of what a kernel can change.
+    Short,
 }
 
 /// A program of the package `vm-tests`.
@@ -66,45 +84,102 @@ const GUESTS: [Program; 2] = [
 const DEPLOY: Program = Program { name: "deploy", variable: "XT_TRAFFIC_DEBIAN_VM", config: Config::Vm, nice: "0" };
 
 pub fn run(ws: &Workspace, options: &Options) -> Result<()> {
+    run_in_scopes(ws, options, |_| if options.short { Scope::Short } else { Scope::All })
+}
+
+/// Runs all tests on the default series, and those of what a kernel can change on the others. With
+/// a `series`, which can be `all`, runs all tests on it.
+pub fn run_all(ws: &Workspace, series: Option<&str>) -> Result<()> {
+    let kernel = kernel::Options::of(series.unwrap_or(kernel::ALL), None);
+    let default = &ws.pins().kernel.default;
+    let scope = |of: &str| if series.is_some() || of == default { Scope::All } else { Scope::Short };
+    run_in_scopes(ws, &Options { kernel, ..Options::default() }, scope)
+}
+
+fn run_in_scopes(ws: &Workspace, options: &Options, scope: impl Fn(&str) -> Scope) -> Result<()> {
     let sh = Shell::new()?;
     sh.change_dir(ws.repo());
     if options.review {
         cmd!(sh, "cargo insta --version").quiet().read().context("`cargo install cargo-insta` installs it")?;
     }
     let tests = Tests { ws, sh: &sh, options };
-    let mut guests = Vec::new();
-    for program in &GUESTS {
-        guests.extend(tests.prepare(program, |choice| guest::build(ws, choice))?);
+    let programs = tests.list()?;
+    let (mut guests, mut deploys) = (Vec::new(), Vec::new());
+    for choice in options.kernel.choose_all(ws, Config::Debug)? {
+        let chosen = tests.choose(&programs, scope(&choice.series))?;
+        let filter = options.filter.as_deref().unwrap_or_default();
+        ensure!(!chosen.is_empty(), "no test in QEMU on Linux {} matches {filter:?}", choice.series);
+        let all = programs.iter().map(|(program, tests)| (program.name, &tests[..]));
+        Results::of_now(ws, &choice.series)?.begin(ws, &choice.series, all)?;
+        for (program, names) in chosen {
+            let run = tests.prepare(program, names, &choice, scope(&choice.series))?;
+            if program.name == DEPLOY.name { deploys.push(run) } else { guests.push(run) }
+        }
     }
-    let config = options.packages.unwrap_or(DEPLOY.config);
-    let deploy = tests.prepare(&DEPLOY, |choice| debian_vm(ws, &choice.with(config)))?;
     let alone = guests.is_empty();
-    if let Some(filter) = options.filter.as_ref().filter(|_| alone && deploy.is_none()) {
-        bail!("no VM test matches {filter:?}");
-    }
     let result = thread::scope(|scope| {
-        let deploy = deploy.map(|command| scope.spawn(move || tests_beside(ws, command, alone)));
-        // Do not stop at the first failure: the deployment test would go on without a reader.
-        let results: Vec<_> = guests.into_iter().map(process::run_foreground).collect();
-        let deploy = deploy.map_or(Ok(()), |thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
-        results.into_iter().chain([deploy]).collect::<Result<()>>()
+        let deploys = scope.spawn(move || all(deploys, |run| run.beside(ws, alone)));
+        let guests = all(guests, |run| run.in_foreground(ws));
+        let deploys = deploys.join().unwrap_or_else(|panic| resume_unwind(panic));
+        guests.and(deploys)
     });
     if options.review {
         process::run_foreground(cmd!(sh, "cargo insta review"))?;
     }
-    result
+    result?;
+    if options.docs { matrix::write(ws) } else { Ok(()) }
 }
 
-/// Runs the deployment test while others may run. Their output would mix, so its output goes to a
-/// log unless it is `alone`.
-fn tests_beside(ws: &Workspace, command: Command, alone: bool) -> Result<()> {
-    if alone {
-        return process::run_foreground(command);
+/// Runs all, also after one has failed: the deployment test would go on without a reader.
+fn all(runs: Vec<Run>, run: impl Fn(Run) -> Result<()>) -> Result<()> {
+    let results: Vec<_> = runs.into_iter().map(run).collect();
+    results.into_iter().collect()
+}
+
+/// A program with tests of it, to run on one series.
+struct Run {
+    program: &'static str,
+    series: String,
+    tests: Vec<String>,
+    command: Command,
+}
+
+impl Run {
+    /// Runs the tests at the terminal.
+    fn in_foreground(self, ws: &Workspace) -> Result<()> {
+        eprintln!("==> {} tests of `{}` on Linux {}", self.tests.len(), self.program, self.series);
+        self.run(ws, |command, watch| {
+            process::run_foreground_lines(command, |line| {
+                println!("{line}");
+                watch(line);
+            })
+        })
     }
-    let mut step = ws.step("deploy", "running the deployment test")?;
-    step.run(command)?;
-    step.finish();
-    Ok(())
+
+    /// Runs the tests while others may run. Their output would mix, so the output of these goes to
+    /// a log unless they are `alone`.
+    fn beside(self, ws: &Workspace, alone: bool) -> Result<()> {
+        if alone {
+            return self.in_foreground(ws);
+        }
+        let title = format!("running the deployment test on Linux {}", self.series);
+        let mut step = ws.step(&format!("deploy-{}", self.series), title)?;
+        self.run(ws, |command, watch| step.run_watching(command, watch))?;
+        step.finish();
+        Ok(())
+    }
+
+    /// Runs the tests and stores their results. `run` calls its second argument with each line.
+    fn run(self, ws: &Workspace, run: impl FnOnce(Command, &mut dyn FnMut(&str)) -> Result<()>) -> Result<()> {
+        let mut outcomes: Outcomes = self.tests.into_iter().map(|test| (test, Outcome::NotRun)).collect();
+        let result = run(self.command, &mut |line| {
+            if let Some((test, outcome)) = parse_line(line) {
+                outcomes.entry(test.to_owned()).and_modify(|old| *old = outcome);
+            }
+        });
+        Results::add(ws, &self.series, self.program, outcomes)?;
+        result.with_context(|| format!("tests of `{}` on Linux {}", self.program, self.series))
+    }
 }
 
 struct Tests<'a> {
@@ -113,29 +188,68 @@ struct Tests<'a> {
     options: &'a Options,
 }
 
+/// The tests of a program.
+type Listed = (&'static Program, Vec<String>);
+
 impl Tests<'_> {
-    /// The command for the tests of a program that match the filter, if there are any. `build`
-    /// builds the images and returns their folder.
-    fn prepare(&self, program: &Program, build: impl Fn(&Choice) -> Result<PathBuf>) -> Result<Option<Command>> {
-        let (sh, name, filter) = (self.sh, program.name, &self.options.filter);
-        let list = cmd!(
-            sh,
-            "cargo test --locked --quiet --package vm-tests --features qemu --test {name} -- --list {filter...}"
-        );
-        if !list.quiet().read()?.lines().any(|line| line.ends_with(": test")) {
-            return Ok(None);
-        }
-        let choice = self.options.kernel.choose(self.ws, program.config)?;
-        let _lock = host::require(self.ws)?;
-        Ok(Some(self.command(program, &build(&choice)?)))
+    /// The tests of each program, each of which must belong to a feature.
+    fn list(&self) -> Result<Vec<Listed>> {
+        let list = |program: &'static Program| {
+            let (sh, name) = (self.sh, program.name);
+            let list =
+                cmd!(sh, "cargo test --locked --quiet --package vm-tests --features qemu --test {name} -- --list");
+            let lines = list.quiet().read()?;
+            let names: Vec<_> =
+                lines.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect();
+            names.iter().try_for_each(|test| features::feature(name, test).map(drop))?;
+            Ok((program, names))
+        };
+        GUESTS.iter().chain([&DEPLOY]).map(list).collect()
     }
 
-    fn command(&self, program: &Program, folder: &Path) -> Command {
+    /// The programs that have tests to run, with the names of these tests.
+    fn choose(&self, programs: &[Listed], scope: Scope) -> Result<Vec<Listed>> {
+        let filter = self.options.filter.as_deref().unwrap_or_default();
+        let mut chosen = Vec::new();
+        for (program, tests) in programs {
+            let mut names = Vec::new();
+            for test in tests.iter().filter(|test| test.contains(filter)) {
+                if matches!(scope, Scope::All) || features::runs_on_each_series(program.name, test)? {
+                    names.push(test.clone());
+                }
+            }
+            if !names.is_empty() {
+                chosen.push((*program, names));
+            }
+        }
+        Ok(chosen)
+    }
+
+    /// Builds the images that a program needs.
+    fn prepare(&self, program: &'static Program, tests: Vec<String>, choice: &Choice, scope: Scope) -> Result<Run> {
+        let ws = self.ws;
+        let choice = choice.with(self.options.kernel.config_or(program.config));
+        let _lock = host::require(ws)?;
+        let folder = match program.name == DEPLOY.name {
+            true => debian_vm(ws, &choice.with(self.options.packages.unwrap_or(DEPLOY.config)))?,
+            false => guest::build(ws, &choice)?,
+        };
+        let names: Vec<_> = match scope {
+            // More filters can be among the arguments.
+            Scope::All => self.options.filter.iter().cloned().collect(),
+            Scope::Short => ["--exact".to_owned()].into_iter().chain(tests.clone()).collect(),
+        };
+        let command = self.command(program, &folder, &names);
+        Ok(Run { program: program.name, series: choice.series, tests, command })
+    }
+
+    fn command(&self, program: &Program, folder: &Path, names: &[String]) -> Command {
         let Program { name, nice, variable, .. } = program;
-        let Options { filter, arguments, review, .. } = self.options;
+        let Options { arguments, review, .. } = self.options;
+        // `cargo test --quiet` makes the output terse. Only the other format has the names.
         let mut command = cmd!(
             self.sh,
-            "nice -n {nice} cargo test --locked --quiet --package vm-tests --features qemu --test {name} -- {filter...}"
+            "nice -n {nice} cargo test --locked --quiet --package vm-tests --features qemu --test {name} -- --format=pretty {names...}"
         )
         .args(arguments)
         .env(variable, folder);
@@ -167,5 +281,6 @@ fn debian_vm(ws: &Workspace, choice: &Choice) -> Result<PathBuf> {
     builder(second, 1).build(choice)?;
     builder(debian, 0).copy_debian_packages()?;
     builder(security, 0).raise_debian_packages()?;
-    debian_disk::build(ws, package_root, &folders.each_ref().map(|(name, folder)| (*name, folder.as_path())))
+    let folders = folders.each_ref().map(|(name, folder)| (*name, folder.as_path()));
+    debian_disk::build(ws, package_root, &choice.to_string(), &folders)
 }

@@ -73,6 +73,14 @@ pub struct RootPins {
     pub packages: Vec<String>,
 }
 
+impl KernelPins {
+    /// All series, the default one first.
+    pub fn all_series(&self) -> impl Iterator<Item = &str> {
+        let others = self.series.keys().map(String::as_str).filter(|series| *series != self.default);
+        [self.default.as_str()].into_iter().chain(others)
+    }
+}
+
 impl Pins {
     /// Reads and checks the file.
     pub fn read(file: &Path) -> Result<Self> {

@@ -62,11 +62,11 @@ fn system(ws: &Workspace, root: &BuildRoot) -> Result<PathBuf> {
     Ok(disk)
 }
 
-/// Makes the folder for the deployment test, `target/debian-vm`: the system disk, and a file system
-/// with a folder for each of `repositories`, by name.
-pub fn build(ws: &Workspace, root: &BuildRoot, repositories: &[(&str, &Path)]) -> Result<PathBuf> {
+/// Makes the folder for the deployment test, `target/debian-vm/KERNEL`: the system disk, and a file
+/// system with a folder for each of `repositories`, by name.
+pub fn build(ws: &Workspace, root: &BuildRoot, kernel: &str, repositories: &[(&str, &Path)]) -> Result<PathBuf> {
     let disk = system(ws, root)?;
-    let folder = ws.target("debian-vm");
+    let folder = ws.target("debian-vm").join(kernel);
     fs::create_dir_all(&folder)?;
     let link = folder.join("system.img");
     remove_if_exists(&link)?;
