@@ -28,6 +28,11 @@ pub const PACKETS: u32 = 20_000;
 /// The number of times that a table is read.
 const READS: u32 = 20;
 
+/// The kernel series of the limits, in their order.
+const SERIES: [&str; 2] = ["6.12", "7.3"];
+/// How many instructions two runs of the same code can differ. The limit 0 allows these.
+const NOISE: f64 = 2.0;
+
 /// One row of the table of instructions.
 #[derive(Clone, Copy)]
 struct Case {
@@ -41,9 +46,9 @@ struct Case {
     kind: Kind,
     /// What the rule must have counted afterwards.
     counted: &'static [Counted],
-    /// The most instructions that the rule may add, for [`MOST`] addresses. Lower it when the code
-    /// becomes faster.
-    limit: Option<f64>,
+    /// The most instructions that the rule may add on each of [`SERIES`], for [`MOST`] addresses.
+    /// Lower it when the code becomes faster.
+    limits: Option<[f64; SERIES.len()]>,
     /// Whether the check of the limits leaves the case out, because no limit or target needs it.
     extra: bool,
 }
@@ -88,6 +93,7 @@ impl Counted {
 
 // The names of cases that other cases or targets refer to.
 pub const NOTHING: &str = "no rule, hook not in use";
+const UNUSED: &str = "legacy table, PROMISC not used";
 const EMPTY: &str = "empty chain PROMISC";
 const EMPTY_NFT: &str = "empty chain PROMISC, iptables-nft";
 const EMPTY_IPV6: &str = "empty chain PROMISC, IPv6";
@@ -134,15 +140,18 @@ const BOTH_EBPF: &[Counted] = &[Counted::Packets(
 
 const CASES: &[Case] = &[
     empty(NOTHING, ""),
-    empty(EMPTY, "iptables-legacy -L PROMISC"),
+    // Without a rule and with the policy ACCEPT, the chain is not on the hook.
+    Case { without: NOTHING, limits: Some([0.0, 0.0]), ..empty(UNUSED, "iptables-legacy -L PROMISC") },
+    // Another policy puts the chain on the hook. The verdict does not matter there.
+    empty(EMPTY, "iptables-legacy -P PROMISC DROP"),
     Case { name: "a rule that matches nothing", setup: "iptables-legacy -A PROMISC -s 192.0.2.1", ..RULES },
-    ours(TRAFFIC, RULE_TRAFFIC, 222.0),
-    ours(HASHED, rule!("iptables-legacy", "--traffic", "0.0.0.0/0"), 322.0),
-    Case { counted: &[Counted::Packets(TABLE), Counted::Flows(CONNECTIONS)], ..ours(ALL, RULE_ALL, 401.0) },
+    ours(TRAFFIC, RULE_TRAFFIC, [222.0, 222.0]),
+    ours(HASHED, rule!("iptables-legacy", "--traffic", "0.0.0.0/0"), [322.0, 322.0]),
+    Case { counted: &[Counted::Packets(TABLE), Counted::Flows(CONNECTIONS)], ..ours(ALL, RULE_ALL, [401.0, 401.0]) },
     Case {
         kind: Kind::Ipv4Flows,
         counted: &[Counted::Packets(TABLE), Counted::Packets(CONNECTIONS)],
-        ..ours("all three, each packet a connection", RULE_ALL, 1010.0)
+        ..ours("all three, each packet a connection", RULE_ALL, [1010.0, 1010.0])
     },
     Case {
         name: ACCOUNT,
@@ -156,20 +165,24 @@ const CASES: &[Case] = &[
     empty(EMPTY_NFT, "iptables-nft -A PROMISC -s 192.0.2.1 && iptables-nft -F PROMISC"),
     Case {
         without: EMPTY_NFT,
-        ..ours("--traffic, iptables-nft", rule!("iptables-nft", "--traffic", "10.0.0.0/16"), 232.0)
+        ..ours("--traffic, iptables-nft", rule!("iptables-nft", "--traffic", "10.0.0.0/16"), [232.0, 232.0])
     },
-    Case { kind: Kind::Ipv6, ..empty(EMPTY_IPV6, "ip6tables-legacy -L PROMISC") },
+    Case { kind: Kind::Ipv6, ..empty(EMPTY_IPV6, "ip6tables-legacy -P PROMISC DROP") },
     Case {
         without: EMPTY_IPV6,
         kind: Kind::Ipv6,
         counted: &[Counted::Packets(TABLE_IPV6)],
-        ..ours(IPV6, rule!("ip6tables-legacy", "--traffic", "fd00::/48"), 406.0)
+        ..ours(IPV6, rule!("ip6tables-legacy", "--traffic", "fd00::/48"), [406.0, 406.0])
     },
     Case {
         without: EMPTY_IPV6,
         kind: Kind::Ipv6,
         counted: &[Counted::Packets(TABLE_IPV6), Counted::Flows(CONNECTIONS)],
-        ..ours("all three, IPv6", rule!("ip6tables-legacy", "--traffic --ipconn --portconn", "fd00::/48"), 610.0)
+        ..ours(
+            "all three, IPv6",
+            rule!("ip6tables-legacy", "--traffic --ipconn --portconn", "fd00::/48"),
+            [610.0, 610.0],
+        )
     },
     empty(
         INGRESS,
@@ -178,8 +191,8 @@ const CASES: &[Case] = &[
     ),
     // A set skips some packets with new addresses while its hash table grows. The kernel allocates
     // buckets for as many elements as the lower 16 bits of the size say, which are 0 for 65536:
-    // <https://github.com/torvalds/linux/blob/v6.18/include/linux/rhashtable-types.h#L58>
-    // <https://github.com/torvalds/linux/blob/v6.18/net/netfilter/nft_set_hash.c#L522>
+    // <https://github.com/torvalds/linux/blob/v6.12/include/linux/rhashtable-types.h#L58>
+    // <https://github.com/torvalds/linux/blob/v6.12/net/netfilter/nft_set_hash.c#L522>
     Case {
         name: "nftables set of senders",
         without: INGRESS,
@@ -215,18 +228,33 @@ END",
     ebpf("eBPF, per-CPU array (/16)", "/init bpf attach mirror0 /ebpf/array array 65536 4 6", BOTH_EBPF),
 ];
 
+impl Case {
+    fn limit(&self, series: &str) -> Option<f64> {
+        let number = SERIES.iter().position(|of| *of == series)?;
+        self.limits.map(|limits| limits[number])
+    }
+}
+
 /// The defaults of a case.
-const RULES: Case =
-    Case { name: "", without: EMPTY, setup: "", peer: None, kind: Kind::Ipv4, counted: &[], limit: None, extra: false };
+const RULES: Case = Case {
+    name: "",
+    without: EMPTY,
+    setup: "",
+    peer: None,
+    kind: Kind::Ipv4,
+    counted: &[],
+    limits: None,
+    extra: false,
+};
 
 /// A case that other cases are compared with.
 const fn empty(name: &'static str, setup: &'static str) -> Case {
     Case { name, without: name, setup, ..RULES }
 }
 
-/// A rule of our own, with the limit of its cost.
-const fn ours(name: &'static str, setup: &'static str, limit: f64) -> Case {
-    Case { name, setup, counted: &[Counted::Packets(TABLE)], limit: Some(limit), ..RULES }
+/// A rule of our own, with the limits of its cost.
+const fn ours(name: &'static str, setup: &'static str, limits: [f64; SERIES.len()]) -> Case {
+    Case { name, setup, counted: &[Counted::Packets(TABLE)], limits: Some(limits), ..RULES }
 }
 
 /// A program in eBPF with a map. The map has twice as many entries as there are addresses: its
@@ -243,6 +271,8 @@ const ELEMENTS: &str = "elements() {
 /// The result of a case for one number of addresses.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Cost {
+    /// The series of the kernel.
+    pub series: String,
     /// The name of the case.
     pub case: String,
     /// The number of addresses that send and receive.
@@ -256,17 +286,21 @@ pub struct Cost {
 }
 
 impl Cost {
-    /// Whether the limit is met. A rule that adds nothing was not measured properly.
+    /// Whether the limit is met. A rule that adds nothing was not measured properly. With the limit
+    /// 0, nothing may be added or saved.
     pub fn met(&self) -> Option<bool> {
-        self.limit.map(|limit| self.added > 0.0 && self.added <= limit)
+        let within = |limit| if limit == 0.0 { -NOISE..=NOISE } else { f64::MIN_POSITIVE..=limit };
+        self.limit.map(|limit| within(limit).contains(&self.added))
     }
 }
 
-/// Measures the cases that limits and targets need, or also the `extra` ones; if `quick`, only with
-/// [`MOST`] addresses.
+/// Measures the cases that limits and targets need, or also the `extra` ones, on one kernel; if
+/// `quick`, only with [`MOST`] addresses.
 pub fn measure(ws: &Workspace, env: &BenchEnv, quick: bool, extra: bool) -> Result<Vec<Cost>> {
     let numbers = if quick { &[MOST] } else { ADDRESSES };
-    let mut step = ws.step("bench-instructions", "counting instructions")?;
+    let series = &env.choice.series;
+    let mut step =
+        ws.step(&format!("bench-instructions-{series}"), format!("counting instructions on Linux {series}"))?;
     let mut costs: Vec<Cost> = Vec::new();
     for case in CASES.iter().filter(|case| extra || !case.extra) {
         measure_case(env, case, numbers, &mut costs, &mut step).with_context(|| case.name.to_owned())?;
@@ -296,8 +330,9 @@ fn measure_case(env: &BenchEnv, case: &Case, numbers: &[u32], costs: &mut Vec<Co
         pairs += u64::from(traffic.pairs());
         let base = costs.iter().find(|base| base.case == case.without && base.addresses == addresses);
         let added = base.map_or(0.0, |base| instructions - base.instructions);
-        let limit = case.limit.filter(|_| addresses == MOST);
-        costs.push(Cost { case: case.name.into(), addresses, instructions, added, limit });
+        let limit = case.limit(&env.choice.series).filter(|_| addresses == MOST);
+        let series = env.choice.series.clone();
+        costs.push(Cost { series, case: case.name.into(), addresses, instructions, added, limit });
     }
     for counted in [Counted::Packets(DROPPED)].iter().chain(case.counted) {
         counted.check(&mut guest, sent, pairs)?;
@@ -360,6 +395,7 @@ pub fn measure_reading(ws: &Workspace, env: &BenchEnv) -> Result<Reading> {
 #[cfg(test)]
 mod tests {
     use super::{super::report::tests::cost, *};
+    use crate::sources::pins::Pins;
 
     #[test]
     fn every_case_is_compared_with_an_earlier_base_case() {
@@ -370,22 +406,45 @@ mod tests {
     }
 
     #[test]
-    fn the_document_has_a_row_with_the_limit_of_every_case() {
+    fn each_series_has_limits() {
+        let pins = Pins::parse(include_str!("../../pins.toml")).unwrap();
+        assert_eq!(pins.kernel.series.keys().collect::<Vec<_>>(), SERIES);
+        for case in CASES {
+            assert_eq!(SERIES.map(|series| case.limit(series).is_some()), [case.limits.is_some(); SERIES.len()]);
+            assert_eq!(case.limit("0.0"), None);
+        }
+    }
+
+    #[test]
+    fn the_document_has_a_row_with_the_limits_of_every_case() {
         let document = include_str!("../../../docs/performance.md");
         let table = document.split("bench:instructions -->").nth(1).unwrap();
-        let rows = table.lines().filter(|line| line.starts_with('|')).skip(2);
+        let mut rows = table.lines().filter(|line| line.starts_with('|'));
+        let names: Vec<_> = rows.next().unwrap().split('|').map(str::trim).collect();
+        let column = |series: &str| {
+            let first = names.iter().position(|name| *name == format!("{series}: instructions")).unwrap();
+            assert_eq!(names[first + 2], "limit");
+            first + 2
+        };
+        let rows = rows.skip(1);
         let shown = rows.map(|row| {
             let cells: Vec<_> = row.split('|').map(str::trim).collect();
-            (cells[1].replace('`', ""), cells[4].to_owned())
+            (cells[1].replace('`', ""), SERIES.map(|series| cells[column(series)].to_owned()))
         });
-        let limit = |case: &Case| case.limit.map(|limit| limit.to_string()).unwrap_or_default();
-        let expected = CASES.iter().map(|case| (case.name.to_owned(), limit(case)));
+        let limit = |case: &Case, series: &str| case.limit(series).map(|limit| limit.to_string()).unwrap_or_default();
+        let expected = CASES.iter().map(|case| (case.name.to_owned(), SERIES.map(|series| limit(case, series))));
         assert_eq!(shown.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
     }
 
     #[test]
     fn a_limit_is_met_by_a_positive_cost_up_to_it() {
         let met = |added| cost("ours", 1, added, Some(250.0)).met();
-        assert_eq!([250.0, 251.0, -1.0].map(met), [Some(true), Some(false), Some(false)]);
+        assert_eq!([250.0, 251.0, 0.0, -1.0].map(met), [Some(true), Some(false), Some(false), Some(false)]);
+    }
+
+    #[test]
+    fn the_limit_0_allows_the_noise_only() {
+        let met = |added| cost("unused", 1, added, Some(0.0)).met();
+        assert_eq!([0.0, 1.0, -1.0, 3.0, -3.0].map(met), [true, true, true, false, false].map(Some));
     }
 }

@@ -51,7 +51,7 @@ gcc -O2 -I/repo -I. -o /out/iptaccount iptaccount.c libxt_ACCOUNT_cl.c";
 /// iptables extension, and the program `iptaccount`, which prints the counters.
 pub fn account(ws: &Workspace, root: &BuildRoot, kernel: &Kernel, iptables: &Iptables) -> Result<PathBuf> {
     let source = Peers::read()?.xtables_addons;
-    let out = ws.target("build").join("account");
+    let out = ws.target("build").join(format!("account-{}", kernel.choice));
     let stamp = Recipe::new("account 3")
         .text("source", &source.sha256)
         .text("script", SCRIPT)

@@ -21,7 +21,7 @@ use crate::workspace::Workspace;
 pub struct Report {
     /// What was measured, and where.
     pub origin: Origin,
-    /// Instructions per packet.
+    /// Instructions per packet, on each kernel.
     pub instructions: Vec<Cost>,
     /// The cost of reading a table.
     pub reading: Reading,
@@ -52,8 +52,9 @@ impl Report {
 pub struct Origin {
     /// The commit, followed by `+` if the work tree differs.
     pub commit: String,
-    /// The version of the guest's kernel.
-    pub kernel: String,
+    /// The versions of the guests' kernels. The first one's figures are the only ones, except for
+    /// instructions.
+    pub kernels: Vec<String>,
     /// The configuration of the guest's kernel.
     pub config: String,
     /// The version of xtables-addons, which contains `ACCOUNT`.
@@ -69,14 +70,15 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// The current commit, the chosen kernel and this host.
-    pub fn current(ws: &Workspace, choice: &Choice, quick: bool) -> Result<Self> {
+    /// The current commit, the chosen kernels of one configuration, and this host.
+    pub fn current(ws: &Workspace, choices: &[Choice], quick: bool) -> Result<Self> {
         let info = fs::read_to_string("/proc/cpuinfo")?;
         let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+        let version = |series: &str| Ok(ws.pins().kernel_source(series)?.version.clone());
         Ok(Self {
             commit: ws.commit(),
-            kernel: ws.pins().kernel_source(&choice.series)?.version.clone(),
-            config: choice.config.to_string(),
+            kernels: choices.iter().map(|choice| version(&choice.series)).collect::<Result<_>>()?,
+            config: choices.first().map(|choice| choice.config.to_string()).unwrap_or_default(),
             xtables_addons: Peers::read()?.xtables_addons.version,
             cpu: model.map_or("unknown", |(_, name)| name).to_owned(),
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
@@ -100,9 +102,14 @@ fn caches() -> String {
 pub mod tests {
     use super::{super::targets::Bound, *};
 
-    /// The cost of a case.
+    /// The cost of a case on 6.12.
     pub fn cost(case: &str, addresses: u32, added: f64, limit: Option<f64>) -> Cost {
-        Cost { case: case.into(), addresses, instructions: 1250.0 + added, added, limit }
+        Cost { series: "6.12".into(), case: case.into(), addresses, instructions: 1250.0 + added, added, limit }
+    }
+
+    /// The same costs on 7.3.
+    pub fn on_7_3(costs: &[Cost]) -> Vec<Cost> {
+        costs.iter().map(|cost| Cost { series: "7.3".into(), ..cost.clone() }).collect()
     }
 
     /// The rate of a counter.
@@ -117,12 +124,13 @@ pub mod tests {
 
     /// A report with two figures of most kinds.
     pub fn report() -> Report {
+        let costs = [(1, 200.0, None), (65536, 250.0, Some(245.0))]
+            .map(|(addresses, added, limit)| cost("--traffic, hashed", addresses, added, limit));
+        let kernels = ["6.12.1-1", "7.3.1-1"].map(str::to_owned).to_vec();
         let target = |value, met| Target { what: "a target".into(), value, bound: Bound::AtMost(0.8), met };
         Report {
-            origin: Origin { cpu: "fast".into(), cpus: 2, config: "test".into(), ..Origin::default() },
-            instructions: [(1, 200.0, None), (65536, 250.0, Some(245.0))]
-                .map(|(addresses, added, limit)| cost("--traffic, hashed", addresses, added, limit))
-                .into(),
+            origin: Origin { cpu: "fast".into(), cpus: 2, kernels, config: "test".into(), ..Origin::default() },
+            instructions: [costs.to_vec(), on_7_3(&costs)].concat(),
             rates: vec![rate("one", 64_123.0)],
             reading: Reading { rows: 65536, instructions: 6.5536e7 },
             native: [("hot", "traffic/16", 1), ("hot", "traffic/16", 65536), ("threads", "traffic/16/1", 2)]

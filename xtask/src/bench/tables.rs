@@ -26,24 +26,35 @@ struct Table {
     /// The title on the terminal, and the name in the markers.
     name: &'static str,
     /// The names of the columns. Those with a colon at the end are aligned to the right.
-    header: &'static [&'static str],
+    header: fn(&Report) -> Vec<String>,
     rows: fn(&Report) -> Vec<Row>,
 }
 
 const TABLES: &[Table] = &[
-    Table { name: "machine", header: &["", ""], rows: machine },
-    Table { name: "targets", header: &["figure", "target:", "result:", ""], rows: targets },
-    Table { name: "instructions", header: &["case", "instructions:", "added:", "limit:", ""], rows: instructions },
-    Table { name: "reading", header: &["rows:", "million instructions:", "instructions per row:"], rows: reading },
-    Table { name: "rates", header: &["counter", "packets per second without loss:", ""], rows: rates },
-    Table { name: "nanoseconds", header: &["addresses", "1:", "256:", "65,536:", "1,000,000:"], rows: nanoseconds },
+    Table { name: "machine", header: |_| columns(&["", ""]), rows: machine },
+    Table { name: "targets", header: |_| columns(&["figure", "target:", "result:", ""]), rows: targets },
+    Table { name: "instructions", header: instructions_header, rows: instructions },
+    Table {
+        name: "reading",
+        header: |_| columns(&["rows:", "million instructions:", "instructions per row:"]),
+        rows: reading,
+    },
+    Table { name: "rates", header: |_| columns(&["counter", "packets per second without loss:", ""]), rows: rates },
+    Table {
+        name: "nanoseconds",
+        header: |_| columns(&["addresses", "1:", "256:", "65,536:", "1,000,000:"]),
+        rows: nanoseconds,
+    },
 ];
+
+fn columns(names: &[&str]) -> Vec<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}
 
 impl Table {
     /// The table in Markdown.
     fn markdown(&self, report: &Report) -> String {
-        let header: Vec<_> = self.header.iter().map(|name| (*name).to_owned()).collect();
-        markdown::table(&header, (self.rows)(report))
+        markdown::table(&(self.header)(report), (self.rows)(report))
     }
 
     /// The range of the table in the document, between its markers.
@@ -67,8 +78,11 @@ pub fn print(report: &Report, names: &[&str]) {
 /// Writes the tables with the given names to the document, or all tables if there are no names.
 ///
 /// # Errors
-/// If the document lacks a marker, or if all tables are wanted and the report is from a short run.
+/// If the document lacks a marker, if the report lacks a kernel series, or if all tables are wanted
+/// and the report is from a short run.
 pub fn write(ws: &Workspace, report: &Report, names: &[&str]) -> Result<()> {
+    let all = ws.pins().kernel.all_series().all(|series| self::series(report).any(|of| of == series));
+    ensure!(all, "the tables are for all kernel series: use --series all");
     let complete = !report.origin.quick || !names.is_empty();
     ensure!(complete, "the report is from a run with --quick: its figures are not precise enough");
     let file = ws.repo().join(DOCUMENT);
@@ -87,13 +101,13 @@ fn replace(document: &str, report: &Report, names: &[&str]) -> Result<String> {
 }
 
 fn machine(report: &Report) -> Vec<Row> {
-    let Origin { cpu, cpus, caches, kernel, config, xtables_addons, .. } = &report.origin;
+    let Origin { cpu, cpus, caches, kernels, config, xtables_addons, .. } = &report.origin;
     let row = |name: &str, value: &dyn Display| vec![name.to_owned(), value.to_string()];
     vec![
         row("CPU", cpu),
         row("processors", cpus),
         row("caches", caches),
-        row("kernel of the guest", &format!("{kernel}, configuration `{config}`")),
+        row("kernels of the guests", &format!("{}, configuration `{config}`", kernels.join(" and "))),
         row("xtables-addons", xtables_addons),
     ]
 }
@@ -110,17 +124,39 @@ fn targets(report: &Report) -> Vec<Row> {
     report.targets.iter().map(row).collect()
 }
 
+/// The series in the table of instructions.
+fn series(report: &Report) -> impl Iterator<Item = &str> {
+    report.instructions.chunk_by(|one, next| one.series == next.series).map(|costs| costs[0].series.as_str())
+}
+
+fn instructions_header(report: &Report) -> Vec<String> {
+    let group = |series| [format!("{series}: instructions:"), "added:".into(), "limit:".into(), String::new()];
+    ["case".to_owned()].into_iter().chain(series(report).flat_map(group)).collect()
+}
+
+/// A row for each case, with the cells of all series.
 fn instructions(report: &Report) -> Vec<Row> {
-    let row = |cost: &Cost| {
+    let cells = |cost: &Cost| {
         // Without a decimal, 230.4 instructions would not look above the limit 230.
         let near = cost.limit.is_some_and(|limit| cost.added > limit && cost.added <= limit + 0.5);
         let digits = usize::from(near);
-        let added = if cost.added > 0.0 { format!("{:.digits$}", cost.added) } else { String::new() };
+        let added = match cost.limit {
+            Some(0.0) => format!("{:.0}", cost.added.abs()),
+            _ if cost.added > 0.0 => format!("{:.digits$}", cost.added),
+            _ => String::new(),
+        };
         let limit = cost.limit.map(|limit| limit.to_string()).unwrap_or_default();
         let mark = cost.met().map(mark).unwrap_or_default();
-        vec![code(&cost.case), format!("{:.0}", cost.instructions), added, limit, mark.into()]
+        [format!("{:.0}", cost.instructions), added, limit, mark.into()]
     };
-    report.instructions.iter().filter(|cost| cost.addresses == MOST).map(row).collect()
+    let Some(first) = series(report).next() else { return Vec::new() };
+    let with = |case: &str, series: &str| {
+        let is_wanted = |cost: &&Cost| cost.addresses == MOST && cost.case == case && cost.series == series;
+        report.instructions.iter().find(is_wanted).map_or_else(Default::default, cells)
+    };
+    let row = |case: &str| [code(case)].into_iter().chain(series(report).flat_map(|of| with(case, of))).collect();
+    let cases = report.instructions.iter().filter(|cost| cost.addresses == MOST && cost.series == first);
+    cases.map(|cost| row(&cost.case)).collect()
 }
 
 fn reading(report: &Report) -> Vec<Row> {
@@ -245,10 +281,11 @@ mod tests {
     #[test]
     fn the_tables_have_the_figures_of_the_report() {
         for (name, row) in [
-            ("machine", "| kernel of the guest | , configuration `test` |"),
+            ("machine", "| kernels of the guests | 6.12.1-1 and 7.3.1-1, configuration `test` |"),
             ("targets", "| a target | at most 0.8 | 0.75 | met |"),
             ("targets", "| a target | at most 0.8 | 0.85 | **missed** |"),
-            ("instructions", "| `--traffic`, hashed | 1500 | 250 | 245 | **missed** |"),
+            ("instructions", "| case | 6.12: instructions | added | limit | | 7.3: instructions | added | limit | |"),
+            ("instructions", "| `--traffic`, hashed | 1500 | 250 | 245 | **missed** | 1500 | 250 | 245 | **missed** |"),
             ("reading", "| 65,536 | 66 | 1,000 |"),
             ("rates", "| one 1 | 64,000 | limit of the receive path |"),
             ("nanoseconds", "| `--traffic`, direct, hot | 9.0 | | 9.0 | |"),
@@ -267,6 +304,14 @@ mod tests {
             instructions(&Report { instructions: costs, ..report() })[0][2].clone()
         };
         assert_eq!([229.6, 230.0, 230.4, 231.4].map(added), ["230", "230", "230.4", "231"]);
+    }
+
+    #[test]
+    fn a_case_that_must_add_nothing_shows_the_figure() {
+        let costs = vec![cost("unused", MOST, -0.4, Some(0.0)), cost("empty", MOST, 0.0, None)];
+        let rows = instructions(&Report { instructions: costs, ..report() });
+        assert_eq!((rows[0][2].as_str(), rows[0][4].as_str()), ("0", "met"));
+        assert_eq!(rows[1][2], "");
     }
 
     #[test]

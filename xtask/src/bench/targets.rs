@@ -44,6 +44,11 @@ impl Target {
     }
 }
 
+/// The costs on each series, in the order in which they were measured.
+fn by_series(costs: &[Cost]) -> impl Iterator<Item = &[Cost]> {
+    costs.chunk_by(|one, next| one.series == next.series)
+}
+
 /// The cost of a case with [`MOST`] addresses.
 fn cost_of<'a>(costs: &'a [Cost], case: &str) -> Result<&'a Cost> {
     let cost = costs.iter().find(|cost| cost.case == case && cost.addresses == MOST);
@@ -53,12 +58,14 @@ fn cost_of<'a>(costs: &'a [Cost], case: &str) -> Result<&'a Cost> {
 /// At most this ratio of the instructions that two cases add.
 type Ratio = (&'static str, &'static str, f64);
 
+/// The ratios on each series.
 fn ratios(costs: &[Cost], ratios: &[Ratio]) -> Result<Vec<Target>> {
-    let target = |(one, other, bound): &Ratio| {
-        let ratio = cost_of(costs, one)?.added / cost_of(costs, other)?.added;
-        Ok(Target::new(format!("instructions added, {one} / {other}"), ratio, Bound::AtMost(*bound)))
+    let target = |costs, (one, other, bound): &Ratio| {
+        let (one, other) = (cost_of(costs, one)?, cost_of(costs, other)?);
+        let what = format!("{}: instructions added, {} / {}", one.series, one.case, other.case);
+        Ok(Target::new(what, one.added / other.added, Bound::AtMost(*bound)))
     };
-    ratios.iter().map(target).collect()
+    by_series(costs).flat_map(|costs| ratios.iter().map(move |ratio| target(costs, ratio))).collect()
 }
 
 /// The targets for instructions per packet with [`MOST`] addresses that `--check` enforces.
@@ -71,10 +78,12 @@ pub fn for_instructions(costs: &[Cost]) -> Result<Vec<Target>> {
 /// place of the program count, too.
 pub fn not_enforced(costs: &[Cost]) -> Result<Vec<Target>> {
     let mut targets = ratios(costs, &[(TRAFFIC, ACCOUNT, 0.6), (ALL, ACCOUNT, 1.0)])?;
-    let nothing = cost_of(costs, NOTHING)?.instructions;
-    let added = |case| Ok::<_, anyhow::Error>(cost_of(costs, case)?.instructions - nothing);
-    let what = format!("instructions added with the hook, {TRAFFIC} / {EBPF}");
-    targets.push(Target::new(what, added(TRAFFIC)? / added(EBPF)?, Bound::AtMost(1.0)));
+    for costs in by_series(costs) {
+        let nothing = cost_of(costs, NOTHING)?;
+        let added = |case| Ok::<_, anyhow::Error>(cost_of(costs, case)?.instructions - nothing.instructions);
+        let what = format!("{}: instructions added with the hook, {TRAFFIC} / {EBPF}", nothing.series);
+        targets.push(Target::new(what, added(TRAFFIC)? / added(EBPF)?, Bound::AtMost(1.0)));
+    }
     Ok(targets)
 }
 
@@ -130,6 +139,9 @@ mod tests {
         ];
         let expected = [(0.5, false), (0.9375, true), (1.0, true), (1.5, false)];
         assert_eq!(results(&for_instructions(&costs).unwrap()), expected);
+        let both = for_instructions(&[costs.clone(), on_7_3(&costs)].concat()).unwrap();
+        assert_eq!(results(&both), [expected, expected].concat());
+        assert!(both[0].what.starts_with("6.12: ") && both[4].what.starts_with("7.3: "));
         costs.pop();
         assert!(for_instructions(&costs).is_err());
     }

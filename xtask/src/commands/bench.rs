@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 
 use crate::bench::env::BenchEnv;
@@ -37,21 +37,21 @@ pub struct Options {
 }
 
 impl Options {
-    /// The options of `bench --check`.
-    pub fn check() -> Self {
-        Self { check: true, ..Self::default() }
+    /// The options of `bench --check`, for the default series or the one that is named.
+    pub fn check(series: Option<&String>) -> Self {
+        let kernel = series.map(|series| kernel::Options::of(series, None)).unwrap_or_default();
+        Self { check: true, kernel, ..Self::default() }
     }
 }
 
 pub fn run(ws: &Workspace, options: &Options) -> Result<()> {
-    let choice = options.kernel.choose(ws, Config::Bench)?;
     if options.code {
-        print!("{}", code::packet_path(ws, &choice)?);
+        print!("{}", code::packet_path(ws, &options.kernel.choose(ws, Config::Bench)?)?);
         return Ok(());
     }
     let report = match &options.from {
         Some(file) => Report::read(file)?,
-        None => measure(ws, choice, options)?,
+        None => measure(ws, &options.kernel.choose_all(ws, Config::Bench)?, options)?,
     };
     if options.check {
         tables::print(&report, &["machine", "targets", "instructions"]);
@@ -72,22 +72,27 @@ pub fn run(ws: &Workspace, options: &Options) -> Result<()> {
 
 /// Measures everything and writes the report to `target/bench`. With `--check`, measures only what
 /// is repeatable, and writes no report.
-fn measure(ws: &Workspace, choice: Choice, options: &Options) -> Result<Report> {
-    let env = BenchEnv::prepare(ws, choice)?;
+fn measure(ws: &Workspace, choices: &[Choice], options: &Options) -> Result<Report> {
+    let envs = choices.iter().map(|choice| BenchEnv::prepare(ws, choice.clone())).collect::<Result<Vec<_>>>()?;
     if options.check {
-        code::check(ws, &env.choice)?;
+        choices.iter().try_for_each(|choice| code::check(ws, choice))?;
     }
     let quick = options.quick || options.check;
-    let origin = Origin::current(ws, &env.choice, quick)?;
-    // The tables of the document have all cases.
-    let instructions = instructions::measure(ws, &env, quick, !options.check || options.docs)?;
+    let origin = Origin::current(ws, choices, quick)?;
+    let mut instructions = Vec::new();
+    for env in &envs {
+        // The tables of the document have all cases.
+        instructions.extend(instructions::measure(ws, env, quick, !options.check || options.docs)?);
+    }
     let mut targets = targets::for_instructions(&instructions)?;
     if options.check {
         return Ok(Report { origin, instructions, targets, ..Report::default() });
     }
     targets.extend(targets::not_enforced(&instructions)?);
-    let reading = instructions::measure_reading(ws, &env)?;
-    let rates = rate::measure(ws, &env)?;
+    // Instructions are the only figures of every kernel.
+    let env = envs.first().context("no kernel was chosen")?;
+    let reading = instructions::measure_reading(ws, env)?;
+    let rates = rate::measure(ws, env)?;
     let (native, memory) = native::measure(ws, quick)?;
     targets.extend(targets::for_times(&native)?);
     targets.extend(targets::for_rates(&rates)?);
@@ -100,9 +105,10 @@ fn measure(ws: &Workspace, choice: Choice, options: &Options) -> Result<Report> 
 
 /// Fails if a target or a limit is missed.
 fn check(report: &Report) -> Result<()> {
-    let over_limit = report.instructions.iter().filter(|cost| cost.met() == Some(false)).map(|cost| &cost.case);
-    let missed = report.targets.iter().filter(|target| !target.met).map(|target| &target.what);
-    let missed: Vec<_> = over_limit.chain(missed).map(String::as_str).collect();
+    let over_limit = report.instructions.iter().filter(|cost| cost.met() == Some(false));
+    let over_limit = over_limit.map(|cost| format!("{}: {}", cost.series, cost.case));
+    let missed = report.targets.iter().filter(|target| !target.met).map(|target| target.what.clone());
+    let missed: Vec<_> = over_limit.chain(missed).collect();
     ensure!(missed.is_empty(), "a packet costs too many instructions: {}", missed.join("; "));
     Ok(())
 }

@@ -25,8 +25,8 @@ pub struct Options {
     /// Only the checks of the host's cargo: seconds, no guest, no build root
     #[arg(long)]
     quick: bool,
-    /// Run all tests in QEMU on this kernel series only, or on `all` [default: all tests on the
-    /// default series, and those of what a kernel can change on the others]
+    /// Run all tests in QEMU and `bench --check` on this kernel series only, or on `all` [default:
+    /// on the default series, and the tests of what a kernel can change on the others]
     #[arg(long, conflicts_with = "quick")]
     series: Option<String>,
 }
@@ -44,7 +44,7 @@ pub fn run(ws: &Workspace, options: &Options) -> Result<()> {
     patches::check_all(ws)?;
     test::run(ws, &test::Options { consent: options.consent.clone(), series: options.series.clone() })?;
     // Instruction counts are repeatable, so a packet that costs more is a regression.
-    bench::run(ws, &bench::Options::check())
+    bench::run(ws, &bench::Options::check(options.series.as_ref()))
 }
 
 fn host_checks(sh: &Shell) -> Result<()> {

@@ -2,8 +2,8 @@
 
 //! The checks of the IP receive path before the hook, and how it trims packets: `ip_rcv_core()` and
 //! `ip6_rcv_core()` of the kernel
-//! (<https://elixir.bootlin.com/linux/v6.18/source/net/ipv4/ip_input.c> and
-//! <https://elixir.bootlin.com/linux/v6.18/source/net/ipv6/ip6_input.c>).
+//! (<https://elixir.bootlin.com/linux/v6.12/source/net/ipv4/ip_input.c> and
+//! <https://elixir.bootlin.com/linux/v6.12/source/net/ipv6/ip6_input.c>).
 
 use traffic_model::frames::fix_checksum;
 
