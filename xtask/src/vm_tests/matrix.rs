@@ -88,7 +88,7 @@ mod tests {
             programs.entry((*program).to_owned()).or_default().insert((*test).to_owned(), *outcome);
         }
         let commit = "0123456789abcdef+".to_owned();
-        Results { kernel: "6.12.1-1".to_owned(), commit, date: "2026-01-02".to_owned(), programs }
+        Results { kernel: "6.12.1-1".to_owned(), commit, date: "2026-01-02".to_owned(), programs, ..Results::default() }
     }
 
     #[test]

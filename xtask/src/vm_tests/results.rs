@@ -10,7 +10,8 @@ use fs_err as fs;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::stamp::write_atomically;
+use crate::sources::patches;
+use crate::stamp::{Recipe, write_atomically};
 use crate::workspace::Workspace;
 
 /// How a test ended.
@@ -26,12 +27,18 @@ pub enum Outcome {
 /// The names of a program's tests, and how they ended.
 pub type Outcomes = BTreeMap<String, Outcome>;
 
-/// The results of one commit on one kernel.
+/// The folders whose files run in a guest or in the Debian VM, or make what runs there, in addition
+/// to the patches of the series.
+const INPUTS: [&str; 6] = ["iptables-patches", "kernel-patches/config", "libxt", "module", "vm-tests", "xtask/deb"];
+
+/// The results of one state of the code on one kernel.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Results {
     /// The version of the kernel's source.
     pub kernel: String,
-    /// The commit, followed by `+` if the work tree differs.
+    /// The hash of the files that the results depend on.
+    pub inputs: String,
+    /// The commit of the last run, followed by `+` if the work tree differs.
     pub commit: String,
     /// The day of the last run, in UTC.
     pub date: String,
@@ -54,13 +61,21 @@ impl Results {
         serde_json::from_slice(&text).with_context(|| format!("cannot parse {}", file.display()))
     }
 
-    /// Empty results for a run on the current commit.
+    /// Empty results for a run of the current files.
     ///
     /// # Errors
-    /// When pins.toml does not have the series.
+    /// When pins.toml does not have the series, or a file cannot be read.
     pub fn of_now(ws: &Workspace, series: &str) -> Result<Self> {
+        let mut recipe = Recipe::new("test results");
+        for folder in INPUTS {
+            recipe = recipe.folder(&ws.repo().join(folder))?;
+        }
+        for patch in patches::files(&ws.repo().join("kernel-patches").join(series))? {
+            recipe = recipe.file(&patch)?;
+        }
         Ok(Self {
             kernel: ws.pins().kernel_source(series)?.version.clone(),
+            inputs: recipe.stamp().short().to_owned(),
             commit: ws.commit(),
             date: Timestamp::now().strftime("%Y-%m-%d").to_string(),
             programs: BTreeMap::new(),
@@ -68,7 +83,7 @@ impl Results {
     }
 
     /// Begins the file of the series for a run. `tests` are the names of all tests, by program.
-    /// Results of the same commit and of the same version of the kernel stay. Others are dropped: a
+    /// Results of the same files and of the same version of the kernel stay. Others are dropped: a
     /// table must not mix them.
     ///
     /// # Errors
@@ -101,9 +116,9 @@ impl Results {
         write_atomically(&Self::file(ws, series), serde_json::to_string_pretty(self)?.as_bytes())
     }
 
-    /// All tests, with the results of `old` if they are for the same commit and kernel.
+    /// All tests, with the results of `old` if they are for the same files and kernel.
     fn after<'a>(mut self, old: &Self, tests: impl Iterator<Item = (&'a str, &'a [String])>) -> Self {
-        let same = (&self.kernel, &self.commit) == (&old.kernel, &old.commit);
+        let same = (&self.kernel, &self.inputs) == (&old.kernel, &old.inputs);
         for (program, names) in tests {
             let known = old.programs.get(program).filter(|_| same);
             let outcome = |name| known.and_then(|known| known.get(name)).copied().unwrap_or(Outcome::NotRun);
@@ -151,10 +166,10 @@ mod tests {
     }
 
     #[test]
-    fn results_of_the_same_commit_and_kernel_stay() {
-        let at = |kernel: &str, commit: &str| Results {
+    fn results_of_the_same_files_and_kernel_stay() {
+        let at = |kernel: &str, inputs: &str| Results {
             kernel: kernel.to_owned(),
-            commit: commit.to_owned(),
+            inputs: inputs.to_owned(),
             ..Results::default()
         };
         let names = ["one", "new"].map(str::to_owned);
@@ -167,7 +182,7 @@ mod tests {
         for now in [at("6.12.2-1", "a"), at("6.12.1-1", "b")] {
             let fresh = now.clone().after(&old, tests());
             assert_eq!(fresh.programs["guest"], outcomes(&[("one", Outcome::NotRun), ("new", Outcome::NotRun)]));
-            assert_eq!((fresh.kernel, fresh.commit), (now.kernel, now.commit));
+            assert_eq!((fresh.kernel, fresh.inputs), (now.kernel, now.inputs));
         }
     }
 }
