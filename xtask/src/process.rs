@@ -182,12 +182,13 @@ pub fn run_foreground(command: impl Into<Command>) -> Result<()> {
     Ok(())
 }
 
-/// Like [`run_foreground`], but calls `on_line` for each line of standard output.
-pub fn run_foreground_lines(mut command: Command, mut on_line: impl FnMut(&str)) -> Result<()> {
+/// Runs `command` without standard input, and with the standard error of this process. Calls
+/// `on_line` for each line of standard output. Fails unless its exit status is 0.
+pub fn run_output_lines(mut command: Command, mut on_line: impl FnMut(&str)) -> Result<()> {
     let words = describe(&command);
     let (lines, writer) = pipe()?;
-    command.stdout(writer);
-    let running = Running::start(command, false)?;
+    command.stdin(Stdio::null()).stdout(writer);
+    let running = Running::spawn(command)?;
     for line in BufReader::new(lines).split(b'\n') {
         on_line(&String::from_utf8_lossy(&line.context("cannot read the output of a command")?));
     }
@@ -268,12 +269,12 @@ mod tests {
     }
 
     #[test]
-    fn a_command_in_the_foreground_passes_on_its_lines() {
+    fn the_lines_of_a_command_are_passed_on() {
         let run = |script: &str| {
             let mut command = Command::new("sh");
             command.args(["-c", script]);
             let mut lines = Vec::new();
-            let result = run_foreground_lines(command, |line| lines.push(line.to_owned()));
+            let result = run_output_lines(command, |line| lines.push(line.to_owned()));
             (result.is_ok(), lines)
         };
         let lines = ["one", "", "two"].map(str::to_owned).to_vec();

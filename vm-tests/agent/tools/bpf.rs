@@ -13,7 +13,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use anyhow::{Context, Result, bail, ensure};
 use fs_err as fs;
 
-// The numbers of <https://github.com/torvalds/linux/blob/v6.18/include/uapi/linux/bpf.h>.
+// The numbers of <https://github.com/torvalds/linux/blob/v6.12/include/uapi/linux/bpf.h>.
 const MAP_CREATE: i32 = 0;
 const PROG_LOAD: i32 = 5;
 const PROG_ATTACH: i32 = 8;

@@ -62,8 +62,8 @@ const HARMLESS: &[&str] = &[
     "kmemleak: Kernel memory leak detector initialized",
     "kmemleak: Automatic memory scanning thread",
     // On a busy host, one CPU of a guest uses up the pool of debug objects while the other, which
-    // refills it, does not run. The kernel then does without:
-    // <https://github.com/torvalds/linux/blob/v6.18/lib/debugobjects.c#L389>
+    // refills it, does not run. The kernel then does without: debug_objects_oom() in
+    // <https://github.com/torvalds/linux/blob/v6.12/lib/debugobjects.c>
     "ODEBUG: Out of memory. ODEBUG disabled",
     // The compile-time options that lockdep lists at boot.
     "... MAX_LOCK",

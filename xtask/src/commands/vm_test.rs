@@ -149,7 +149,7 @@ impl Run {
     fn in_foreground(self, ws: &Workspace) -> Result<()> {
         eprintln!("==> {} tests of `{}` on Linux {}", self.tests.len(), self.program, self.series);
         self.run(ws, |command, watch| {
-            process::run_foreground_lines(command, |line| {
+            process::run_output_lines(command, |line| {
                 println!("{line}");
                 watch(line);
             })
