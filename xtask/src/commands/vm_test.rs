@@ -73,15 +73,19 @@ struct Program {
     variable: &'static str,
     /// The kernel configuration that the program needs by default.
     config: Config,
+    /// Builds the images and returns their folder.
+    build: fn(&Workspace, &Choice) -> Result<PathBuf>,
     /// The nice value. The deployment test takes longest, so it gets a processor first.
     nice: &'static str,
 }
 
-const GUESTS: [Program; 2] = [
-    Program { name: "guest", variable: "XT_TRAFFIC_GUEST", config: Config::Debug, nice: "5" },
-    Program { name: "fast", variable: "XT_TRAFFIC_GUEST", config: Config::Test, nice: "5" },
+/// [`DEPLOY`] runs beside the others.
+static PROGRAMS: [Program; 3] = [
+    Program { name: "guest", variable: "XT_TRAFFIC_GUEST", config: Config::Debug, build: guest::build, nice: "5" },
+    Program { name: "fast", variable: "XT_TRAFFIC_GUEST", config: Config::Test, build: guest::build, nice: "5" },
+    Program { name: DEPLOY, variable: "XT_TRAFFIC_DEBIAN_VM", config: Config::Vm, build: debian_vm, nice: "0" },
 ];
-const DEPLOY: Program = Program { name: "deploy", variable: "XT_TRAFFIC_DEBIAN_VM", config: Config::Vm, nice: "0" };
+const DEPLOY: &str = "deploy";
 
 pub fn run(ws: &Workspace, options: &Options) -> Result<()> {
     run_in_scopes(ws, options, |_| if options.short { Scope::Short } else { Scope::All })
@@ -113,7 +117,7 @@ fn run_in_scopes(ws: &Workspace, options: &Options, scope: impl Fn(&str) -> Scop
         Results::of_now(ws, &choice.series)?.begin(ws, &choice.series, all)?;
         for (program, names) in chosen {
             let run = tests.prepare(program, names, &choice, scope(&choice.series))?;
-            if program.name == DEPLOY.name { deploys.push(run) } else { guests.push(run) }
+            if program.name == DEPLOY { deploys.push(run) } else { guests.push(run) }
         }
     }
     let alone = guests.is_empty();
@@ -204,7 +208,7 @@ impl Tests<'_> {
             names.iter().try_for_each(|test| features::feature(name, test).map(drop))?;
             Ok((program, names))
         };
-        GUESTS.iter().chain([&DEPLOY]).map(list).collect()
+        PROGRAMS.iter().map(list).collect()
     }
 
     /// The programs that have tests to run, with the names of these tests.
@@ -227,13 +231,11 @@ impl Tests<'_> {
 
     /// Builds the images that a program needs.
     fn prepare(&self, program: &'static Program, tests: Vec<String>, choice: &Choice, scope: Scope) -> Result<Run> {
-        let ws = self.ws;
-        let choice = choice.with(self.options.kernel.config_or(program.config));
-        let _lock = host::require(ws)?;
-        let folder = match program.name == DEPLOY.name {
-            true => debian_vm(ws, &choice.with(self.options.packages.unwrap_or(DEPLOY.config)))?,
-            false => guest::build(ws, &choice)?,
-        };
+        let named = Some(self.options.kernel.config_or(program.config));
+        let config = if program.name == DEPLOY { self.options.packages } else { named };
+        let choice = choice.with(config.unwrap_or(program.config));
+        let _lock = host::require(self.ws)?;
+        let folder = (program.build)(self.ws, &choice)?;
         let names: Vec<_> = match scope {
             // More filters can be among the arguments.
             Scope::All => self.options.filter.iter().cloned().collect(),
