@@ -21,7 +21,9 @@ const ALLOWED_CALLS: &[&str] = &[
     "__local_bh_enable_ip",
     "skb_copy_bits",
     "memset",
-    // These allocate a page of rows and charge it to a memory cgroup.
+    // These allocate a page of rows and charge it to a memory cgroup. The kernel crate of 6.12
+    // calls krealloc() in the first of them.
+    "<kernel::alloc::allocator::ReallocFunc>::call",
     "rust_helper_krealloc_node_align",
     "rust_helper_set_active_memcg",
 ];
