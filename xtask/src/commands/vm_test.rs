@@ -173,16 +173,21 @@ impl Run {
         Ok(())
     }
 
-    /// Runs the tests and stores their results. `run` calls its second argument with each line.
+    /// Runs the tests and stores each result at once: a run can be interrupted. `run` calls its
+    /// second argument with each line.
     fn run(self, ws: &Workspace, run: impl FnOnce(Command, &mut dyn FnMut(&str)) -> Result<()>) -> Result<()> {
-        let mut outcomes: Outcomes = self.tests.into_iter().map(|test| (test, Outcome::NotRun)).collect();
-        let result = run(self.command, &mut |line| {
-            if let Some((test, outcome)) = parse_line(line) {
-                outcomes.entry(test.to_owned()).and_modify(|old| *old = outcome);
+        let Self { program, series, tests, command } = self;
+        let add = |outcomes: Outcomes| Results::add(ws, &series, program, outcomes);
+        add(tests.iter().map(|test| (test.clone(), Outcome::NotRun)).collect())?;
+        let mut stored = Ok(());
+        let result = run(command, &mut |line| {
+            if let Some((test, outcome)) = parse_line(line).filter(|(test, _)| tests.iter().any(|name| name == test)) {
+                if let Err(error) = add([(test.to_owned(), outcome)].into()) {
+                    stored = Err(error);
+                }
             }
         });
-        Results::add(ws, &self.series, self.program, outcomes)?;
-        result.with_context(|| format!("tests of `{}` on Linux {}", self.program, self.series))
+        result.with_context(|| format!("tests of `{program}` on Linux {series}")).and(stored)
     }
 }
 
