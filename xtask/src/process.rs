@@ -185,7 +185,7 @@ pub fn run_foreground(command: impl Into<Command>) -> Result<()> {
 /// Runs `command` without standard input, and with the standard error of this process. Calls
 /// `on_line` for each line of standard output. Fails unless its exit status is 0.
 pub fn run_output_lines(mut command: Command, mut on_line: impl FnMut(&str)) -> Result<()> {
-    let words = describe(&command);
+    let words: String = describe(&command).chars().take(160).collect();
     let (lines, writer) = pipe()?;
     command.stdin(Stdio::null()).stdout(writer);
     let running = Running::spawn(command)?;
