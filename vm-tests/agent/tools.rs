@@ -4,6 +4,7 @@
 mod bpf;
 mod files;
 mod kill;
+mod netfilter;
 mod play;
 mod reader;
 mod replace;
@@ -22,6 +23,11 @@ pub fn run(words: &[String]) -> Result<()> {
         ["read-bytes", path] => kill::read_bytes(path),
         ["sum", path] => rows::sum(path),
         ["replace", program, revision, bits] => replace::replace(program, revision, bits),
+        ["hooks", family, hook] => netfilter::hooks(family, hook),
+        ["chain", family, table, chain, hook] => netfilter::chain(family, table, chain, hook),
+        ["extension", family, table, chain, kind, name, revision, parameters] => {
+            netfilter::extension(family, table, chain, [kind, name, revision, parameters])
+        }
         ["file", path, steps @ ..] => files::steps(path, steps),
         _ => bail!("unknown tool: {}", words.join(" ")),
     }
