@@ -27,6 +27,11 @@ const DEBIAN_EXTENSIONS: &str = "usr/lib/x86_64-linux-gnu/xtables";
 /// The folder in which the patched iptables looks for extensions.
 const EXTENSIONS: &str = "usr/local/lib/xtables";
 
+/// The kernel's test of the hook PROMISC, and the files that it reads. Their folder in the guest
+/// has the same name, below `/usr`. Not every kernel has all of these files.
+const SELFTESTS: &str = "tools/testing/selftests/net";
+const SELFTEST: [&str; 4] = ["lib.sh", "lib/sh/defer.sh", "netfilter/lib.sh", "netfilter/nf_promisc.sh"];
+
 /// Builds everything that a guest boots. Returns the folder for the VM harness.
 pub fn build(ws: &Workspace, choice: &Choice) -> Result<PathBuf> {
     // Making the build root leaves a processor idle, and so does building the kernel at times.
@@ -50,7 +55,8 @@ pub fn build(ws: &Workspace, choice: &Choice) -> Result<PathBuf> {
         },
     )?;
     let folder = ws.target("guest").join(choice.to_string());
-    assemble(&folder, &base, &kernel, &Overlay { agent, module, libxt, iptables })
+    let selftests = kernel.source.join(SELFTESTS);
+    assemble(&folder, &base, &kernel, &Overlay { agent, module, libxt, iptables, selftests })
         .with_context(|| format!("cannot make {}", folder.display()))?;
     Ok(folder)
 }
@@ -67,10 +73,12 @@ struct Overlay {
     module: Product,
     libxt: Product,
     iptables: Iptables,
+    /// The folder of the kernel's tests of the network.
+    selftests: PathBuf,
 }
 
 fn assemble(folder: &Path, base: &Path, kernel: &Kernel, overlay: &Overlay) -> Result<()> {
-    let stamp = Recipe::new("image 2")
+    let stamp = Recipe::new("image 3")
         .text("base", &base.to_string_lossy())
         .text("kernel", kernel.stamp.as_str())
         .text("agent", overlay.agent.stamp.as_str())
@@ -111,6 +119,10 @@ impl Overlay {
         }
         for folder in [EXTENSIONS, DEBIAN_EXTENSIONS] {
             archive.file(Path::new(folder).join(libxt::LIBRARY), 0o755, fs::read(&self.libxt.file)?);
+        }
+        for file in SELFTEST.iter().filter(|file| self.selftests.join(file).exists()) {
+            let path = Path::new("usr").join(SELFTESTS).join(file);
+            archive.file(path, 0o755, fs::read(self.selftests.join(file))?);
         }
         Ok(archive)
     }
