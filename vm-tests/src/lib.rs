@@ -16,6 +16,7 @@ use anyhow::{Context, Result, ensure};
 use traffic_model::frames::{Ip, mirrored};
 use traffic_model::model::{Expected, File, Rule};
 use vm_harness::artifacts::Artifacts;
+use vm_harness::command::Output;
 use vm_harness::guest::{Config, Guest, Sender, mac_of_port};
 use vm_harness::replay::{Backend, TABLES};
 
@@ -100,6 +101,16 @@ pub fn iptables_both(guest: &mut Guest, rule: &str) -> Result<()> {
         iptables(guest, backend, &rule.replace("{backend}", &backend.to_string()))?;
     }
     Ok(())
+}
+
+/// Whether the kernel has refused a command of iptables: the exit status and the message are those
+/// for an invalid rule.
+pub fn refused(backend: Backend, output: &Output) -> bool {
+    let (status, messages) = match backend {
+        Backend::Nft => (4, ["failed (Invalid argument)", "failed (Operation not supported)"]),
+        Backend::Legacy => (1, [": Invalid argument. Run `dmesg'", ": Operation not supported."]),
+    };
+    output.status == status && output.stdout.is_empty() && messages.iter().any(|text| output.stderr.contains(text))
 }
 
 /// The text of a file of a table.
@@ -266,6 +277,22 @@ pub fn check_counters(guest: &mut Guest, program: &str, chain: &str, want: &[(u6
         ensure!(got == want, "{program}-{backend}: the counters of {chain} are {got:?} instead of {want:?}");
     }
     Ok(())
+}
+
+/// The number of the hook PROMISC, `NF_INET_PROMISC`.
+pub const PROMISC: u32 = 6;
+
+/// The functions on a hook of a family (`ip` or `ip6`), in the order in which they run. An empty
+/// name is the initial network namespace.
+///
+/// # Errors
+/// When the kernel does not list them.
+pub fn hooks(guest: &mut Guest, netns: &str, family: &str, hook: u32) -> Result<Vec<String>> {
+    let within = if netns.is_empty() { String::new() } else { format!("ip netns exec {netns} ") };
+    let text = guest.must(&format!("{within}/init hooks {family} {hook}"))?;
+    let functions =
+        text.lines().map(|line| line.split_once(' ').context("no priority").map(|(_, name)| name.to_owned()));
+    functions.collect()
 }
 
 /// A text without the lines that begin with `#`: in saved rules they hold the time.

@@ -5,7 +5,7 @@
 use anyhow::{Result, ensure};
 use traffic_model::frames::{Ip, mirrored};
 use vm_harness::guest::Guest;
-use vm_tests::{BACKENDS, guest_test, iptables};
+use vm_tests::{BACKENDS, guest_test, iptables, refused};
 
 const TRACING: &str = "/sys/kernel/tracing";
 
@@ -27,14 +27,15 @@ guest_test!(the_reason_is_always_the_same, |guest| {
     let otherhost = ["OTHERHOST", "OTHERHOST"];
     ensure!(reasons(guest, &frames)? == otherhost, "without rules");
     for backend in BACKENDS {
-        for rule in [
-            "-A PROMISC -m traffic --traffic --net 0.0.0.0/0 --name t",
-            "-P PROMISC DROP",
-            "-A PROMISC -j DROP",
-            "-I PROMISC -j NFQUEUE --queue-num 1",
-        ] {
+        for rule in
+            ["-A PROMISC -m traffic --traffic --net 0.0.0.0/0 --name t", "-P PROMISC DROP", "-A PROMISC -j DROP"]
+        {
             iptables(guest, backend, rule)?;
             ensure!(reasons(guest, &frames)? == otherhost, "{backend}: after {rule}");
         }
+        // A queue cannot give a frame back.
+        let output = guest.run(&backend.command("-I PROMISC -j NFQUEUE --queue-num 1"))?;
+        ensure!(refused(backend, &output), "{backend}: NFQUEUE: {output:?}");
+        ensure!(reasons(guest, &frames)? == otherhost, "{backend}: after a refused rule");
     }
 });

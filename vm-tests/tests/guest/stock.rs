@@ -6,7 +6,7 @@ use insta::assert_snapshot;
 use traffic_model::frames::{ALICE, Ethernet, IPV4, Ip};
 use vm_harness::guest::mac_of_port;
 use vm_harness::replay::Backend;
-use vm_tests::{BACKENDS, frame, guest_test, iptables, iptables_both, open_and_send, without_comments};
+use vm_tests::{BACKENDS, PROMISC, frame, guest_test, hooks, iptables, iptables_both, open_and_send, without_comments};
 
 const ORDINARY: [&str; 6] = [
     "-A INPUT -p tcp --dport 22 -m conntrack --ctstate NEW -j ACCEPT",
@@ -28,6 +28,14 @@ guest_test!(stock_iptables, |guest, backend| {
     let again = guest.must(&format!("{tool}-save"))?;
     ensure!(without_comments(&saved) == without_comments(&again), "{saved}{again}");
     assert_snapshot!(format!("stock_{backend}"), without_comments(&saved));
+});
+
+guest_test!(rules_of_stock_iptables_put_nothing_on_the_hook, |guest, backend| {
+    for rule in ORDINARY.iter().chain(&["-L", "-F", "-P FORWARD ACCEPT"]) {
+        guest.must(&format!("/usr/sbin/iptables-{backend} {rule}"))?;
+        let functions = hooks(guest, "", "ip", PROMISC)?;
+        ensure!(functions.is_empty(), "{backend}: after {rule} the hook has {functions:?}");
+    }
 });
 
 guest_test!(stock_nft, |guest| {

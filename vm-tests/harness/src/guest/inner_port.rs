@@ -66,20 +66,9 @@ impl Guest {
     /// # Errors
     /// When a frame cannot be sent, a file cannot be read, or the guest has ended.
     pub fn play(&mut self, steps: &[Step]) -> Result<Vec<String>> {
-        let mut script = Vec::new();
-        let mut asleep = Duration::ZERO;
-        for step in steps {
-            let message = match step {
-                Step::Send(frames) => [vec![b"send".to_vec()], frames.clone()].concat(),
-                Step::Sleep(time) => {
-                    asleep += *time;
-                    vec![b"sleep".to_vec(), time.as_millis().to_string().into()]
-                }
-                Step::Show(path) => vec![b"show".to_vec(), path.clone().into()],
-            };
-            write_message(&mut script, &message)?;
-        }
-        self.write(SCRIPT, &script)?;
+        let asleep: Duration =
+            steps.iter().map(|step| if let Step::Sleep(time) = step { *time } else { Duration::ZERO }).sum();
+        self.write(SCRIPT, &Self::script(steps)?)?;
         let line = format!("/init play {FEED} {SCRIPT} >{SCRIPT}.shown");
         let output = self.run_for(&line, COMMAND_TIMEOUT + asleep)?;
         ensure!(output.status == 0, "{line}: {}", output.stderr);
@@ -87,6 +76,23 @@ impl Guest {
         let shown = self.read(&format!("{SCRIPT}.shown"))?;
         let shown = read_message(&mut shown.as_slice()).context("the output of the script")?;
         shown.into_iter().map(|text| String::from_utf8(text).context("a file is not UTF-8")).collect()
+    }
+
+    /// The script for the agent's tool `play`.
+    ///
+    /// # Errors
+    /// When a frame is too long.
+    pub fn script(steps: &[Step]) -> Result<Vec<u8>> {
+        let mut script = Vec::new();
+        for step in steps {
+            let message = match step {
+                Step::Send(frames) => [vec![b"send".to_vec()], frames.clone()].concat(),
+                Step::Sleep(time) => vec![b"sleep".to_vec(), time.as_millis().to_string().into()],
+                Step::Show(path) => vec![b"show".to_vec(), path.clone().into()],
+            };
+            write_message(&mut script, &message)?;
+        }
+        Ok(script)
     }
 
     /// Sleeps in the guest. With [`super::Clock::Virtual`] at least `time` passes.
