@@ -18,7 +18,7 @@ use crate::sources::mirrors::KEYRING;
 use crate::workspace::{Lock, Workspace};
 
 /// Programs that xtask runs, and their Debian packages.
-const PROGRAMS: [(&str, &str); 7] = [
+const PROGRAMS: [(&str, &str); 9] = [
     ("mmdebstrap", "mmdebstrap"),
     ("bwrap", "bubblewrap"),
     ("qemu-system-x86_64", "qemu-system-x86"),
@@ -26,6 +26,9 @@ const PROGRAMS: [(&str, &str); 7] = [
     ("xz", "xz-utils"),
     ("tar", "tar"),
     ("apt-get", "apt"),
+    // The tests sign repositories.
+    ("gpg", "gpg"),
+    ("gpg-agent", "gpg-agent"),
 ];
 
 /// The files with the ranges of subordinate ids: subuid(5), subgid(5).

@@ -58,7 +58,7 @@ enum Command {
     /// Benchmark the cost per packet, and compare it with other counters
     Bench(commands::bench::Options),
     /// Build Debian packages and a repository for apt
-    Deb(kernel::Options),
+    Deb(commands::deb::Options),
     /// Build everything that a guest boots
     Build(kernel::Options),
     /// Build the patched kernel

@@ -31,13 +31,14 @@ Suites: ./
 Trusted: yes
 END";
 
-/// Adds the local repository.
+/// Adds the local repository and its key.
+const KEY: &str = "cp /srv/xt-traffic/xt-traffic.asc /etc/apt/keyrings/";
 const SOURCE: &str = "\
 cat >/etc/apt/sources.list.d/xt-traffic.sources <<END
-Types: deb
+Types: deb deb-src
 URIs: file:/srv/xt-traffic
 Suites: ./
-Trusted: yes
+Signed-By: /etc/apt/keyrings/xt-traffic.asc
 END";
 
 /// Adds a repository with a newer iptables of Debian.
@@ -102,6 +103,7 @@ fn begin(test: &mut DeployTest) -> Result<()> {
 
 fn install(test: &mut DeployTest) -> Result<()> {
     test.provide(Release::FIRST)?;
+    test.vm.must(KEY)?;
     test.vm.must(SOURCE)?;
     test.vm.must("apt-get update")?;
     test.vm.must_for("apt-get install -y xt-traffic", APT_TIMEOUT)?;
@@ -209,7 +211,7 @@ fn downgrade(test: &mut DeployTest) -> Result<()> {
 
 fn purge(test: &mut DeployTest) -> Result<()> {
     test.vm.must_for("apt-get purge -y 'xt-traffic*' 'linux-image-*-promisc.*'", APT_TIMEOUT)?;
-    test.vm.must("rm /etc/apt/sources.list.d/xt-traffic.sources")?;
+    test.vm.must("rm /etc/apt/sources.list.d/xt-traffic.sources /etc/apt/keyrings/xt-traffic.asc")?;
     test.vm.must("apt-get update").map(drop)
 }
 

@@ -31,7 +31,7 @@ const FIXED: [&str; 4] = [
 ];
 
 /// The checkout that [`build`] uses.
-const CHECKOUT: &str = "build";
+pub const CHECKOUT: &str = "build";
 
 /// The folder of the configurations' fragments. `6.12.config` there is for all configurations of
 /// the series 6.12. A series need not have such a file.

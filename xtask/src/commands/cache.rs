@@ -13,7 +13,7 @@ use crate::process;
 use crate::workspace::{Workspace, remove_tree};
 
 /// The folders of the cache.
-const FOLDERS: [(&str, &str); 11] = [
+const FOLDERS: [(&str, &str); 12] = [
     ("download", "verified downloads"),
     ("lists", "package lists of `pins check`"),
     ("root", "build roots"),
@@ -23,6 +23,7 @@ const FOLDERS: [(&str, &str); 11] = [
     ("deb", "packages"),
     ("debian-disk", "disks of the Debian VM"),
     ("guests", "snapshots of booted guests"),
+    ("gpg", "a key for tests of signed repositories"),
     ("check", "objects of `patches check`"),
     ("edit", "trees to edit, from `patches apply`; yours to remove"),
 ];

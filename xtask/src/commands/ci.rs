@@ -74,8 +74,8 @@ fn host_checks(sh: &Shell) -> Result<()> {
     run_foreground(cmd!(sh, "cargo deny --locked check advisories"))
 }
 
-/// Checks with the programs of the package root: shellcheck, and the oldest Rust that Cargo.toml
-/// allows.
+/// Checks with the programs of the package root: shellcheck, apt, and the oldest Rust that
+/// Cargo.toml allows.
 fn package_root_checks(ws: &Workspace, sh: &Shell) -> Result<()> {
     let _lock = host::require(ws)?;
     let root = BuildRoot::prepare_for_packages(ws)?;
@@ -85,6 +85,9 @@ fn package_root_checks(ws: &Workspace, sh: &Shell) -> Result<()> {
         format!("grep -rlE '^#!/bin/(ba)?sh|^#!/usr/bin/env bash|^# shellcheck shell=' {SHELL} | xargs shellcheck -x");
     step.run(repo.command("repo", &["sh", "-c", &script]))?;
     step.finish();
+
+    // These sign repositories and read them with apt.
+    run_foreground(cmd!(sh, "cargo test --locked --quiet --package xtask -- --ignored"))?;
 
     run_foreground(cmd!(sh, "cargo fetch --locked --quiet"))?;
     run_foreground(cmd!(sh, "cargo fetch --locked --quiet --manifest-path fuzz/Cargo.toml"))?;

@@ -2,22 +2,35 @@
 //! `deb`: Debian packages of everything.
 
 use anyhow::Result;
+use clap::Args;
 
 use super::pins::Notice;
-use crate::builds::kernel::{Config, Options};
+use crate::builds::kernel::{self, Config};
 use crate::builds::root::BuildRoot;
 use crate::host;
-use crate::packages::{PackageBuilder, require_deployable};
+use crate::packages::repository::Signer;
+use crate::packages::{Extras, PackageBuilder, require_deployable};
 use crate::workspace::Workspace;
 
+#[derive(Args, Clone, Debug)]
+pub struct Options {
+    #[command(flatten)]
+    kernel: kernel::Options,
+    /// Sign the repository with this key of gpg, so that apt can check it
+    #[arg(long, value_name = "KEYID")]
+    sign: Option<String>,
+}
+
 pub fn run(ws: &Workspace, options: &Options) -> Result<()> {
-    let choice = options.choose(ws, Config::Server)?;
+    let choice = options.kernel.choose(ws, Config::Server)?;
     require_deployable(choice.config)?;
+    let signer = options.sign.as_deref().map(Signer::find).transpose()?;
     let _lock = host::require(ws)?;
     let (build_root, package_root) = (&BuildRoot::prepare(ws)?, &BuildRoot::prepare_for_packages(ws)?);
     let notice = Notice::ask(ws, &choice.series);
     let folder = &ws.target("deb");
-    for file in (PackageBuilder { ws, build_root, package_root, folder, test_entries: 0 }).build(&choice)? {
+    let extras = Extras { sources: true, signer: signer.as_ref() };
+    for file in (PackageBuilder { ws, build_root, package_root, folder, test_entries: 0, extras }).build(&choice)? {
         eprintln!("{}", file.display());
     }
     notice.print();

@@ -20,7 +20,8 @@ use crate::builds::kernel::{self, Choice, Config};
 use crate::builds::root::BuildRoot;
 use crate::host;
 use crate::images::{debian_disk, guest};
-use crate::packages::PackageBuilder;
+use crate::packages::repository::Signer;
+use crate::packages::{Extras, PackageBuilder};
 use crate::process;
 use crate::vm_tests::results::{Outcome, Outcomes, Results, parse_line};
 use crate::vm_tests::{features, matrix};
@@ -283,7 +284,15 @@ fn debian_vm(ws: &Workspace, choice: &Choice) -> Result<PathBuf> {
     let folder = |name: &str| ws.target("deploy").join(choice.to_string()).join(name);
     let folders = ["release-1", "release-2", "debian", "security"].map(|name| (name, folder(name)));
     let [(_, first), (_, second), (_, debian), (_, security)] = &folders;
-    let builder = |folder, test_entries| PackageBuilder { ws, build_root, package_root, folder, test_entries };
+    let signer = &Signer::for_tests(&ws.cache().join("gpg"))?;
+    let builder = |folder, test_entries| PackageBuilder {
+        ws,
+        build_root,
+        package_root,
+        folder,
+        test_entries,
+        extras: Extras { sources: false, signer: Some(signer) },
+    };
     builder(first, 0).build(choice)?;
     builder(second, 1).build(choice)?;
     builder(debian, 0).copy_debian_packages()?;

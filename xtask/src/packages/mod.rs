@@ -4,6 +4,7 @@
 //! the values of the placeholders.
 
 mod reference;
+pub mod repository;
 mod source;
 pub mod version;
 
@@ -12,14 +13,15 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use fs_err as fs;
 
-use self::source::{Built, SourcePackage, copy_tree};
+use self::repository::Signer;
+use self::source::{Built, Origin, Patched, SourcePackage, copy_tree};
 use self::version::Changelog;
 use crate::builds::kconfig::Settings;
-use crate::builds::kernel::{self, Choice, Config, Kernel};
+use crate::builds::kernel::{self, CHECKOUT, Choice, Config, Kernel};
 use crate::builds::module::HOST_ONLY;
 use crate::builds::root::BuildRoot;
-use crate::builds::{iptables, libxt};
 use crate::sources::fetch;
+use crate::sources::pins::Download;
 use crate::sources::tree::Tree;
 use crate::stamp::Recipe;
 use crate::workspace::{Workspace, file_name};
@@ -29,8 +31,9 @@ const IPTABLES: &[&str] = &["iptables-patches"];
 const LINUX: &[&str] = &["kernel-patches"];
 /// They include the kernel's inputs, because the module is for one kernel build.
 const MODULES: &[&str] = &["module", "xtask/deb/linux", "kernel-patches"];
-/// The extension is linked with the patched libxtables.
-const XT_TRAFFIC: &[&str] = &["libxt", "module/abi.rs", "iptables-patches"];
+const XT_TRAFFIC: &[&str] = &["libxt", "module/abi.rs"];
+/// The files of the extension, relative to the repository.
+const EXTENSION: [&str; 3] = ["libxt/src", "libxt/libxt_traffic.8", "module/abi.rs"];
 /// The folder of the kernel's templates.
 const LINUX_TEMPLATES: &str = "xtask/deb/linux";
 
@@ -38,10 +41,10 @@ const LINUX_TEMPLATES: &str = "xtask/deb/linux";
 /// higher, also its security updates, such as `+deb13u1`.
 const IPTABLES_REVISION: &str = "+0promisc";
 
-/// The version of the module and the extension, without its last part.
-const OWN_VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "-");
-/// The extension's manual page, relative to the repository.
-const MANUAL: &str = "libxt/libxt_traffic.8";
+/// The version of the module and the extension, without its last part. It has no `-`, because these
+/// source packages are native: this repository is their only source.
+/// <https://www.debian.org/doc/debian-policy/ch-controlfields.html#version>
+const OWN_VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "+");
 
 /// Builds packages into a folder.
 pub struct PackageBuilder<'a> {
@@ -55,6 +58,17 @@ pub struct PackageBuilder<'a> {
     pub folder: &'a Path,
     /// The number of entries to add to each changelog, for tests of upgrades.
     pub test_entries: usize,
+    /// What to add to the packages.
+    pub extras: Extras<'a>,
+}
+
+/// What a [`PackageBuilder`] adds to the binary packages.
+#[derive(Clone, Copy, Default)]
+pub struct Extras<'a> {
+    /// Whether to add the source packages.
+    pub sources: bool,
+    /// Signs the repository.
+    pub signer: Option<&'a Signer>,
 }
 
 impl PackageBuilder<'_> {
@@ -64,14 +78,19 @@ impl PackageBuilder<'_> {
         require_deployable(choice.config)?;
         let iptables = self.iptables()?;
         let tools = self.xt_traffic()?;
-        let revision = self.kernel_revision()?;
-        let kernel = kernel::build_for_package(self.ws, self.build_root, choice, &revision, self.test_entries > 0)?;
+        let kernel = self.kernel(choice)?;
         let linux = self.linux(&kernel)?;
         let modules = self.modules(&kernel, &linux)?;
         let mut files = [iptables.files, tools.files, linux.files, modules.files].concat();
         files.sort();
         self.index()?;
         Ok(files)
+    }
+
+    /// Builds the kernel that is packaged.
+    fn kernel(&self, choice: &Choice) -> Result<Kernel> {
+        let revision = self.kernel_revision()?;
+        kernel::build_for_package(self.ws, self.build_root, choice, &revision, self.test_entries > 0)
     }
 
     /// The last part of the version of the kernel's packages. The kernel's release has it, too.
@@ -116,24 +135,9 @@ impl PackageBuilder<'_> {
         self.index()
     }
 
-    /// Writes the index that makes the folder a repository for apt, `Packages` and `Release`, if
-    /// the packages have changed. `Release` contains the time, so an index that is written again
-    /// differs.
-    /// <https://wiki.debian.org/DebianRepository/Format>
+    /// Makes the folder a repository for apt.
     fn index(&self) -> Result<()> {
-        let recipe = Recipe::new("index 1").text("root", self.package_root.stamp().as_str());
-        let recipe = source::packages_in(self.folder)?.iter().try_fold(recipe, |recipe, file| recipe.file(file))?;
-        recipe.stamp().make(&self.folder.join(".index.stamp"), &self.folder.join("Release"), || {
-            let mut step = self.ws.step("deb-index", "indexing the packages")?;
-            let sandbox = self.package_root.sandbox().bind_rw(self.folder, "out");
-            // `apt-ftparchive release` lists every index file that it finds, also an old Release.
-            let script = "rm -f Packages Release
-                apt-ftparchive packages . >.new; mv .new Packages
-                apt-ftparchive -o APT::FTPArchive::Release::Label=xt_traffic release . >.new; mv .new Release";
-            step.run(sandbox.command("out", &["sh", "-euc", script]))?;
-            step.finish();
-            Ok(())
-        })
+        repository::index(self.ws, self.package_root, self.folder, self.extras.signer)
     }
 
     /// `iptables`: the patched iptables, split into the same binary packages as Debian's, and
@@ -149,7 +153,10 @@ impl PackageBuilder<'_> {
             version_prefix: &format!("{version}{IPTABLES_REVISION}"),
             version_inputs: IPTABLES,
             placeholders: &[],
-            inputs: &[&Recipe::new("iptables source").text("commit", &commit.to_string()).stamp()],
+            inputs: &[],
+            // The checkout in which iptables is built has files that autoconf has made.
+            origin: self.patched(&tree, &self.ws.pins().iptables, "source", None)?,
+            profile: "",
             sandbox: self.package_root.sandbox(),
         }
         .build(self, |folder| tree.write(folder, commit))?;
@@ -172,22 +179,46 @@ impl PackageBuilder<'_> {
         self.ws.pins().debian_iptables.iter().map(|package| fetch::pinned(self.ws, package)).collect()
     }
 
+    /// The source of a package that is built from a patched tree. `checkout` is a checkout of it
+    /// that has no other files.
+    fn patched<'b>(
+        &self,
+        tree: &'b Tree,
+        source: &Download,
+        checkout: &str,
+        config: Option<PathBuf>,
+    ) -> Result<Origin<'b>> {
+        let commit = tree.tip()?;
+        Ok(Origin::Patched(Patched {
+            tarball: tree.tarball(self.ws, source)?,
+            patches: tree.patches(),
+            tree: tree.checkout(self.ws, checkout, commit)?,
+            stamp: Recipe::new("patched").text("commit", &commit.to_string()).stamp(),
+            config,
+        }))
+    }
+
     /// `xt-traffic`: the iptables extension, and the service that installs the rules at boot.
     fn xt_traffic(&self) -> Result<Built> {
-        let library = libxt::build(self.ws, self.build_root, &iptables::build(self.ws, self.build_root)?)?;
-        let manual = self.ws.repo().join(MANUAL);
+        let paths = EXTENSION.map(|name| (name, self.ws.repo().join(name)));
+        let files = paths.iter().try_fold(Recipe::new("extension"), |recipe, (_, path)| recipe.path(path))?.stamp();
         SourcePackage {
             folder: "xt-traffic",
             name: "xt-traffic",
             version_prefix: OWN_VERSION,
             version_inputs: XT_TRAFFIC,
             placeholders: &[("SERIES", &self.ws.pins().kernel.default)],
-            inputs: &[&library.stamp, &Recipe::new("manual page").file(&manual)?.stamp()],
+            inputs: &[&files],
+            origin: Origin::Native,
+            profile: "",
             sandbox: self.package_root.sandbox(),
         }
         .build(self, |folder| {
-            let files = [&library.file, &manual];
-            files.into_iter().try_for_each(|file| Ok(fs::copy(file, folder.join(file_name(file))).map(drop)?))
+            paths.iter().try_for_each(|(name, path)| {
+                let target = folder.join(name);
+                fs::create_dir_all(target.parent().context("a file has no parent folder")?)?;
+                if path.is_dir() { copy_tree(path, &target, &[]) } else { Ok(fs::copy(path, &target).map(drop)?) }
+            })
         })
     }
 
@@ -196,6 +227,8 @@ impl PackageBuilder<'_> {
         let (release, config) = (kernel.release()?, kernel.choice.config);
         let (upstream, _) = release.split_once('-').context("the kernel's release has no local version")?;
         let settings: Vec<_> = kernel.settings.iter().map(|setting| format!("export {setting}\n")).collect();
+        let (tree, source) =
+            (Tree::kernel(self.ws, &kernel.choice.series)?, self.ws.pins().kernel_source(&kernel.choice.series)?);
         SourcePackage {
             folder: "linux",
             name: &linux_source(&kernel.choice),
@@ -210,6 +243,8 @@ impl PackageBuilder<'_> {
                 ("SETTINGS", &settings.concat()),
             ],
             inputs: &[&kernel.stamp],
+            origin: self.patched(&tree, source, CHECKOUT, Some(kernel.objects.join(".config")))?,
+            profile: "pkg.linux.built",
             sandbox: self.package_root.sandbox().bind_ro(&kernel.source, "src").bind_ro(&kernel.objects, "build"),
         }
         .build(self, |_| Ok(()))
@@ -236,6 +271,8 @@ impl PackageBuilder<'_> {
                 ("HEADERS", &format!("linux-headers-{release}_{}_amd64.deb", linux.version)),
             ],
             inputs: &[&linux.stamp, &Recipe::new("module source").folder_without(&module, &HOST_ONLY)?.stamp()],
+            origin: Origin::Native,
+            profile: "pkg.modules.headers",
             sandbox: self.package_root.sandbox().bind_ro(self.folder, "src"),
         }
         .build(self, |folder| copy_tree(&module, &folder.join("module"), &[]))

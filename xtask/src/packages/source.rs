@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Source packages: a folder with a `debian/` from which `dpkg-buildpackage` builds binary
-//! packages.
+//! packages, and the files for `apt-get source`.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -12,6 +12,7 @@ use walkdir::WalkDir;
 use super::PackageBuilder;
 use super::version::Changelog;
 use crate::builds::sandbox::{Sandbox, jobs};
+use crate::sources::patches;
 use crate::stamp::{Recipe, Stamp, remove_if_exists, write_atomically};
 use crate::ui::Step;
 use crate::workspace::{file_name, keep, list, remove_tree};
@@ -39,8 +40,37 @@ pub struct SourcePackage<'a> {
     pub placeholders: &'a [(&'a str, &'a str)],
     /// The stamps of all other inputs of the build.
     pub inputs: &'a [&'a Stamp],
+    /// What its source is.
+    pub origin: Origin<'a>,
+    /// The build profile, for rules that take inputs from elsewhere than the source package. It can
+    /// be empty. <https://wiki.debian.org/BuildProfileSpec>
+    pub profile: &'a str,
     /// The sandbox for the build. `/out` is added to it.
     pub sandbox: Sandbox,
+}
+
+/// The source of a package.
+pub enum Origin<'a> {
+    /// Files of this repository. The source package is one archive of them and `debian/`.
+    Native,
+    /// A release of another project, with patches.
+    Patched(Patched<'a>),
+}
+
+/// A release of another project, with patches. The source package has the release's archive as it
+/// was downloaded. `debian/patches` has the patches.
+pub struct Patched<'a> {
+    /// The archive.
+    pub tarball: PathBuf,
+    /// The folder with the patches.
+    pub patches: &'a Path,
+    /// The folder with the patched source that the binary packages are built from. The source
+    /// package must unpack to the same files.
+    pub tree: PathBuf,
+    /// The hash of what is in `tree`.
+    pub stamp: Stamp,
+    /// The kernel's configuration, for `debian/config`.
+    pub config: Option<PathBuf>,
 }
 
 /// The binary packages of a source package.
@@ -64,12 +94,15 @@ impl SourcePackage<'_> {
         let version = format!("{}{}", self.version_prefix, history.number());
         let changelog = history.text(self.name, self.version_prefix, &ws.pins().suite, MAINTAINER);
         let templates = ws.repo().join(folder);
-        let mut recipe = Recipe::new("package 1")
+        let mut recipe = Recipe::new("package 2")
             .text("root", builder.package_root.stamp().as_str())
             .text("changelog", &changelog)
             .folder(&templates)?;
         for (placeholder, value) in self.placeholders {
             recipe = recipe.text(placeholder, value);
+        }
+        if let Origin::Patched(patched) = &self.origin {
+            recipe = recipe.folder(patched.patches)?.text("source", patched.stamp.as_str());
         }
         let stamp = self.inputs.iter().fold(recipe, |recipe, input| recipe.text("input", input.as_str())).stamp();
         let builds = ws.cache().join("deb").join(self.name);
@@ -83,13 +116,41 @@ impl SourcePackage<'_> {
             write_sources(&source)?;
             copy_tree(&templates, &source.join("debian"), self.placeholders)?;
             write_atomically(&source.join("debian/changelog"), changelog.as_bytes())?;
+            self.make_source_package(builder, &mut step, out.path(), &version)?;
             self.run_dpkg(&mut step, out.path())?;
             remove_tree(&source)?;
             keep(&out.keep(), &build)?;
             step.finish();
         }
         let files = publish(self.name, &packages_in(&build)?, builder.folder)?;
+        let sources = if builder.extras.sources { sources_in(&build)? } else { Vec::new() };
+        publish(&format!("{}-source", self.name), &sources, builder.folder)?;
         Ok(Built { version, files, stamp })
+    }
+
+    /// Makes the source package in `out`, where the folder `source` has what the binary packages
+    /// are built from.
+    fn make_source_package(
+        &self,
+        builder: &PackageBuilder<'_>,
+        step: &mut Step,
+        out: &Path,
+        version: &str,
+    ) -> Result<()> {
+        let sandbox = builder.package_root.sandbox().bind_rw(out, "out");
+        match &self.origin {
+            Origin::Native => step.run(sandbox.command("out", &["dpkg-source", "--build", "source"])),
+            Origin::Patched(patched) => {
+                patched.write(&sandbox, step, out, self.name, version)?;
+                let recipe = Recipe::new("comparison of sources 1")
+                    .text("source", patched.stamp.as_str())
+                    .text("tarball", &file_name(&patched.tarball))
+                    .folder(patched.patches)?;
+                let stamp_file = builder.ws.cache().join("deb").join(format!("{}.compared", self.name));
+                let compare = || patched.compare(builder, step, out, &format!("{}_{version}.dsc", self.name));
+                recipe.stamp().make(&stamp_file, out, compare)
+            }
+        }
     }
 
     /// Builds and checks the packages of the folder `source` in `out`.
@@ -98,8 +159,9 @@ impl SourcePackage<'_> {
         let jobs = jobs();
         // No -dbgsym packages: everything can be rebuilt.
         // https://manpages.debian.org/trixie/debhelper/debhelper.7.en.html
-        let words =
-            ["env", "DEB_BUILD_OPTIONS=noautodbgsym", "dpkg-buildpackage", "--build=binary", "--no-sign", &jobs];
+        let profiles = format!("DEB_BUILD_PROFILES={}", self.profile);
+        let environment = ["env", "DEB_BUILD_OPTIONS=noautodbgsym", &profiles];
+        let words = [&environment[..], &["dpkg-buildpackage", "--build=binary", "--no-sign", &jobs]].concat();
         step.run(sandbox.command("out/source", &words))?;
         ensure!(!packages_in(out)?.is_empty(), "dpkg-buildpackage did not build a package of {}", self.name);
         // Errors and warnings of lintian are errors. The suppressed tag is for the first upload to
@@ -107,6 +169,47 @@ impl SourcePackage<'_> {
         let lintian = "lintian --allow-root --fail-on=error,warning \
                        --suppress-tags=initial-upload-closes-no-bugs /out/*.deb";
         step.run(sandbox.command("out", &["sh", "-c", lintian]))
+    }
+}
+
+impl Patched<'_> {
+    /// Writes the source package to `out`. dpkg-source does not unpack or compress the release: it
+    /// writes the description of given files (`3.0 (custom)` in dpkg-source(1)).
+    fn write(&self, sandbox: &Sandbox, step: &mut Step, out: &Path, name: &str, version: &str) -> Result<()> {
+        let (upstream, _) = version.rsplit_once('-').context("the version has no revision")?;
+        let orig = format!("{name}_{upstream}.orig.tar.xz");
+        link_or_copy(&self.tarball, &out.join(&orig))?;
+        let debian = out.join("description/debian");
+        copy_tree(&out.join("source/debian"), &debian, &[])?;
+        let patches = patches::files(self.patches)?;
+        fs::create_dir(debian.join("patches"))?;
+        for patch in &patches {
+            fs::copy(patch, debian.join("patches").join(file_name(patch)))?;
+        }
+        let series: String = patches.iter().map(|patch| file_name(patch) + "\n").collect();
+        fs::write(debian.join("patches/series"), series)?;
+        if let Some(config) = &self.config {
+            fs::copy(config, debian.join("config"))?;
+        }
+        let script = "
+            time=$(dpkg-parsechangelog --file description/debian/changelog --show-field Timestamp)
+            tar --directory=description --create --sort=name --owner=0 --group=0 --numeric-owner \
+                --mode=u=rwX,go=rX --mtime=@$time debian | xz --threads=1 >\"$2\"
+            dpkg-source --format='3.0 (custom)' --target-format='3.0 (quilt)' --build description \"$1\" \"$2\"";
+        let packaging = format!("{name}_{version}.debian.tar.xz");
+        step.run(sandbox.command("out", &["bash", "-euo", "pipefail", "-c", script, "-", &orig, &packaging]))?;
+        remove_tree(&out.join("description"))
+    }
+
+    /// Fails if the source package does not unpack to the source that was built.
+    fn compare(&self, builder: &PackageBuilder<'_>, step: &mut Step, out: &Path, description: &str) -> Result<()> {
+        let sandbox = builder.package_root.sandbox().bind_rw(out, "out").bind_ro(&self.tree, "src");
+        let script = "dpkg-source --no-check --extract \"$1\" unpacked
+            rm -r unpacked/debian unpacked/.pc
+            diff --recursive --brief --no-dereference /src unpacked
+            rm -r unpacked";
+        step.run(sandbox.command("out", &["sh", "-euc", script, "-", description]))
+            .context("the source package does not have the source that was built")
     }
 }
 
@@ -121,7 +224,13 @@ pub fn publish(name: &str, files: &[PathBuf], folder: &Path) -> Result<Vec<PathB
     let names: Vec<_> = files.iter().map(|file| file_name(file)).collect();
     write_atomically(&list_file, names.join("\n").as_bytes())?;
     let copies = names.iter().map(|name| folder.join(name));
-    files.iter().zip(copies).map(|(file, copy)| fs::copy(file, &copy).map(|_| copy).map_err(Into::into)).collect()
+    files.iter().zip(copies).map(|(file, copy)| link_or_copy(file, &copy).map(|()| copy)).collect()
+}
+
+/// Makes a hard link, or a copy on another file system. The archive of a kernel's source is large.
+fn link_or_copy(file: &Path, copy: &Path) -> Result<()> {
+    remove_if_exists(copy)?;
+    fs::hard_link(file, copy).or_else(|_| fs::copy(file, copy).map(drop)).map_err(Into::into)
 }
 
 /// Copies a folder. Replaces placeholders, such as `@RELEASE@`, in names and in text files.
@@ -145,10 +254,24 @@ pub fn copy_tree(from: &Path, to: &Path, placeholders: &[(&str, &str)]) -> Resul
     Ok(())
 }
 
-/// The packages in a folder, sorted.
+/// The binary packages in a folder, sorted.
 pub fn packages_in(folder: &Path) -> Result<Vec<PathBuf>> {
+    files_in(folder, &["deb"])
+}
+
+/// The descriptions of source packages in a folder, sorted.
+pub fn descriptions_in(folder: &Path) -> Result<Vec<PathBuf>> {
+    files_in(folder, &["dsc"])
+}
+
+/// The files of source packages in a folder, sorted.
+pub fn sources_in(folder: &Path) -> Result<Vec<PathBuf>> {
+    files_in(folder, &["dsc", "xz"])
+}
+
+fn files_in(folder: &Path, extensions: &[&str]) -> Result<Vec<PathBuf>> {
     let mut files = list(folder)?;
-    files.retain(|file| file.extension() == Some(OsStr::new("deb")));
+    files.retain(|file| file.extension().and_then(OsStr::to_str).is_some_and(|found| extensions.contains(&found)));
     Ok(files)
 }
 

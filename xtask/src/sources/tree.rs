@@ -127,6 +127,23 @@ impl Tree {
         Ok(commits)
     }
 
+    /// The archive of the unpatched source: `source` itself, or the archive in Debian's package. It
+    /// is taken out of the package once.
+    pub fn tarball(&self, ws: &Workspace, source: &Download) -> Result<PathBuf> {
+        let file = fetch::pinned(ws, source)?;
+        if !source.is_package() {
+            return Ok(file);
+        }
+        let kept = self.folder.join("source.tar.xz");
+        if !kept.exists() {
+            let mut step = ws.step("tarball", format!("taking the source out of {}", source.file))?;
+            let temporary = ws.temporary()?;
+            keep(&tarball_in(&mut step, &file, &temporary.path().join("package"))?, &kept)?;
+            step.finish();
+        }
+        Ok(kept)
+    }
+
     /// The files that differ between the base and `commit`, with their content's hash.
     pub fn changed(&self, commit: Oid) -> Result<Vec<(PathBuf, Oid)>> {
         self.difference(self.base, commit)
