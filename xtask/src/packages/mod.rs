@@ -5,6 +5,7 @@
 
 mod reference;
 pub mod repository;
+pub mod signing;
 mod source;
 pub mod version;
 
@@ -14,6 +15,7 @@ use anyhow::{Context, Result, ensure};
 use fs_err as fs;
 
 use self::repository::Signer;
+use self::signing::OwnerKey;
 use self::source::{Built, Origin, Patched, SourcePackage, copy_tree};
 use self::version::Changelog;
 use crate::builds::kconfig::Settings;
@@ -69,6 +71,8 @@ pub struct Extras<'a> {
     pub sources: bool,
     /// Signs the repository.
     pub signer: Option<&'a Signer>,
+    /// Signs the kernel and the modules.
+    pub owner_key: Option<&'a OwnerKey>,
 }
 
 impl PackageBuilder<'_> {
@@ -81,14 +85,15 @@ impl PackageBuilder<'_> {
         let kernel = self.kernel(choice)?;
         let linux = self.linux(&kernel)?;
         let modules = self.modules(&kernel, &linux)?;
-        let mut files = [iptables.files, tools.files, linux.files, modules.files].concat();
+        let for_kernel = signing::sign(self, &kernel, [linux, modules])?;
+        let mut files = [iptables.files, tools.files, for_kernel].concat();
         files.sort();
         self.index()?;
         Ok(files)
     }
 
     /// Builds the kernel that is packaged.
-    fn kernel(&self, choice: &Choice) -> Result<Kernel> {
+    pub fn kernel(&self, choice: &Choice) -> Result<Kernel> {
         let revision = self.kernel_revision()?;
         kernel::build_for_package(self.ws, self.build_root, choice, &revision, self.test_entries > 0)
     }

@@ -75,6 +75,10 @@ pub struct Patched<'a> {
 
 /// The binary packages of a source package.
 pub struct Built {
+    /// The name of the source package.
+    pub name: String,
+    /// The folder in the cache with the binary packages and the source package.
+    pub folder: PathBuf,
     /// Their version.
     pub version: String,
     /// Their files.
@@ -125,7 +129,7 @@ impl SourcePackage<'_> {
         let files = publish(self.name, &packages_in(&build)?, builder.folder)?;
         let sources = if builder.extras.sources { sources_in(&build)? } else { Vec::new() };
         publish(&format!("{}-source", self.name), &sources, builder.folder)?;
-        Ok(Built { version, files, stamp })
+        Ok(Built { name: self.name.to_owned(), folder: build, version, files, stamp })
     }
 
     /// Makes the source package in `out`, where the folder `source` has what the binary packages
@@ -276,7 +280,7 @@ fn files_in(folder: &Path, extensions: &[&str]) -> Result<Vec<PathBuf>> {
 }
 
 /// Makes room for one more build of a package: removes the oldest.
-fn remove_old_builds(builds: &Path) -> Result<()> {
+pub fn remove_old_builds(builds: &Path) -> Result<()> {
     fs::create_dir_all(builds)?;
     let mut kept = list(builds)?;
     kept.sort_by_cached_key(|build| fs::metadata(build).and_then(|metadata| metadata.modified()).ok());
