@@ -5,6 +5,7 @@
 //! * `tests/fast` runs in guests with a kernel without debug options: it sends too many packets for
 //!   the other kernel.
 //! * `tests/deploy` runs in the Debian VM.
+//! * `tests/secure_boot` runs in a virtual machine with Secure Boot.
 //!
 //! They need the feature `qemu` and images; `cargo xtask vm-test` builds the images and runs the
 //! tests.

@@ -4,6 +4,7 @@
 //! * [`guest`] runs a guest: a kernel and an initramfs ([`artifacts`]), with an agent as init. It
 //!   sends frames to the guest's ports and does not lose one.
 //! * [`debian_vm`] runs Debian from a disk image and types commands at its serial terminal.
+//! * [`secure_boot`] boots a virtual machine with Secure Boot and reads its console.
 //! * [`kernel_log`] checks kernel logs.
 //! * [`replay`] sends captures to a guest and reads the tables.
 //!
@@ -18,6 +19,7 @@ pub mod guest;
 pub mod kernel_log;
 mod qemu;
 pub mod replay;
+pub mod secure_boot;
 mod terminal_text;
 
 use std::path::PathBuf;

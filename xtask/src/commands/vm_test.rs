@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! `vm-test`: the tests that run in QEMU.
 //!
-//! Three test programs need three things: `guest` a guest with a debug kernel, `fast` a guest whose
-//! kernel is fast enough for millions of packets, `deploy` the Debian VM and the packages. The
-//! deployment test keeps one processor busy for minutes, so it runs beside the other two.
+//! Four test programs need four things: `guest` a guest with a debug kernel, `fast` a guest whose
+//! kernel is fast enough for millions of packets, `deploy` the Debian VM and the packages,
+//! `secure_boot` firmware with Secure Boot and signed packages. The
+//! deployment test keeps one processor busy for minutes, so it runs beside the others.
 //!
 //! Everything is built before the first test runs.
 
@@ -19,7 +20,7 @@ use xshell::{Shell, cmd};
 use crate::builds::kernel::{self, Choice, Config};
 use crate::builds::root::BuildRoot;
 use crate::host;
-use crate::images::{debian_disk, guest};
+use crate::images::{debian_disk, guest, secure_boot};
 use crate::packages::repository::Signer;
 use crate::packages::{Extras, PackageBuilder};
 use crate::process;
@@ -81,12 +82,21 @@ struct Program {
 }
 
 /// [`DEPLOY`] runs beside the others.
-static PROGRAMS: [Program; 3] = [
+static PROGRAMS: [Program; 4] = [
     Program { name: "guest", variable: "XT_TRAFFIC_GUEST", config: Config::Debug, build: guest::build, nice: "5" },
     Program { name: "fast", variable: "XT_TRAFFIC_GUEST", config: Config::Test, build: guest::build, nice: "5" },
+    Program {
+        name: SECURE_BOOT,
+        variable: "XT_TRAFFIC_SECURE_BOOT",
+        config: Config::Vm,
+        build: secure_boot::build,
+        nice: "5",
+    },
     Program { name: DEPLOY, variable: "XT_TRAFFIC_DEBIAN_VM", config: Config::Vm, build: debian_vm, nice: "0" },
 ];
 const DEPLOY: &str = "deploy";
+/// It needs packages, so its kernel is always that of the configuration `vm`.
+const SECURE_BOOT: &str = "secure_boot";
 
 pub fn run(ws: &Workspace, options: &Options) -> Result<()> {
     run_in_scopes(ws, options, |_| if options.short { Scope::Short } else { Scope::All })
@@ -238,7 +248,11 @@ impl Tests<'_> {
     /// Builds the images that a program needs.
     fn prepare(&self, program: &'static Program, tests: Vec<String>, choice: &Choice, scope: Scope) -> Result<Run> {
         let named = Some(self.options.kernel.config_or(program.config));
-        let config = if program.name == DEPLOY { self.options.packages } else { named };
+        let config = match program.name {
+            DEPLOY => self.options.packages,
+            SECURE_BOOT => None,
+            _ => named,
+        };
         let choice = choice.with(config.unwrap_or(program.config));
         let _lock = host::require(self.ws)?;
         let folder = (program.build)(self.ws, &choice)?;
@@ -291,7 +305,7 @@ fn debian_vm(ws: &Workspace, choice: &Choice) -> Result<PathBuf> {
         package_root,
         folder,
         test_entries,
-        extras: Extras { sources: false, signer: Some(signer) },
+        extras: Extras { signer: Some(signer), ..Extras::default() },
     };
     builder(first, 0).build(choice)?;
     builder(second, 1).build(choice)?;

@@ -40,13 +40,15 @@ pub enum Feature {
     Service,
     /// The packages, in the Debian VM.
     Deployment,
+    /// Signed packages on a machine with Secure Boot.
+    SecureBoot,
     /// The harness of the tests.
     Harness,
 }
 
 impl Feature {
     /// All features, in the order of the table.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Hook,
         Self::Receive,
         Self::Offloads,
@@ -63,6 +65,7 @@ impl Feature {
         Self::Replay,
         Self::Service,
         Self::Deployment,
+        Self::SecureBoot,
         Self::Harness,
     ];
 
@@ -85,6 +88,7 @@ impl Feature {
             Self::Replay => "replay of captures, comparison with the model",
             Self::Service => "the service",
             Self::Deployment => "deployment of the packages",
+            Self::SecureBoot => "Secure Boot",
             Self::Harness => "the test harness",
         }
     }
@@ -108,9 +112,9 @@ use Runs::{OnEachSeries, OnTheDefaultSeries};
 /// Those on each series test what another kernel can change: where the hook is, what receive and
 /// the offloads do before it, the interfaces between the kernel and both back ends, namespaces, and
 /// the files in /proc. The others test code of our own, which is the same on all kernels: the
-/// options, what is counted, and which rows a full table keeps. They, the tests in `fast`, whose
-/// kernel would have to be built as well, and `deploy`, which takes ten minutes and a kernel of its
-/// own, run on the default series.
+/// options, what is counted, and which rows a full table keeps. They run on the default series. So
+/// do `fast` and `deploy`, each of which needs another kernel, and `secure_boot`, which needs the
+/// packages of `deploy`.
 const MODULES: &[(&str, &str, Feature, Runs)] = &[
     ("guest", "bytes", Bytes, OnTheDefaultSeries),
     ("guest", "captures", Replay, OnTheDefaultSeries),
@@ -121,6 +125,7 @@ const MODULES: &[(&str, &str, Feature, Runs)] = &[
     ("guest", "files", Files, OnEachSeries),
     ("guest", "harness", Harness, OnTheDefaultSeries),
     ("guest", "headers", Receive, OnEachSeries),
+    ("guest", "hooks", Hook, OnEachSeries),
     ("guest", "isolation", Hook, OnEachSeries),
     ("guest", "lifetimes", Rules, OnEachSeries),
     ("guest", "limits", Memory, OnEachSeries),
@@ -132,16 +137,20 @@ const MODULES: &[(&str, &str, Feature, Runs)] = &[
     ("guest", "readers", Memory, OnEachSeries),
     ("guest", "rules", Rules, OnEachSeries),
     ("guest", "samples", Files, OnTheDefaultSeries),
+    ("guest", "selftest", Hook, OnEachSeries),
     ("guest", "service", Service, OnTheDefaultSeries),
     ("guest", "sizes", Files, OnTheDefaultSeries),
+    ("guest", "sockets", Hook, OnEachSeries),
     ("guest", "stock", Rules, OnEachSeries),
     ("guest", "successors", Rules, OnTheDefaultSeries),
     ("guest", "sweeps", Memory, OnTheDefaultSeries),
     ("guest", "time", Connections, OnTheDefaultSeries),
+    ("guest", "user_namespaces", Namespaces, OnEachSeries),
     ("fast", "", Memory, OnTheDefaultSeries),
     ("fast", "memory", Memory, OnTheDefaultSeries),
     ("fast", "sweep", Memory, OnTheDefaultSeries),
     ("deploy", "", Deployment, OnTheDefaultSeries),
+    ("secure_boot", "", SecureBoot, OnTheDefaultSeries),
 ];
 
 /// The entry of a test.
