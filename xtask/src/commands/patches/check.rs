@@ -27,22 +27,29 @@ const RECORD: &str = "checked";
 /// build, `None` for iptables.
 pub fn run(ws: &Workspace, tree: &Tree, kernel: Option<&Choice>) -> Result<()> {
     let file = tree.patches().join(RECORD);
-    let passed = fs::read_to_string(&file).unwrap_or_default();
-    let mut current = Vec::new();
-    for patch in tree.commits()? {
-        let name = file_name(&patch.file);
-        let record = format!("{} {name}\n", patch.hash.as_str());
-        if !passed.contains(&record) {
-            check(ws, tree, kernel, &name, patch.commit)?;
+    let old = fs::read_to_string(&file).unwrap_or_default();
+    let commits = tree.commits()?;
+    let mut records: Vec<_> = commits
+        .iter()
+        .map(|patch| format!("{} {}\n", patch.hash.as_str(), file_name(&patch.file)))
+        .map(|record| (old.contains(&record), record))
+        .collect();
+    for (index, patch) in commits.iter().enumerate() {
+        if !records[index].0 {
+            check(ws, tree, kernel, &file_name(&patch.file), patch.commit)?;
+            records[index].0 = true;
         }
-        current.push(record);
+        // After each patch: the next run goes on where this one has failed.
+        let passed = records.iter().filter(|(passed, _)| *passed).map(|(_, record)| record.as_str());
+        let text = passed.collect::<String>();
+        if fs::read_to_string(&file).ok().as_deref() != Some(&text) {
+            write_atomically(&file, text.as_bytes())?;
+        }
     }
-    let text = current.concat();
-    if passed != text {
-        write_atomically(&file, text.as_bytes())?;
+    if fs::read_to_string(&file)? != old {
         eprintln!("{}: updated; commit it with the patches", file.display());
     }
-    eprintln!("all {} patches of {} pass", current.len(), tree.name());
+    eprintln!("all {} patches of {} pass", records.len(), tree.name());
     Ok(())
 }
 
