@@ -107,16 +107,31 @@ pub const SETS: &str = "nftables sets of senders and receivers";
 const EMPTY_EBPF: &str = "empty eBPF program at tc ingress";
 pub const EBPF: &str = "eBPF, per-CPU hash";
 
-/// The shell command that adds a rule of our own.
+/// The shell command that puts a chain of a legacy table on the hook: without a rule and with the
+/// policy ACCEPT, it is not there. The verdict does not matter on this hook.
+macro_rules! policy {
+    ($program:literal) => {
+        concat!($program, " -P PROMISC DROP")
+    };
+}
+
+/// The shell command that adds a rule to the chain of [`policy`].
+macro_rules! legacy {
+    ($program:literal, $rule:expr) => {
+        concat!(policy!($program), " && ", $program, " -A PROMISC ", $rule)
+    };
+}
+
+/// A rule of our own.
 macro_rules! rule {
-    ($program:literal, $options:literal, $network:literal) => {
-        concat!($program, " -A PROMISC -m traffic ", $options, " --net ", $network, " --name t")
+    ($options:literal, $network:literal) => {
+        concat!("-m traffic ", $options, " --net ", $network, " --name t")
     };
 }
 
 /// The rule of [`TRAFFIC`].
-pub const RULE_TRAFFIC: &str = rule!("iptables-legacy", "--traffic", "10.0.0.0/16");
-const RULE_ALL: &str = rule!("iptables-legacy", "--traffic --ipconn --portconn", "10.0.0.0/16");
+pub const RULE_TRAFFIC: &str = legacy!("iptables-legacy", rule!("--traffic", "10.0.0.0/16"));
+const RULE_ALL: &str = legacy!("iptables-legacy", rule!("--traffic --ipconn --portconn", "10.0.0.0/16"));
 
 /// Prints the sent and the received bytes of a table, divided by the size of a packet.
 pub const TABLE: &str =
@@ -142,11 +157,10 @@ const CASES: &[Case] = &[
     empty(NOTHING, ""),
     // Without a rule and with the policy ACCEPT, the chain is not on the hook.
     Case { without: NOTHING, limits: Some([0.0, 0.0]), ..empty(UNUSED, "iptables-legacy -L PROMISC") },
-    // Another policy puts the chain on the hook. The verdict does not matter there.
-    empty(EMPTY, "iptables-legacy -P PROMISC DROP"),
-    Case { name: "a rule that matches nothing", setup: "iptables-legacy -A PROMISC -s 192.0.2.1", ..RULES },
+    empty(EMPTY, policy!("iptables-legacy")),
+    Case { name: "a rule that matches nothing", setup: legacy!("iptables-legacy", "-s 192.0.2.1"), ..RULES },
     ours(TRAFFIC, RULE_TRAFFIC, [222.0, 222.0]),
-    ours(HASHED, rule!("iptables-legacy", "--traffic", "0.0.0.0/0"), [322.0, 322.0]),
+    ours(HASHED, legacy!("iptables-legacy", rule!("--traffic", "0.0.0.0/0")), [322.0, 322.0]),
     Case { counted: &[Counted::Packets(TABLE), Counted::Flows(CONNECTIONS)], ..ours(ALL, RULE_ALL, [401.0, 401.0]) },
     Case {
         kind: Kind::Ipv4Flows,
@@ -156,7 +170,10 @@ const CASES: &[Case] = &[
     Case {
         name: ACCOUNT,
         peer: Some(Peer::Account),
-        setup: "insmod /xt_ACCOUNT.ko && iptables-legacy -A PROMISC -j ACCOUNT --addr 10.0.0.0/16 --tname t",
+        setup: concat!(
+            "insmod /xt_ACCOUNT.ko && ",
+            legacy!("iptables-legacy", "-j ACCOUNT --addr 10.0.0.0/16 --tname t")
+        ),
         counted: &[Counted::Packets(
             "iptaccount -s -l t | awk -F ';' '/^10/ { out += $3; in_ += $5 } END { printf \"%d %d\", out / 46, in_ / 46 }'",
         )],
@@ -165,14 +182,18 @@ const CASES: &[Case] = &[
     empty(EMPTY_NFT, "iptables-nft -A PROMISC -s 192.0.2.1 && iptables-nft -F PROMISC"),
     Case {
         without: EMPTY_NFT,
-        ..ours("--traffic, iptables-nft", rule!("iptables-nft", "--traffic", "10.0.0.0/16"), [232.0, 232.0])
+        ..ours(
+            "--traffic, iptables-nft",
+            concat!("iptables-nft -A PROMISC ", rule!("--traffic", "10.0.0.0/16")),
+            [232.0, 232.0],
+        )
     },
-    Case { kind: Kind::Ipv6, ..empty(EMPTY_IPV6, "ip6tables-legacy -P PROMISC DROP") },
+    Case { kind: Kind::Ipv6, ..empty(EMPTY_IPV6, policy!("ip6tables-legacy")) },
     Case {
         without: EMPTY_IPV6,
         kind: Kind::Ipv6,
         counted: &[Counted::Packets(TABLE_IPV6)],
-        ..ours(IPV6, rule!("ip6tables-legacy", "--traffic", "fd00::/48"), [406.0, 406.0])
+        ..ours(IPV6, legacy!("ip6tables-legacy", rule!("--traffic", "fd00::/48")), [406.0, 406.0])
     },
     Case {
         without: EMPTY_IPV6,
@@ -180,7 +201,7 @@ const CASES: &[Case] = &[
         counted: &[Counted::Packets(TABLE_IPV6), Counted::Flows(CONNECTIONS)],
         ..ours(
             "all three, IPv6",
-            rule!("ip6tables-legacy", "--traffic --ipconn --portconn", "fd00::/48"),
+            legacy!("ip6tables-legacy", rule!("--traffic --ipconn --portconn", "fd00::/48")),
             [610.0, 610.0],
         )
     },
