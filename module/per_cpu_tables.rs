@@ -9,9 +9,8 @@ use crate::{
             AllCpus,
             CpuTables, //
         },
-        flows::{
+        flow::{
             Clock,
-            CpusWithFlows,
             Flows,
             Ticks, //
         },
@@ -19,6 +18,7 @@ use crate::{
         network::Network,
         packet::Family,
         params::Params,
+        recent_flows::CpusWithFlows,
     },
     glue::{
         budget::{

@@ -4,7 +4,7 @@
 
 use super::{
     counters::{BYTE_COLUMNS, CONNECTION_COLUMNS},
-    flows::BYTES_PER_FLOW,
+    flow_array::BYTES_PER_FLOW,
     key::{Address, Key},
     ledger,
     params::{Counts, Params},

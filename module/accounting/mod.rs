@@ -6,10 +6,11 @@
 //! crate for the host, where its tests run.
 //!
 //! For each packet: [`packet`] and [`ipv6`] parse the IP header, [`network`] tells which ends of
-//! the packet are counted, [`transport`] and [`flows`] tell whether the packet starts a connection,
-//! and [`cpu_tables`] adds to the rows of a [`table`]. A [`row`] is found by the address itself in
-//! a small network ([`direct`]), and by a hash otherwise ([`hashed`], [`index`]). When all rows are
-//! in use, [`recycler`] and [`age`] tell which of them a new address replaces.
+//! the packet are counted, [`transport`], [`flow`] and [`recent_flows`] tell whether the packet
+//! starts a connection, and [`cpu_tables`] adds to the rows of a [`table`]. The recent flows are in
+//! arrays ([`flow_array`]). A [`row`] is found by the address itself in a small network
+//! ([`direct`]), and by a hash otherwise ([`hashed`], [`index`]). When all rows are in use,
+//! [`recycler`] and [`age`] tell which of them a new address replaces.
 //!
 //! For each read: [`table_text`] is the text of a file. A [`listing`] has the rows of all CPUs, and
 //! a [`ledger`] what was delivered of them. [`version`] lets a reader see a [`block`] of rows as it
@@ -29,7 +30,8 @@ pub mod counters;
 pub mod cpu_tables;
 pub mod delivery;
 pub mod direct;
-pub mod flows;
+pub mod flow;
+pub mod flow_array;
 pub mod hash;
 pub mod hashed;
 pub mod index;
@@ -42,6 +44,7 @@ pub mod network;
 pub mod packet;
 pub mod params;
 pub mod platform;
+pub mod recent_flows;
 pub mod recycler;
 pub mod report;
 pub mod row;

@@ -6,7 +6,7 @@
 //! The other lines are those of each table and file, whose name precedes the key. A table that
 //! waits for its files has one line, and is in the sums.
 
-use super::{flows::RecentFlows, key::Key, params::Name, slots::Memory, table::Table};
+use super::{key::Key, params::Name, recent_flows::RecentFlows, slots::Memory, table::Table};
 use core::fmt::{self, Write};
 
 /// The statistics of the rows of one file.

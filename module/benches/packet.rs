@@ -28,11 +28,12 @@ use xt_traffic_accounting::{
     abi::{self, XtTrafficMtinfo},
     accounting::{
         cpu_tables::{self, AllCpus, CpuTables},
-        flows::{Clock, CpusWithFlows, Flows, Ticks},
+        flow::{Clock, Flows, Ticks},
         hash::Seed,
         key::Owner,
         network::Network,
         params::Params,
+        recent_flows::CpusWithFlows,
         report::{Form, TRAFFIC_HEADER},
         row::Counted,
         table::Table,

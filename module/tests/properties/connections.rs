@@ -16,7 +16,7 @@ use proptest::{collection::vec, prelude::*, sample::select};
 use std::collections::{BTreeMap, BTreeSet};
 use traffic_model::frames::{Ip, ACK, FIN, RST, SYN};
 use xt_traffic_accounting::{
-    accounting::{flows::Ticks, network::Internal, params::Counts},
+    accounting::{flow::Ticks, network::Internal, params::Counts},
     host::Bytes,
 };
 

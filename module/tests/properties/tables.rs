@@ -18,7 +18,7 @@ use xt_traffic_accounting::{
         age::Periods,
         counters::Direction,
         cpu_tables::CpuTables,
-        flows::Flows,
+        flow::Flows,
         hash::Seed,
         key::Key,
         network::Internal,

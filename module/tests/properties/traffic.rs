@@ -12,7 +12,7 @@ use xt_traffic_accounting::{
     accounting::{
         age::Periods,
         counters::Direction,
-        flows::Ticks,
+        flow::Ticks,
         hash::Seed,
         key::Key,
         network::{Internal, Network},

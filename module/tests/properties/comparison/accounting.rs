@@ -6,12 +6,13 @@ use core::cell::Cell;
 use xt_traffic_accounting::{
     accounting::{
         cpu_tables::{self, AllCpus, CpuTables},
-        flows::{Clock, CpusWithFlows, Flows, RecentFlows, Ticks},
+        flow::{Clock, Flows, Ticks},
         hash::Seed,
         key::Key,
         network::Network,
         packet::{Family, Packet},
         params::{Counts, Name, Params, Sizes},
+        recent_flows::{CpusWithFlows, RecentFlows},
         report::{Form, IPCONN_HEADER, PORTCONN_HEADER, TRAFFIC_HEADER},
         table::{Size, Table},
     },

@@ -8,7 +8,7 @@
 //! direction. Missing bytes at the end are zero, so every input is a scenario.
 
 use super::{accounting::CLOCK, receive::repair, Arrival, Modelled, Scenario};
-use xt_traffic_accounting::accounting::{flows::Ticks, network::Internal, params::Counts};
+use xt_traffic_accounting::accounting::{flow::Ticks, network::Internal, params::Counts};
 
 /// Times between packets: the lifetimes of flows, and those times plus or minus one tick.
 const GAPS: [Ticks; 8] = {

@@ -16,7 +16,7 @@ use traffic_model::{
     model::{self, Expected, File, Rule},
 };
 use xt_traffic_accounting::accounting::{
-    flows::Ticks,
+    flow::Ticks,
     network::{Internal, Network},
     packet::Family,
     params::{Counts, Sizes},
