@@ -73,30 +73,67 @@ struct Program {
     name: &'static str,
     /// The environment variable that names the folder with the images.
     variable: &'static str,
-    /// The kernel configuration that the program needs by default.
-    config: Config,
+    configuration: Configuration,
     /// Builds the images and returns their folder.
     build: fn(&Workspace, &Choice) -> Result<PathBuf>,
     /// The nice value. The deployment test takes longest, so it gets a processor first.
     nice: &'static str,
 }
 
+/// Where the kernel configuration of a program comes from.
+#[derive(Clone, Copy)]
+enum Configuration {
+    /// From `--config`.
+    OfKernel { default: Config },
+    /// From `--packages`. The default is [`Config::Vm`].
+    OfPackages,
+    /// It is always [`Config::Vm`]: the program needs packages, and this is the deployable
+    /// configuration that builds faster.
+    Vm,
+}
+
+impl Configuration {
+    fn choose(self, options: &Options) -> Config {
+        match self {
+            Self::OfKernel { default } => options.kernel.config_or(default),
+            Self::OfPackages => options.packages.unwrap_or(Config::Vm),
+            Self::Vm => Config::Vm,
+        }
+    }
+}
+
 /// [`DEPLOY`] runs beside the others.
 static PROGRAMS: [Program; 4] = [
-    Program { name: "guest", variable: "XT_TRAFFIC_GUEST", config: Config::Debug, build: guest::build, nice: "5" },
-    Program { name: "fast", variable: "XT_TRAFFIC_GUEST", config: Config::Test, build: guest::build, nice: "5" },
     Program {
-        name: SECURE_BOOT,
+        name: "guest",
+        variable: "XT_TRAFFIC_GUEST",
+        configuration: Configuration::OfKernel { default: Config::Debug },
+        build: guest::build,
+        nice: "5",
+    },
+    Program {
+        name: "fast",
+        variable: "XT_TRAFFIC_GUEST",
+        configuration: Configuration::OfKernel { default: Config::Test },
+        build: guest::build,
+        nice: "5",
+    },
+    Program {
+        name: "secure_boot",
         variable: "XT_TRAFFIC_SECURE_BOOT",
-        config: Config::Vm,
+        configuration: Configuration::Vm,
         build: secure_boot::build,
         nice: "5",
     },
-    Program { name: DEPLOY, variable: "XT_TRAFFIC_DEBIAN_VM", config: Config::Vm, build: debian_vm, nice: "0" },
+    Program {
+        name: DEPLOY,
+        variable: "XT_TRAFFIC_DEBIAN_VM",
+        configuration: Configuration::OfPackages,
+        build: debian_vm,
+        nice: "0",
+    },
 ];
 const DEPLOY: &str = "deploy";
-/// It needs packages, so its kernel is always that of the configuration `vm`.
-const SECURE_BOOT: &str = "secure_boot";
 
 pub fn run(ws: &Workspace, options: &Options) -> Result<()> {
     run_in_scopes(ws, options, |_| if options.short { Scope::Short } else { Scope::All })
@@ -247,13 +284,7 @@ impl Tests<'_> {
 
     /// Builds the images that a program needs.
     fn prepare(&self, program: &'static Program, tests: Vec<String>, choice: &Choice, scope: Scope) -> Result<Run> {
-        let named = Some(self.options.kernel.config_or(program.config));
-        let config = match program.name {
-            DEPLOY => self.options.packages,
-            SECURE_BOOT => None,
-            _ => named,
-        };
-        let choice = choice.with(config.unwrap_or(program.config));
+        let choice = choice.with(program.configuration.choose(self.options));
         let _lock = host::require(self.ws)?;
         let folder = (program.build)(self.ws, &choice)?;
         let names: Vec<_> = match scope {
@@ -313,4 +344,31 @@ fn debian_vm(ws: &Workspace, choice: &Choice) -> Result<PathBuf> {
     builder(security, 0).raise_debian_packages()?;
     let folders = folders.each_ref().map(|(name, folder)| (*name, folder.as_path()));
     debian_disk::build(ws, package_root, &choice.to_string(), &folders)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn configurations(options: &Options) -> [(&'static str, Config); 4] {
+        PROGRAMS.each_ref().map(|program| (program.name, program.configuration.choose(options)))
+    }
+
+    #[test]
+    fn the_options_choose_the_configurations_of_the_programs() {
+        assert_eq!(
+            configurations(&Options::default()),
+            [("guest", Config::Debug), ("fast", Config::Test), ("secure_boot", Config::Vm), ("deploy", Config::Vm)]
+        );
+        let kernel = kernel::Options::of("6.12", Some(Config::Bench));
+        assert_eq!(
+            configurations(&Options { kernel, packages: Some(Config::Server), ..Options::default() }),
+            [
+                ("guest", Config::Bench),
+                ("fast", Config::Bench),
+                ("secure_boot", Config::Vm),
+                ("deploy", Config::Server)
+            ]
+        );
+    }
 }
