@@ -33,10 +33,6 @@ const OF_THE_BUILD: [&str; 9] = [
     "CONFIG_SYSTEM_TRUSTED_KEYS",
 ];
 
-/// An option that depends on the floppy driver in 7.3, but not in 6.12. `server.config` unsets that
-/// driver, and the fragment of the series is for all configurations.
-const FOR_FLOPPY_DISKS: &str = "CONFIG_INTEL_IOMMU_FLOPPY_WA";
-
 /// Where the Kconfig files of drivers are, and of networks other than Ethernet. If a fragment
 /// unsets one of their options, others that depend on it are lost, too.
 const DRIVERS: [&str; 15] = [
@@ -129,7 +125,6 @@ impl Settings {
         let names: BTreeSet<_> = self.0.keys().chain(ours.0.keys()).collect();
         let differ = |name: &str| self.value(name) != ours.value(name) && !fragments.0.contains_key(name);
         let differing: Vec<_> = names.into_iter().filter(|name| differ(name)).collect();
-        let of_build = |name: &str| OF_THE_BUILD.contains(&name) || name == FOR_FLOPPY_DISKS;
         // Debian's kernel has no Rust, so its configuration does not have this option.
         let of_rust = |name: &str| name.starts_with("CONFIG_RUST_");
         let is_lost = |name: &str| {
@@ -138,7 +133,7 @@ impl Settings {
         let (lost, others): (Vec<_>, Vec<_>) = differing.into_iter().partition(|name| is_lost(name));
         let wrong: Vec<_> = others
             .into_iter()
-            .filter(|name| !of_build(name) && !of_rust(name))
+            .filter(|name| !OF_THE_BUILD.contains(&name.as_str()) && !of_rust(name))
             .map(|name| format!("{name}={} (Debian: {})", ours.value(name), self.value(name)))
             .collect();
         if wrong.is_empty() {

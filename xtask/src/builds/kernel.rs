@@ -33,8 +33,7 @@ const FIXED: [&str; 4] = [
 /// The checkout that [`build`] uses.
 pub const CHECKOUT: &str = "build";
 
-/// The folder of the configurations' fragments. `6.12.config` there is for all configurations of
-/// the series 6.12. A series need not have such a file.
+/// The folder of the configurations' fragments.
 const FRAGMENTS: &str = "kernel-patches/config";
 /// The configuration of Debian's amd64 kernel in the package `linux-config-*`.
 const DEBIAN_CONFIG: &str = "./usr/src/linux-config-*/config.amd64_none_amd64.xz";
@@ -180,6 +179,16 @@ impl Choice {
     pub fn with(&self, config: Config) -> Self {
         Self { config, ..self.clone() }
     }
+
+    /// The fragments in `folder`, in the order in which they are merged: those of the
+    /// configuration, one for all configurations of the series, such as `7.3.config`, and one for
+    /// this kernel alone, such as `server-7.3.config`. The last two need not exist.
+    fn fragments(&self, folder: &Path) -> Vec<PathBuf> {
+        let Self { series, config } = self;
+        let optional = [format!("{series}.config"), format!("{config}-{series}.config")];
+        let optional = optional.map(|name| folder.join(name)).into_iter().filter(|file| file.exists());
+        config.fragments().iter().map(|name| folder.join(name)).chain(optional).collect()
+    }
 }
 
 impl fmt::Display for Choice {
@@ -300,9 +309,7 @@ impl<'a> Build<'a> {
         choice: &'a Choice,
         checkout: &'a str,
     ) -> Result<Self> {
-        let folder = ws.repo().join(FRAGMENTS);
-        let mut fragments: Vec<_> = choice.config.fragments().iter().map(|name| folder.join(name)).collect();
-        fragments.extend(Some(folder.join(format!("{}.config", choice.series))).filter(|file| file.exists()));
+        let fragments = choice.fragments(&ws.repo().join(FRAGMENTS));
         let debian = match choice.config {
             Config::Server => Some(ws.pins().debian_config(&choice.series)?),
             Config::Test | Config::Debug | Config::Bench | Config::Vm => None,
@@ -473,7 +480,45 @@ impl<'a> Build<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+    use crate::sources::pins::Pins;
+    use crate::workspace::list;
+
+    fn choice(series: &str, config: Config) -> Choice {
+        Choice { series: series.to_owned(), config }
+    }
+
+    #[test]
+    fn the_fragments_of_the_series_and_of_one_kernel_come_last() {
+        let folder = tempfile::tempdir().unwrap();
+        let names = |series, config| {
+            let fragments = choice(series, config).fragments(folder.path());
+            fragments.iter().map(|file| file_name(file)).collect::<Vec<_>>()
+        };
+        assert_eq!(names("7.3", Config::Server), ["server.config"]);
+        for name in ["7.3.config", "server-7.3.config"] {
+            fs::write(folder.path().join(name), "").unwrap();
+        }
+        assert_eq!(names("7.3", Config::Server), ["server.config", "7.3.config", "server-7.3.config"]);
+        assert_eq!(names("7.3", Config::Vm), ["base.config", "hardening.config", "vm.config", "7.3.config"]);
+        assert_eq!(names("6.12", Config::Server), ["server.config"]);
+    }
+
+    /// A fragment whose name has a typing error would be ignored.
+    #[test]
+    fn every_fragment_is_used_and_exists() {
+        let repo = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let folder = repo.join(FRAGMENTS);
+        let pins = Pins::read(&repo.join("xtask/pins.toml")).unwrap();
+        let choices = pins
+            .kernel
+            .all_series()
+            .flat_map(|series| Config::value_variants().iter().map(move |config| choice(series, *config)));
+        let used: BTreeSet<_> = choices.flat_map(|choice| choice.fragments(&folder)).collect();
+        assert!(used.iter().eq(&list(&folder).unwrap()), "{used:?}");
+    }
 
     #[test]
     fn a_packaged_kernel_has_its_revision_in_its_release() {
