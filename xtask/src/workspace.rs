@@ -3,18 +3,18 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::Duration;
 use std::{env, io, thread};
 
 use anyhow::{Context, Result, ensure};
 use fs_err::{self as fs, File};
-use git2::Repository;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use tempfile::TempDir;
 use walkdir::WalkDir;
 
-use crate::packages::version::is_dirty;
+use crate::packages::version::History;
 use crate::process;
 use crate::sources::pins::Pins;
 use crate::ui::Step;
@@ -24,6 +24,7 @@ pub struct Workspace {
     repo: PathBuf,
     cache: PathBuf,
     pins: Pins,
+    history: OnceLock<History>,
 }
 
 /// The lock on the cache and on `target/`.
@@ -38,12 +39,12 @@ impl Workspace {
             .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
         let repo = manifest.parent().context("xtask/ has no parent folder")?.to_owned();
         let pins = Pins::read(&manifest.join("pins.toml"))?;
-        Ok(Self { repo, cache: vm_harness::cache_folder()?, pins })
+        Ok(Self { repo, cache: vm_harness::cache_folder()?, pins, history: OnceLock::new() })
     }
 
     /// The same with other pins.
     pub fn with_pins(&self, pins: Pins) -> Self {
-        Self { repo: self.repo.clone(), cache: self.cache.clone(), pins }
+        Self { repo: self.repo.clone(), cache: self.cache.clone(), pins, history: self.history.clone() }
     }
 
     /// The repository's top folder.
@@ -61,15 +62,22 @@ impl Workspace {
         &self.pins
     }
 
-    /// The checked-out commit, followed by `+` if the work tree differs. An archive of the source
-    /// has none.
+    /// The history of the repository at the first call. Later calls return the same.
+    ///
+    /// # Errors
+    /// In an archive of the source, which has no history.
+    pub fn history(&self) -> Result<&History> {
+        if let Some(history) = self.history.get() {
+            return Ok(history);
+        }
+        let history = History::read(&self.repo).context("cannot read the history of the repository")?;
+        Ok(self.history.get_or_init(|| history))
+    }
+
+    /// The commit that was checked out at the first call of [`history`](Self::history), followed by
+    /// `+` if the work tree differed. An archive of the source has none.
     pub fn commit(&self) -> String {
-        let commit = || {
-            let repo = Repository::open(&self.repo)?;
-            let id = repo.head()?.peel_to_commit()?.id();
-            Ok::<_, anyhow::Error>(format!("{id}{}", if is_dirty(&repo, &[])? { "+" } else { "" }))
-        };
-        commit().unwrap_or_else(|_| "unknown".to_owned())
+        self.history().map_or_else(|_| "unknown".to_owned(), History::commit)
     }
 
     /// A path in the repository's `target` folder.
@@ -163,7 +171,31 @@ pub fn remove_tree(folder: &Path) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use git2::{Repository, Signature, Time};
+
     use super::*;
+
+    #[test]
+    fn a_commit_during_a_run_does_not_change_its_history() {
+        let folder = tempfile::tempdir().unwrap();
+        let repo = Repository::init(folder.path()).unwrap();
+        let commit = || {
+            let tree = repo.find_tree(repo.treebuilder(None).unwrap().write().unwrap()).unwrap();
+            let who = Signature::new("a", "a@b", &Time::new(10, 0)).unwrap();
+            let parent = repo.head().ok().map(|head| head.peel_to_commit().unwrap());
+            let parents: Vec<_> = parent.iter().collect();
+            repo.commit(Some("HEAD"), &who, &who, "change", &tree, &parents).unwrap().to_string()
+        };
+        let pins = Pins::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("pins.toml")).unwrap();
+        let (path, history) = (folder.path(), OnceLock::new());
+        let ws = Workspace { repo: path.to_owned(), cache: path.to_owned(), pins, history };
+        assert_eq!(ws.commit(), "unknown");
+        let first = commit();
+        assert_eq!(ws.commit(), first);
+        assert_ne!(commit(), first);
+        assert_eq!(ws.history().unwrap().commit(), first);
+        assert_eq!(ws.with_pins(ws.pins.clone()).commit(), first);
+    }
 
     #[test]
     fn a_tree_with_read_only_folders_is_removed() {

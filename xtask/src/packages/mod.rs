@@ -17,7 +17,6 @@ use fs_err as fs;
 use self::repository::Signer;
 use self::signing::OwnerKey;
 use self::source::{Built, Origin, Patched, SourcePackage, copy_tree};
-use self::version::Changelog;
 use crate::builds::kconfig::Settings;
 use crate::builds::kernel::{self, CHECKOUT, Choice, Config, Kernel};
 use crate::builds::module::HOST_ONLY;
@@ -94,14 +93,9 @@ impl PackageBuilder<'_> {
 
     /// Builds the kernel that is packaged.
     pub fn kernel(&self, choice: &Choice) -> Result<Kernel> {
-        let revision = self.kernel_revision()?;
-        kernel::build_for_package(self.ws, self.build_root, choice, &revision, self.test_entries > 0)
-    }
-
-    /// The last part of the version of the kernel's packages. The kernel's release has it, too.
-    fn kernel_revision(&self) -> Result<String> {
-        let changelog = Changelog::from_git(self.ws.repo(), LINUX_TEMPLATES, LINUX, self.test_entries)?;
-        Ok(changelog.number().to_owned())
+        // The release of the kernel and the version of its packages have the same number.
+        let changelog = self.ws.history()?.changelog(LINUX_TEMPLATES, LINUX, self.test_entries)?;
+        kernel::build_for_package(self.ws, self.build_root, choice, changelog.number(), self.test_entries > 0)
     }
 
     /// Copies Debian's iptables packages to the folder, with an index, for tests of downgrades.

@@ -10,7 +10,6 @@ use fs_err as fs;
 use walkdir::WalkDir;
 
 use super::PackageBuilder;
-use super::version::Changelog;
 use crate::builds::sandbox::{Sandbox, jobs};
 use crate::sources::patches;
 use crate::stamp::{Recipe, Stamp, remove_if_exists, write_atomically};
@@ -30,10 +29,10 @@ pub struct SourcePackage<'a> {
     pub folder: &'a str,
     /// Its name.
     pub name: &'a str,
-    /// The version without its last part, which is the number of [`Changelog`].
+    /// The version without its last part, which is the number of the changelog.
     pub version_prefix: &'a str,
-    /// The files and folders that [`Changelog::from_git`] reads the history of, other than the
-    /// templates.
+    /// The files and folders whose history makes the changelog, other than the templates (see
+    /// [`History::changelog`](super::version::History::changelog)).
     pub version_inputs: &'a [&'a str],
     /// The placeholders in names and contents of the templates, without the `@` on both sides, and
     /// their values.
@@ -93,10 +92,9 @@ impl SourcePackage<'_> {
     pub fn build(&self, builder: &PackageBuilder<'_>, write_sources: impl Fn(&Path) -> Result<()>) -> Result<Built> {
         let ws = builder.ws;
         let folder = format!("{TEMPLATES}/{}", self.folder);
-        let history = Changelog::from_git(ws.repo(), &folder, self.version_inputs, builder.test_entries);
-        let history = history.context("cannot read the history of the repository")?;
-        let version = format!("{}{}", self.version_prefix, history.number());
-        let changelog = history.text(self.name, self.version_prefix, &ws.pins().suite, MAINTAINER);
+        let changelog = ws.history()?.changelog(&folder, self.version_inputs, builder.test_entries)?;
+        let version = format!("{}{}", self.version_prefix, changelog.number());
+        let changelog = changelog.text(self.name, self.version_prefix, &ws.pins().suite, MAINTAINER);
         let templates = ws.repo().join(folder);
         let mut recipe = Recipe::new("package 2")
             .text("root", builder.package_root.stamp().as_str())
