@@ -40,6 +40,10 @@ pub struct Options {
     /// The configuration of the kernel package that the deployment test installs [default: vm]
     #[arg(long, value_name = "CONFIG", value_enum)]
     packages: Option<Config>,
+    /// The folder with the packages that the deployment test upgrades, as `deb` has made it, for
+    /// instance from an older kernel source [default: packages of this commit]
+    #[arg(long, value_name = "FOLDER")]
+    upgrade_from: Option<PathBuf>,
     /// Afterwards, write the results of all series to the table of README.md
     #[arg(long)]
     docs: bool,
@@ -75,7 +79,7 @@ struct Program {
     variable: &'static str,
     configuration: Configuration,
     /// Builds the images and returns their folder.
-    build: fn(&Workspace, &Choice) -> Result<PathBuf>,
+    build: fn(&Workspace, &Choice, &Options) -> Result<PathBuf>,
     /// The nice value. The deployment test takes longest, so it gets a processor first.
     nice: &'static str,
 }
@@ -108,21 +112,21 @@ static PROGRAMS: [Program; 4] = [
         name: "guest",
         variable: "XT_TRAFFIC_GUEST",
         configuration: Configuration::OfKernel { default: Config::Debug },
-        build: guest::build,
+        build: |ws, choice, _| guest::build(ws, choice),
         nice: "5",
     },
     Program {
         name: "fast",
         variable: "XT_TRAFFIC_GUEST",
         configuration: Configuration::OfKernel { default: Config::Test },
-        build: guest::build,
+        build: |ws, choice, _| guest::build(ws, choice),
         nice: "5",
     },
     Program {
         name: "secure_boot",
         variable: "XT_TRAFFIC_SECURE_BOOT",
         configuration: Configuration::Vm,
-        build: secure_boot::build,
+        build: |ws, choice, _| secure_boot::build(ws, choice),
         nice: "5",
     },
     Program {
@@ -286,7 +290,7 @@ impl Tests<'_> {
     fn prepare(&self, program: &'static Program, tests: Vec<String>, choice: &Choice, scope: Scope) -> Result<Run> {
         let choice = choice.with(program.configuration.choose(self.options));
         let _lock = host::require(self.ws)?;
-        let folder = (program.build)(self.ws, &choice)?;
+        let folder = (program.build)(self.ws, &choice, self.options)?;
         let names: Vec<_> = match scope {
             // More filters can be among the arguments.
             Scope::All => self.options.filter.iter().cloned().collect(),
@@ -322,13 +326,13 @@ impl Tests<'_> {
     }
 }
 
-/// Makes the folder for the deployment test: the packages of this commit and of a later one,
-/// Debian's own, a newer iptables of Debian, and the system disk.
-fn debian_vm(ws: &Workspace, choice: &Choice) -> Result<PathBuf> {
+/// Makes the folder for the deployment test: the packages before and after the upgrade, Debian's
+/// own, a newer iptables of Debian, and the system disk.
+fn debian_vm(ws: &Workspace, choice: &Choice, options: &Options) -> Result<PathBuf> {
     let (build_root, package_root) = (&BuildRoot::prepare(ws)?, &BuildRoot::prepare_for_packages(ws)?);
     let folder = |name: &str| ws.target("deploy").join(choice.to_string()).join(name);
-    let folders = ["release-1", "release-2", "debian", "security"].map(|name| (name, folder(name)));
-    let [(_, first), (_, second), (_, debian), (_, security)] = &folders;
+    let first = folder(options.upgrade_from.as_ref().map_or("release-1", |_| "upgrade-from"));
+    let [second, debian, security] = ["release-2", "debian", "security"].map(folder);
     let signer = &Signer::for_tests(&ws.cache().join("gpg"))?;
     let builder = |folder, test_entries| PackageBuilder {
         ws,
@@ -338,11 +342,15 @@ fn debian_vm(ws: &Workspace, choice: &Choice) -> Result<PathBuf> {
         test_entries,
         extras: Extras { signer: Some(signer), ..Extras::default() },
     };
-    builder(first, 0).build(choice)?;
-    builder(second, 1).build(choice)?;
-    builder(debian, 0).copy_debian_packages()?;
-    builder(security, 0).raise_debian_packages()?;
-    let folders = folders.each_ref().map(|(name, folder)| (*name, folder.as_path()));
+    match &options.upgrade_from {
+        Some(given) => builder(&first, 0).copy_packages(given)?,
+        None => builder(&first, 0).build(choice).map(drop)?,
+    }
+    // Its versions are higher than those of this commit.
+    builder(&second, 1).build(choice)?;
+    builder(&debian, 0).copy_debian_packages()?;
+    builder(&security, 0).raise_debian_packages()?;
+    let folders = [("release-1", &*first), ("release-2", &second), ("debian", &debian), ("security", &security)];
     debian_disk::build(ws, package_root, &choice.to_string(), &folders)
 }
 

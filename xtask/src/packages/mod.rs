@@ -98,6 +98,17 @@ impl PackageBuilder<'_> {
         kernel::build_for_package(self.ws, self.build_root, choice, changelog.number(), self.test_entries > 0)
     }
 
+    /// Copies packages that were built before to the folder, with an index, for tests of upgrades.
+    ///
+    /// # Errors
+    /// When the folder `from` has no package.
+    pub fn copy_packages(&self, from: &Path) -> Result<()> {
+        let packages = source::packages_in(from).with_context(|| format!("cannot read {}", from.display()))?;
+        ensure!(!packages.is_empty(), "no package is in {}", from.display());
+        source::publish("packages", &packages, self.folder)?;
+        self.index()
+    }
+
     /// Copies Debian's iptables packages to the folder, with an index, for tests of downgrades.
     pub fn copy_debian_packages(&self) -> Result<()> {
         source::publish("debian", &self.debian_iptables()?, self.folder)?;
