@@ -2,6 +2,7 @@
 //! Chooses between KVM and TCG.
 
 use std::fs::OpenOptions;
+use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -27,9 +28,31 @@ impl Accel {
     pub fn arguments(self) -> [&'static str; 4] {
         match self {
             Self::Kvm => ["-accel", "kvm", "-cpu", "host"],
-            Self::Tcg => ["-accel", "tcg,thread=multi", "-cpu", "max"],
+            Self::Tcg => ["-accel", tcg(), "-cpu", "max"],
         }
     }
+}
+
+/// One thread for each CPU, or one for all with a QEMU older than 8.1. Such a QEMU translates an
+/// instruction while another thread replaces it, and can run the old one later. A kernel replaces
+/// its own instructions when the first rule comes to a hook or the last one leaves it, and it stops
+/// with "int3" if a CPU runs an old one.
+/// <https://gitlab.com/qemu-project/qemu/-/commit/deba78709ae8ce103e2248413857747f804cd1ef>
+fn tcg() -> &'static str {
+    static THREADS: OnceLock<&str> = OnceLock::new();
+    let replaces_safely = || version().is_some_and(|version| version >= (8, 1));
+    THREADS.get_or_init(|| if replaces_safely() { "tcg,thread=multi" } else { "tcg,thread=single" })
+}
+
+/// Major and minor version of the installed QEMU.
+fn version() -> Option<(u32, u32)> {
+    let output = Command::new(QEMU[0]).arg("--version").output().ok()?;
+    parse_version(&String::from_utf8_lossy(&output.stdout))
+}
+
+fn parse_version(text: &str) -> Option<(u32, u32)> {
+    let mut numbers = text.strip_prefix("QEMU emulator version ")?.split(['.', ' ', '\n']);
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
 /// Text that identifies the CPU model of a virtual machine.
@@ -96,4 +119,17 @@ fn exit_firmware() -> Vec<u8> {
     let start = rom.len() - 16;
     rom[start..start + 4].copy_from_slice(&[0xb0, EXIT_CODE, 0xe6, EXIT_PORT]); // mov al, code; out port, al
     rom
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_of_qemu_is_found() {
+        let debian = "QEMU emulator version 7.2.19 (Debian 1:7.2+dfsg-7+deb12u18)\nCopyright (c) 2003-2022\n";
+        assert_eq!(parse_version(debian), Some((7, 2)));
+        assert_eq!(parse_version("QEMU emulator version 10.1.0\n"), Some((10, 1)));
+        assert_eq!(parse_version("qemu-img version 7.2.19\n"), None);
+    }
 }
