@@ -33,12 +33,12 @@ pub const BACKENDS: [Backend; 2] = [Backend::Nft, Backend::Legacy];
 /// # Panics
 /// When the test or a check fails.
 pub fn in_guest(test: impl FnOnce(&mut Guest) -> Result<()>) {
-    let mut guest = boot();
+    let mut guest = boot_as(Config::safe_for_patching);
     unwrap(test(&mut guest).and_then(|()| guest.finish()));
 }
 
-/// As [`in_guest`] without the check for memory leaks, which takes several seconds: for tests that
-/// hardly use the module.
+/// As [`in_guest`] without the check for memory leaks, which takes several seconds, and with a
+/// thread for each CPU: for tests that hardly use the module, or do not change rules.
 ///
 /// # Panics
 /// When the test or the check fails.

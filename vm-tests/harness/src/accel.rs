@@ -23,25 +23,35 @@ pub enum Accel {
     Tcg,
 }
 
-impl Accel {
-    /// QEMU's arguments. The CPU model is the same on every host with TCG, and the host's with KVM.
-    pub fn arguments(self) -> [&'static str; 4] {
-        match self {
-            Self::Kvm => ["-accel", "kvm", "-cpu", "host"],
-            Self::Tcg => ["-accel", tcg(), "-cpu", "max"],
-        }
+/// The threads that run the CPUs of a virtual machine with TCG.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Threads {
+    /// One for each CPU.
+    Each,
+    /// One for each CPU, or one for all with a QEMU older than 8.1. Such a QEMU translates an
+    /// instruction while another thread replaces it, and can run the old one later. A kernel
+    /// replaces its own instructions when the first rule comes to a hook or the last one leaves it,
+    /// and it stops with "int3" if a CPU runs an old one.
+    /// <https://gitlab.com/qemu-project/qemu/-/commit/deba78709ae8ce103e2248413857747f804cd1ef>
+    SafeForPatching,
+}
+
+impl Threads {
+    fn arguments(self) -> &'static str {
+        static SAFE: OnceLock<bool> = OnceLock::new();
+        let is_safe = || *SAFE.get_or_init(|| version().is_some_and(|version| version >= (8, 1)));
+        if self == Self::Each || is_safe() { "tcg,thread=multi" } else { "tcg,thread=single" }
     }
 }
 
-/// One thread for each CPU, or one for all with a QEMU older than 8.1. Such a QEMU translates an
-/// instruction while another thread replaces it, and can run the old one later. A kernel replaces
-/// its own instructions when the first rule comes to a hook or the last one leaves it, and it stops
-/// with "int3" if a CPU runs an old one.
-/// <https://gitlab.com/qemu-project/qemu/-/commit/deba78709ae8ce103e2248413857747f804cd1ef>
-fn tcg() -> &'static str {
-    static THREADS: OnceLock<&str> = OnceLock::new();
-    let replaces_safely = || version().is_some_and(|version| version >= (8, 1));
-    THREADS.get_or_init(|| if replaces_safely() { "tcg,thread=multi" } else { "tcg,thread=single" })
+impl Accel {
+    /// QEMU's arguments. The CPU model is the same on every host with TCG, and the host's with KVM.
+    pub fn arguments(self, threads: Threads) -> [&'static str; 4] {
+        match self {
+            Self::Kvm => ["-accel", "kvm", "-cpu", "host"],
+            Self::Tcg => ["-accel", threads.arguments(), "-cpu", "max"],
+        }
+    }
 }
 
 /// Major and minor version of the installed QEMU.
@@ -106,7 +116,7 @@ pub fn probe(accel: Accel) -> Result<()> {
     let firmware = setup.folder().join("firmware");
     fs::write(&firmware, exit_firmware())?;
     let device = format!("isa-debug-exit,iobase={EXIT_PORT:#x},iosize=4");
-    setup.command.args(["-machine", "pc", "-m", "16", "-device", &device]).args(accel.arguments());
+    setup.command.args(["-machine", "pc", "-m", "16", "-device", &device]).args(accel.arguments(Threads::Each));
     setup.command.arg("-bios").arg(firmware);
     let status = setup.spawn()?.wait(PROBE_TIMEOUT)?;
     ensure!(status.code() == Some(i32::from(EXIT_CODE) * 2 + 1), "the probe ended with {status}");

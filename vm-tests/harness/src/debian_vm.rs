@@ -216,7 +216,7 @@ impl DebianVm {
 pub fn hardware() -> Result<Vec<&'static str>> {
     let mut words = QEMU.to_vec();
     words.extend(["-machine", MACHINE, "-smp", CPUS, "-m", MEMORY]);
-    words.extend(accel::best()?.arguments());
+    words.extend(accel::best()?.arguments(accel::Threads::Each));
     Ok(words)
 }
 

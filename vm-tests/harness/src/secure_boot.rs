@@ -37,7 +37,7 @@ pub fn boot() -> Result<String> {
     setup.command.args(flash(0, &folder.join("code.fd"), "readonly=on")).args(flash(1, &vars, "readonly=off"));
     let disk = format!("file={},format=raw,if=virtio,readonly=on", escape(&folder.join("disk.img")));
     setup.command.args(["-drive", &disk, "-m", "512M", "-smp", "1", "-no-reboot"]);
-    setup.command.args(accel::best()?.arguments());
+    setup.command.args(accel::best()?.arguments(accel::Threads::Each));
     setup.command.args(["-chardev", &console, "-serial", "chardev:console"]);
     let mut process = setup.spawn()?;
     match process.wait(TIMEOUT) {

@@ -78,10 +78,10 @@ pub fn shell(config: &Config) -> Result<()> {
 
 fn hardware(config: &Config) -> Result<Setup> {
     let mut setup = Setup::new(&QEMU)?;
-    let Config { cpus, memory_mib, clock, .. } = config;
+    let Config { cpus, memory_mib, clock, threads, .. } = config;
     // MP tables have one processor for each socket, and guests' kernels have no ACPI.
     setup.command.args(["-no-reboot", "-smp", &format!("{cpus},sockets={cpus}"), "-m", &format!("{memory_mib}M")]);
-    setup.command.args(clock.arguments()?);
+    setup.command.args(clock.arguments(*threads)?);
     Ok(setup)
 }
 
@@ -124,12 +124,12 @@ fn exclude_memory(qmp: &mut Qmp) -> Result<()> {
 
 /// Text that changes when the saved state of a guest would change.
 pub(super) fn identity(config: &Config) -> Result<String> {
-    let Config { artifacts, cpus, ports, memory_mib, clock } = config;
+    let Config { artifacts, cpus, ports, memory_mib, clock, threads } = config;
     Ok(format!(
         "format {FORMAT}\n{}{}{}\n{}\n{MACHINE} {COMMAND_LINE}\n{cpus} CPUs, {ports} ports, {memory_mib} MiB\n",
         artifacts.identity()?,
         *QEMU_VERSION,
-        clock.arguments()?.join(" "),
+        clock.arguments(*threads)?.join(" "),
         clock.cpu()?,
     ))
 }

@@ -3,7 +3,7 @@
 
 use anyhow::Result;
 
-use crate::accel;
+use crate::accel::{self, Threads};
 use crate::artifacts::Artifacts;
 
 /// How a guest is built.
@@ -19,13 +19,21 @@ pub struct Config {
     pub memory_mib: u32,
     /// Its clock.
     pub clock: Clock,
+    /// The threads that run its CPUs, unless its clock is virtual.
+    pub threads: Threads,
 }
 
 impl Config {
     /// Two CPUs, two ports and 512 MiB. All tests use the same numbers, so that all guests start
     /// from one saved state.
     pub fn new(artifacts: Artifacts) -> Self {
-        Self { artifacts, cpus: 2, ports: 2, memory_mib: 512, clock: Clock::Real }
+        let threads = Threads::Each;
+        Self { artifacts, cpus: 2, ports: 2, memory_mib: 512, clock: Clock::Real, threads }
+    }
+
+    /// For tests that change rules many times while frames arrive.
+    pub fn safe_for_patching(artifacts: Artifacts) -> Self {
+        Self { threads: Threads::SafeForPatching, ..Self::new(artifacts) }
     }
 
     /// For tests of timeouts: [`Clock::Virtual`], which allows one CPU.
@@ -52,9 +60,9 @@ const COUNTED: [&str; 6] = ["-accel", "tcg,thread=single", "-cpu", "max", "-icou
 
 impl Clock {
     /// QEMU's arguments for the clock and the accelerator.
-    pub(super) fn arguments(self) -> Result<Vec<&'static str>> {
+    pub(super) fn arguments(self, threads: Threads) -> Result<Vec<&'static str>> {
         Ok(match self {
-            Self::Real => accel::best()?.arguments().to_vec(),
+            Self::Real => accel::best()?.arguments(threads).to_vec(),
             Self::Virtual => COUNTED.to_vec(),
         })
     }
