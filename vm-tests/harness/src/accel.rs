@@ -2,14 +2,13 @@
 //! Chooses between KVM and TCG.
 
 use std::fs::OpenOptions;
-use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 use fs_err as fs;
 
-use crate::qemu::{QEMU, Setup};
+use crate::qemu::{QEMU, QEMU_VERSION, Setup};
 
 /// Overrides the choice: `kvm` or `tcg`.
 const VARIABLE: &str = "XT_TRAFFIC_ACCEL";
@@ -37,9 +36,8 @@ pub enum Threads {
 }
 
 impl Threads {
-    fn arguments(self) -> &'static str {
-        static SAFE: OnceLock<bool> = OnceLock::new();
-        let is_safe = || *SAFE.get_or_init(|| version().is_some_and(|version| version >= (8, 1)));
+    fn argument(self) -> &'static str {
+        let is_safe = || parse_version(&QEMU_VERSION).is_some_and(|version| version >= (8, 1));
         if self == Self::Each || is_safe() { "tcg,thread=multi" } else { "tcg,thread=single" }
     }
 }
@@ -49,17 +47,12 @@ impl Accel {
     pub fn arguments(self, threads: Threads) -> [&'static str; 4] {
         match self {
             Self::Kvm => ["-accel", "kvm", "-cpu", "host"],
-            Self::Tcg => ["-accel", threads.arguments(), "-cpu", "max"],
+            Self::Tcg => ["-accel", threads.argument(), "-cpu", "max"],
         }
     }
 }
 
-/// Major and minor version of the installed QEMU.
-fn version() -> Option<(u32, u32)> {
-    let output = Command::new(QEMU[0]).arg("--version").output().ok()?;
-    parse_version(&String::from_utf8_lossy(&output.stdout))
-}
-
+/// Major and minor version in the output of `qemu-system-x86_64 --version`.
 fn parse_version(text: &str) -> Option<(u32, u32)> {
     let mut numbers = text.strip_prefix("QEMU emulator version ")?.split(['.', ' ', '\n']);
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))

@@ -12,6 +12,7 @@ use std::io::ErrorKind;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -28,6 +29,13 @@ use crate::terminal_text::plain;
 
 /// The program, and the arguments for a machine without default devices.
 pub(crate) const QEMU: [&str; 5] = ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none"];
+
+/// The output of `qemu-system-x86_64 --version`. It is empty if QEMU cannot run; then no guest
+/// starts.
+pub(crate) static QEMU_VERSION: LazyLock<String> = LazyLock::new(|| {
+    let output = Command::new(QEMU[0]).arg("--version").output();
+    output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default()
+});
 
 /// The machine type. (`pc` works too, but its ACPI interrupt routing takes a debug kernel ten
 /// seconds for each device.)

@@ -1,9 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! QEMU's arguments for a guest. Boots guests, saves their state, resumes from it.
 
-use std::process::Command;
-use std::sync::LazyLock;
-
 use anyhow::{Result, bail, ensure};
 use serde_json::json;
 
@@ -12,7 +9,7 @@ use super::config::Config;
 use super::saved_state::SavedState;
 use crate::command::COMMAND_TIMEOUT;
 use crate::poll;
-use crate::qemu::{MACHINE, QEMU, Qmp, Setup, escape, spawn};
+use crate::qemu::{MACHINE, QEMU, QEMU_VERSION, Qmp, Setup, escape, spawn};
 
 /// Increase it when guests start in another way, so that older saved states are not used.
 const FORMAT: u32 = 4;
@@ -133,10 +130,3 @@ pub(super) fn identity(config: &Config) -> Result<String> {
         clock.cpu()?,
     ))
 }
-
-/// The output of `qemu-system-x86_64 --version`. It is empty if QEMU cannot run; then no guest
-/// starts.
-static QEMU_VERSION: LazyLock<String> = LazyLock::new(|| {
-    let output = Command::new(QEMU[0]).arg("--version").output();
-    output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default()
-});
