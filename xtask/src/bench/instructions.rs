@@ -306,6 +306,11 @@ pub struct Cost {
     pub limit: Option<f64>,
 }
 
+/// The costs on each series, in the order in which they were measured.
+pub fn by_series(costs: &[Cost]) -> impl Iterator<Item = &[Cost]> {
+    costs.chunk_by(|one, next| one.series == next.series)
+}
+
 impl Cost {
     /// Whether the limit is met. A rule that adds nothing was not measured properly. With the limit
     /// 0, nothing may be added or saved.

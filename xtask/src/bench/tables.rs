@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use fs_err as fs;
 use indicatif::HumanCount;
 
-use super::instructions::{Cost, MOST, Reading};
+use super::instructions::{Cost, MOST, Reading, by_series};
 use super::native;
 use super::rate::Rate;
 use super::report::{Origin, Report};
@@ -126,7 +126,7 @@ fn targets(report: &Report) -> Vec<Row> {
 
 /// The series in the table of instructions.
 fn series(report: &Report) -> impl Iterator<Item = &str> {
-    report.instructions.chunk_by(|one, next| one.series == next.series).map(|costs| costs[0].series.as_str())
+    by_series(&report.instructions).map(|costs| costs[0].series.as_str())
 }
 
 fn instructions_header(report: &Report) -> Vec<String> {

@@ -5,7 +5,7 @@
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use super::instructions::{ACCOUNT, ALL, Cost, EBPF, HASHED, IPV6, MOST, NOTHING, SETS, TRAFFIC};
+use super::instructions::{ACCOUNT, ALL, Cost, EBPF, HASHED, IPV6, MOST, NOTHING, SETS, TRAFFIC, by_series};
 use super::native::{self, Time};
 use super::rate::{PMACCTD, Rate};
 
@@ -42,11 +42,6 @@ impl Target {
         };
         Self { what: what.into(), value, bound, met: within && value.is_finite() && value > 0.0 }
     }
-}
-
-/// The costs on each series, in the order in which they were measured.
-fn by_series(costs: &[Cost]) -> impl Iterator<Item = &[Cost]> {
-    costs.chunk_by(|one, next| one.series == next.series)
 }
 
 /// The cost of a case with [`MOST`] addresses.
