@@ -51,7 +51,7 @@ pub fn kernel(ws: &Workspace, options: &KernelOptions) -> Result<()> {
 
 /// Makes the configuration `server` of each series, which fails if it differs from Debian's.
 pub fn compare_with_debian(ws: &Workspace) -> Result<()> {
-    ws.pins().kernel.series.keys().try_for_each(|series| {
+    ws.pins().kernel.all_series().try_for_each(|series| {
         let kernel = kernel::Options::of(series, Some(Config::Server));
         self::kernel(ws, &KernelOptions { kernel, only_config: true })
     })

@@ -3,8 +3,8 @@
 //!
 //! Four test programs need four things: `guest` a guest with a debug kernel, `fast` a guest whose
 //! kernel is fast enough for millions of packets, `deploy` the Debian VM and the packages,
-//! `secure_boot` firmware with Secure Boot and signed packages. The
-//! deployment test keeps one processor busy for minutes, so it runs beside the others.
+//! `secure_boot` firmware with Secure Boot and signed packages. The deployment test keeps one
+//! processor busy for minutes, so it runs beside the others.
 //!
 //! Everything is built before the first test runs.
 
