@@ -34,6 +34,7 @@ pub fn run(ws: &Workspace, tree: &Tree, kernel: Option<&Choice>) -> Result<()> {
         .map(|patch| format!("{} {}\n", patch.hash.as_str(), file_name(&patch.file)))
         .map(|record| (old.contains(&record), record))
         .collect();
+    let mut written = old.clone();
     for (index, patch) in commits.iter().enumerate() {
         if !records[index].0 {
             check(ws, tree, kernel, &file_name(&patch.file), patch.commit)?;
@@ -42,11 +43,12 @@ pub fn run(ws: &Workspace, tree: &Tree, kernel: Option<&Choice>) -> Result<()> {
         // After each patch: the next run goes on where this one has failed.
         let passed = records.iter().filter(|(passed, _)| *passed).map(|(_, record)| record.as_str());
         let text = passed.collect::<String>();
-        if fs::read_to_string(&file).ok().as_deref() != Some(&text) {
+        if text != written {
             write_atomically(&file, text.as_bytes())?;
+            written = text;
         }
     }
-    if fs::read_to_string(&file)? != old {
+    if written != old {
         eprintln!("{}: updated; commit it with the patches", file.display());
     }
     eprintln!("all {} patches of {} pass", records.len(), tree.name());
