@@ -19,6 +19,7 @@ use traffic_model::model::{Expected, File, Rule};
 use vm_harness::artifacts::Artifacts;
 use vm_harness::command::Output;
 use vm_harness::guest::{Config, Guest, Sender, mac_of_port};
+use vm_harness::poll;
 use vm_harness::replay::{Backend, TABLES};
 
 pub mod cgroup;
@@ -323,6 +324,30 @@ pub fn check_nobody_was_killed(guest: &mut Guest) -> Result<()> {
     let killed = guest.must("grep oom_kill /proc/vmstat")?;
     ensure!(killed == "oom_kill 0\n", "{killed}");
     Ok(())
+}
+
+/// How long it may take until all readers have read rows.
+const READERS_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Calls `send`, which sends frames, at least `least` times and until each of `readers` commands
+/// `/init read` (`agent/tools/reader.rs`) with the stop file `/tmp/stop` has read rows. Returns the
+/// number of calls. `send` gets the number of calls before.
+///
+/// # Errors
+/// When sending fails, or a reader has not read rows in time.
+pub fn send_until_read(
+    guest: &mut Guest,
+    readers: usize,
+    least: u32,
+    mut send: impl FnMut(&mut Guest, u32) -> Result<()>,
+) -> Result<u32> {
+    let mut calls = 0;
+    poll(READERS_TIMEOUT, "all readers to have read rows", || {
+        send(guest, calls)?;
+        calls += 1;
+        let ready = guest.must("ls /tmp")?.lines().filter(|file| file.starts_with("stop.")).count();
+        Ok((ready == readers && calls >= least).then_some(calls))
+    })
 }
 
 /// How many frames port `n` has dropped because they were for another host.

@@ -15,7 +15,7 @@ use vm_harness::command::COMMAND_TIMEOUT;
 use vm_harness::guest::{Guest, mac_of_port};
 use vm_harness::replay::{Backend, TABLES};
 use vm_tests::pktgen::{generate, parse_sum, sum};
-use vm_tests::{cells, counters, guest_test, iptables, open_and_send, set_memory, stat, table};
+use vm_tests::{cells, counters, guest_test, iptables, open_and_send, send_until_read, set_memory, stat, table};
 
 /// The number of rows on each CPU for which a table of bytes has room after [`limit_rows`].
 const ROWS: u64 = 1 << 17;
@@ -32,7 +32,7 @@ fn limit_rows(guest: &mut Guest, each: u64) -> Result<()> {
 }
 
 /// The number of rounds of a test. `XT_TRAFFIC_ROUNDS` changes it for longer runs.
-fn rounds(few: u64) -> Result<u64> {
+fn rounds(few: u32) -> Result<u32> {
     env::var("XT_TRAFFIC_ROUNDS").map_or(Ok(few), |text| text.parse().context("XT_TRAFFIC_ROUNDS"))
 }
 
@@ -153,9 +153,7 @@ guest_test!(readers_that_clear_a_full_table_get_each_byte_once, in_guest_briefly
     }
     // The delay leaves the readers CPU time. Each packet has an address that has no row.
     let sweep = [&common[..], &["src_min 10.64.0.0", "src_max 10.127.255.255", "delay 40000"]].concat();
-    for _ in 0..rounds(1)? {
-        generate(guest, 1, SWEPT, &sweep)?;
-    }
+    let sweeps = send_until_read(guest, READERS.len(), rounds(1)?, |guest, _| generate(guest, 1, SWEPT, &sweep))?;
     guest.write("/tmp/stop", b"")?;
 
     let mut bytes = 0;
@@ -172,7 +170,7 @@ guest_test!(readers_that_clear_a_full_table_get_each_byte_once, in_guest_briefly
     }
     let (_, sums, _) = sum(guest, "t")?;
     let left = sums.first().copied().unwrap_or(0);
-    let swept = rounds(1)? * SWEPT;
+    let swept = u64::from(sweeps) * SWEPT;
     let all = (ROWS + swept) * 100;
     ensure!(bytes + left == all, "{bytes} and {left} instead of {all}");
     let (recycled, overflows) = (stat(guest, "t.recycled")?, stat(guest, "t.overflows")?);

@@ -46,14 +46,15 @@ fn flood(guest: &mut Guest, cpus: u64) -> Result<()> {
         "udp_dst_min 1",
         "udp_dst_max 65535",
     ];
-    for round in 1..=rounds(2)? {
+    let rounds = u64::from(rounds(2)?);
+    for round in 1..=rounds {
         generate(guest, cpus as u32, ROUND / cpus, &options)?;
         let used = stat(guest, "memory_used")?;
         let recycled = stat(guest, "six.recycled")?;
         eprintln!("{} packets: {used} of {bound} bytes, {recycled} rows recycled", round * ROUND);
         ensure!(used <= bound, "round {round}: {used} bytes are above {bound}");
     }
-    let packets = rounds(2)? * ROUND;
+    let packets = rounds * ROUND;
     let (rows, sums, others) = sum(guest, "six")?;
     ensure!(sums[0] == packets * BYTES, "{sums:?} after {packets} packets");
     ensure!(rows > 1000 && !others.is_empty(), "{rows} rows");

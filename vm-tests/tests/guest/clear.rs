@@ -2,24 +2,20 @@
 //! `--clearonread`: every count is reported to exactly one reader.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use traffic_model::frames::{Ip, SYN, mirrored};
 use traffic_model::model::File;
 use vm_harness::command::COMMAND_TIMEOUT;
 use vm_harness::guest::Guest;
-use vm_harness::poll;
 use vm_harness::replay::{Backend, TABLES};
-use vm_tests::{cells, file_steps, frame, guest_test, iptables, row_after, table};
+use vm_tests::{cells, file_steps, frame, guest_test, iptables, row_after, send_until_read, table};
 
 const RULE: &str = "-m traffic --traffic --ipconn --portconn --net 10.0.0.0/24 --name t --clearonread";
 /// The number of frames for each port before a pause, which gives the readers CPU time.
 const BURST: u32 = 24;
 /// The smallest number of bursts.
 const BURSTS: u32 = 30;
-/// How long it may take until all readers are ready.
-const READERS_TIMEOUT: Duration = Duration::from_secs(90);
 /// The number of rows. Each address has ten characters, each port has five.
 const ADDRESSES: u32 = 150;
 const PORTS: u32 = 200;
@@ -85,20 +81,13 @@ fn read_rows(guest: &mut Guest, file: &str) -> Result<String> {
     Ok(text.split_once('\n').context("no header")?.1.to_owned())
 }
 
-/// Sends frames to two ports, each with its own CPU, until all readers are ready. Returns the
-/// number of frames for each port.
-fn send_until_ready(guest: &mut Guest, readers: usize) -> Result<u32> {
-    let mut burst = 0;
-    poll(READERS_TIMEOUT, "all readers to be ready", || {
-        for port in 0..2 {
-            let frames = burst * BURST..(burst + 1) * BURST;
-            guest.sender(port).send_all(frames.map(|n| mirrored(&Frame::new(port as u8, n).packet)))?;
-        }
-        (0..2).try_for_each(|port| guest.await_frames(port))?;
-        let ready = guest.must("ls /tmp")?.lines().filter(|file| file.starts_with("stop.")).count();
-        burst += 1;
-        Ok((ready == readers && burst >= BURSTS).then_some(burst * BURST))
-    })
+/// Sends a burst of frames to two ports, each with its own CPU.
+fn send_burst(guest: &mut Guest, burst: u32) -> Result<()> {
+    for port in 0..2 {
+        let frames = burst * BURST..(burst + 1) * BURST;
+        guest.sender(port).send_all(frames.map(|n| mirrored(&Frame::new(port as u8, n).packet)))?;
+    }
+    (0..2).try_for_each(|port| guest.await_frames(port))
 }
 
 /// Adds two rules, one for each port, with one table.
@@ -118,7 +107,7 @@ fn exactly_once(guest: &mut Guest, file: &str, patterns: &[&str]) -> Result<()> 
         let line = format!("exec /init read {TABLES}/{file} {pattern} /tmp/stop {}", number % 2);
         readers.push((pattern, guest.start(&line)?));
     }
-    let frames = send_until_ready(guest, patterns.len())?;
+    let frames = BURST * send_until_read(guest, patterns.len(), BURSTS, send_burst)?;
     guest.write("/tmp/stop", b"")?;
     let mut got = Rows::new();
     for (pattern, reader) in readers {
