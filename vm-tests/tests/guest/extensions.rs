@@ -295,6 +295,48 @@ guest_test!(expressions_of_nft_without_a_meaning_for_mirrored_frames_are_refused
     }
 });
 
+// `ct count` is the only expression of a set that has no meaning here. A packet, the set or the rule
+// can bring it.
+guest_test!(sets_with_ct_count_are_refused_or_do_not_match_in_promisc, |guest| {
+    guest.open_port(0)?;
+    for (family, program, kind) in [("ip", "iptables", "ipv4_addr"), ("ip6", "ip6tables", "ipv6_addr")] {
+        iptables(guest, Backend::Nft, &format!("{program} -A PROMISC"))?;
+        let table = format!("{family} filter");
+        let set = format!("type {kind}; size 100; flags dynamic;");
+        for (name, more) in [("plain", ""), ("counting", "ct count over 0;"), ("elements", "")] {
+            guest.must(&format!("nft 'add set {table} {name} {{ {set} {more} }}'"))?;
+        }
+        guest.must(&format!("nft 'add chain {table} control {{ type filter hook input priority 0; }}'"))?;
+        let rules = [
+            format!("add @plain {{ {family} saddr ct count over 0 }}"),
+            format!("add @counting {{ {family} saddr }}"),
+            format!("{family} saddr @counting"),
+        ];
+        for rule in rules {
+            guest.must(&format!("nft 'add rule {table} control {rule}'"))?;
+            let output = guest.run(&format!("nft 'add rule {table} PROMISC {rule}'"))?;
+            let refused = output.status == 1 && output.stderr.contains("Operation not supported");
+            ensure!(refused, "{family}: {rule}: {output:?}");
+        }
+        // The kernel accepts an element with an expression of its own.
+        let address = if family == "ip" { "10.0.0.1" } else { "2001:db8::1" };
+        guest.must(&format!("nft 'add element {table} elements {{ {address} ct count over 0 }}'"))?;
+        for (rule, name) in [(format!("{family} saddr @elements"), "in"), (format!("{family} saddr {address}"), "all")]
+        {
+            guest.must(&format!(
+                "nft 'add counter {table} {name}; add rule {table} PROMISC {rule} counter name {name}'"
+            ))?;
+        }
+        let frames = frames(program);
+        let sent = frames.len();
+        guest.send(0, frames)?;
+        for (name, want) in [("in", 0), ("all", sent)] {
+            let counter = guest.must(&format!("nft list counter {table} {name}"))?;
+            ensure!(counter.contains(&format!("packets {want} ")), "{family}: {name}: not {want} packets: {counter}");
+        }
+    }
+});
+
 /// Extensions for another table than filter: the table, the options of iptables, and the kernel's
 /// structure: the kind, the name, the revision, the first bytes in hexadecimal digits, and how many
 /// digits there are.
