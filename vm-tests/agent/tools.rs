@@ -23,6 +23,7 @@ pub fn run(words: &[String]) -> Result<()> {
         ["read-bytes", path] => kill::read_bytes(path),
         ["sum", path] => rows::sum(path),
         ["replace", program, revision, bits] => replace::replace(program, revision, bits),
+        ["replace-stale", program] => replace::replace_stale(program),
         ["hooks", family, hook] => netfilter::hooks(family, hook),
         ["chain", family, table, chain, hook] => netfilter::chain(family, table, chain, hook),
         ["extension", family, table, chain, kind, name, revision, parameters] => {

@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! `replace PROGRAM REVISION BITS`: replaces the table filter of `iptables-legacy` or
-//! `ip6tables-legacy` by the same table, with other values in the matches `traffic`: their
-//! revision, and the byte `shared_bits` of their parameters. Prints `ok`, or `errno N`.
+//! Replaces the table filter of `iptables-legacy` or `ip6tables-legacy` by a changed copy. Prints
+//! `ok`, or `errno N`.
+//!
+//! | command | what it changes |
+//! | --- | --- |
+//! | `replace PROGRAM REVISION BITS` | the revision and the byte `shared_bits` of all matches `traffic` |
+//! | `replace-stale PROGRAM` | the policy of PROMISC, to DROP; the number of counters is wrong, as if the table had changed since it was read |
 //!
 //! So tests can send to the kernel what this version of the extension does not send. The interface
 //! is that of `ip_tables.h`; `ip6_tables.h` has the same numbers and layouts:
@@ -35,41 +39,81 @@ const PARAMETERS: usize = 30;
 /// The offset of `shared_bits` in the parameters.
 const SHARED_BITS: usize = 67;
 
-pub fn replace(program: &str, revision: &str, bits: &str) -> Result<()> {
-    let (family, level) = match program {
-        "iptables" => (AddressFamily::INET, libc::SOL_IP),
-        "ip6tables" => (AddressFamily::INET6, libc::SOL_IPV6),
-        _ => bail!("unknown program {program}"),
-    };
-    let socket = socket_with(family, SocketType::RAW, SocketFlags::CLOEXEC, Some(ipproto::RAW))?;
-    let mut info = name(NAME + HOOKS + 8);
-    get(&socket, level, GET_INFO, &mut info).context("GET_INFO")?;
-    let hooks = &info[NAME..NAME + HOOKS];
-    let [count, size] = [0, 4].map(|at| number(&info[NAME + HOOKS + at..]));
-    let mut entries = name(ENTRIES + size as usize);
-    entries[NAME..NAME + 4].copy_from_slice(&size.to_ne_bytes());
-    get(&socket, level, GET_ENTRIES, &mut entries).context("GET_ENTRIES")?;
-    change(&mut entries[ENTRIES..], revision.parse()?, bits.parse()?)?;
+/// The offset of `underflow[5]` in `struct ipt_getinfo`.
+const UNDERFLOW: usize = NAME + 4 + 5 * 4;
+/// The sizes of `struct ipt_entry` and of `struct ip6t_entry`.
+const ENTRY: usize = 112;
+const ENTRY6: usize = 168;
+/// The offset of the verdict in `struct xt_standard_target`.
+const VERDICT: usize = 32;
+/// The verdict DROP in a table.
+const DROP: i32 = -1;
 
-    let mut counters = vec![0u8; count as usize * COUNTERS];
-    // `struct ipt_replace`.
-    let mut table = name(NAME);
-    table.extend_from_slice(&hooks[..4]);
-    table.extend(count.to_ne_bytes());
-    table.extend(size.to_ne_bytes());
-    table.extend_from_slice(&hooks[4..]);
-    table.extend(count.to_ne_bytes());
-    table.extend(counters.as_mut_ptr().expose_provenance().to_ne_bytes());
-    table.extend_from_slice(&entries[ENTRIES..]);
-    // SAFETY: `table` is valid for its length. The pointer in it is to `counters`, which has room
-    // for as many counters as the table says.
-    let result =
-        unsafe { libc::setsockopt(socket.as_raw_fd(), level, SET_REPLACE, table.as_ptr().cast(), table.len() as u32) };
-    match result {
-        0 => println!("ok"),
-        _ => println!("errno {}", io::Error::last_os_error().raw_os_error().unwrap_or(0)),
+pub fn replace(program: &str, revision: &str, bits: &str) -> Result<()> {
+    let mut table = Table::read(program)?;
+    change(&mut table.entries, revision.parse()?, bits.parse()?)?;
+    table.replace(0)
+}
+
+pub fn replace_stale(program: &str) -> Result<()> {
+    let mut table = Table::read(program)?;
+    // Slot 0 carries the chain PROMISC. The underflow is the rule that stands for the policy.
+    let entry = if program == "iptables" { ENTRY } else { ENTRY6 };
+    let at = number(&table.info[UNDERFLOW..]) as usize + entry + VERDICT;
+    table.entries[at..at + 4].copy_from_slice(&DROP.to_ne_bytes());
+    table.replace(1)
+}
+
+/// A table filter as it was read.
+struct Table {
+    socket: OwnedFd,
+    level: i32,
+    /// `struct ipt_getinfo`
+    info: Vec<u8>,
+    entries: Vec<u8>,
+}
+
+impl Table {
+    fn read(program: &str) -> Result<Self> {
+        let (family, level) = match program {
+            "iptables" => (AddressFamily::INET, libc::SOL_IP),
+            "ip6tables" => (AddressFamily::INET6, libc::SOL_IPV6),
+            _ => bail!("unknown program {program}"),
+        };
+        let socket = socket_with(family, SocketType::RAW, SocketFlags::CLOEXEC, Some(ipproto::RAW))?;
+        let mut info = name(NAME + HOOKS + 8);
+        get(&socket, level, GET_INFO, &mut info).context("GET_INFO")?;
+        let size = number(&info[NAME + HOOKS + 4..]);
+        let mut entries = name(ENTRIES + size as usize);
+        entries[NAME..NAME + 4].copy_from_slice(&size.to_ne_bytes());
+        get(&socket, level, GET_ENTRIES, &mut entries).context("GET_ENTRIES")?;
+        Ok(Self { socket, level, info, entries: entries.split_off(ENTRIES) })
     }
-    Ok(())
+
+    /// Replaces the table. Asks for `more` counters than the table has.
+    fn replace(&self, more: u32) -> Result<()> {
+        let hooks = &self.info[NAME..NAME + HOOKS];
+        let count = number(&self.info[NAME + HOOKS..]);
+        let mut counters = vec![0u8; (count + more) as usize * COUNTERS];
+        // `struct ipt_replace`.
+        let mut table = name(NAME);
+        table.extend_from_slice(&hooks[..4]);
+        table.extend(count.to_ne_bytes());
+        table.extend(u32::try_from(self.entries.len())?.to_ne_bytes());
+        table.extend_from_slice(&hooks[4..]);
+        table.extend((count + more).to_ne_bytes());
+        table.extend(counters.as_mut_ptr().expose_provenance().to_ne_bytes());
+        table.extend_from_slice(&self.entries);
+        let (socket, length) = (self.socket.as_raw_fd(), table.len() as u32);
+        // SAFETY: `table` is valid for its length. The pointer in it is to `counters`, which has
+        // room for as many counters as the table says.
+        let result = unsafe { libc::setsockopt(socket, self.level, SET_REPLACE, table.as_ptr().cast(), length) };
+        match result {
+            0 => println!("ok"),
+            _ => println!("errno {}", io::Error::last_os_error().raw_os_error().unwrap_or(0)),
+        }
+        Ok(())
+    }
 }
 
 /// The name of the table, and zeros.

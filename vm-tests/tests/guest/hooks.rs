@@ -76,6 +76,21 @@ guest_test!(a_legacy_chain_that_is_empty_and_accepts_is_not_on_the_hook, |guest|
     }
 });
 
+// Unregistering a hook drops what waits in NFQUEUE. So a replacement that fails must not do it.
+guest_test!(a_replacement_that_fails_leaves_the_legacy_table_on_the_hook, |guest| {
+    for (program, family) in FAMILIES {
+        iptables(guest, Backend::Legacy, &format!("{program} -L"))?;
+        check_hook(guest, family, "-L", false)?;
+        let answer = guest.must(&format!("/init replace-stale {program}"))?;
+        ensure!(answer == "errno 11\n", "{program}: {answer} instead of EAGAIN");
+        let rules = iptables(guest, Backend::Legacy, &format!("{program} -S PROMISC"))?;
+        ensure!(rules == "-P PROMISC ACCEPT\n", "{program}: the table was replaced:\n{rules}");
+        check_hook(guest, family, "a failed replacement", true)?;
+        iptables(guest, Backend::Legacy, &format!("{program} -P PROMISC ACCEPT"))?;
+        check_hook(guest, family, "-P PROMISC ACCEPT", false)?;
+    }
+});
+
 guest_test!(a_restored_legacy_table_is_on_the_hook_while_its_chain_has_rules, |guest| {
     let restore = |guest: &mut Guest, program: &str, options: &str, rules: &str| {
         guest.write("/tmp/rules", format!("*filter\n{rules}COMMIT\n").as_bytes())?;
