@@ -48,7 +48,8 @@ fn table(results: &[(&str, Results)]) -> Result<String> {
     Ok(markdown::table(&header, rows))
 }
 
-/// How many tests passed. If others failed or were not run, also how many there are.
+/// How many tests passed. If others failed or were not run, also how many there are. A number of
+/// failed tests tells these from those that were not run.
 fn count(results: &Results, of: Option<Feature>) -> Result<String> {
     let (mut passed, mut failed, mut all) = (0, 0, 0);
     for (program, outcomes) in &results.programs {
@@ -64,7 +65,8 @@ fn count(results: &Results, of: Option<Feature>) -> Result<String> {
     Ok(match (passed, failed) {
         (0, 0) => "not run".to_owned(),
         _ if passed == all => passed.to_string(),
-        _ => format!("{passed} of {all}"),
+        (_, 0) => format!("{passed} of {all}"),
+        _ => format!("{passed} of {all}, {failed} failed"),
     })
 }
 
@@ -100,18 +102,20 @@ mod tests {
             ("guest", "rules::c::legacy", Outcome::Failed),
             ("fast", "d", Outcome::NotRun),
             ("fast", "memory::e", Outcome::Passed),
+            ("fast", "memory::f", Outcome::NotRun),
+            ("fast", "memory::g", Outcome::Failed),
         ]);
         let other = results(&[("guest", "mirror::a", Outcome::Failed), ("deploy", "deploy", Outcome::NotRun)]);
         let text = table(&[("6.12", one), ("7.3", other)]).unwrap();
         let lines: Vec<_> = text.lines().map(without_padding).collect();
         for expected in [
             "| feature | 6.12 | 7.3 |",
-            "| the hook PROMISC | 2 | 0 of 1 |",
+            "| the hook PROMISC | 2 | 0 of 1, 1 failed |",
             "| rules, iptables-nft | 1 | not run |",
-            "| rules, iptables-legacy | 0 of 1 | not run |",
-            "| memory, full tables, sweeps | 1 of 2 | not run |",
+            "| rules, iptables-legacy | 0 of 1, 1 failed | not run |",
+            "| memory, full tables, sweeps | 1 of 4, 1 failed | not run |",
             "| deployment of the packages | not run | not run |",
-            "| **all tests** | 4 of 6 | 0 of 2 |",
+            "| **all tests** | 4 of 8, 2 failed | 0 of 2, 1 failed |",
             "| commit | 0123456789ab+ | 0123456789ab+ |",
         ] {
             assert!(lines.iter().any(|line| line == expected), "{expected}\n{text}");
