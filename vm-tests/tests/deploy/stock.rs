@@ -17,8 +17,15 @@ const RULES: [&str; 5] = [
     "-t mangle -A PREROUTING -j MARK --set-mark 1",
 ];
 
+/// The tools whose chain PROMISC is empty on the kernel with the hook: the service uses the others.
+const UNUSED: [&str; 2] = ["iptables-legacy", "ip6tables-legacy"];
+
 /// Boots Debian's kernel and runs the tools.
 pub fn run(test: &mut DeployTest) -> Result<()> {
+    for tool in UNUSED {
+        test.vm.must(&format!("{tool} -A INPUT -p tcp --dport 22 -j ACCEPT"))?;
+        test.vm.must(&format!("{tool}-save >/root/{tool}.rules"))?;
+    }
     let kernel = test.stock_kernel.clone();
     test.reboot_once(&kernel)?;
     service(test)?;
@@ -27,6 +34,9 @@ pub fn run(test: &mut DeployTest) -> Result<()> {
             ordinary(test, &format!("{tool}-{backend}"))?;
             lacks_promisc(test, &format!("{tool}-{backend}"))?;
         }
+    }
+    for tool in UNUSED {
+        saved_on_the_kernel_with_the_hook(test, tool)?;
     }
     nft_and_conntrack(test)
 }
@@ -39,6 +49,14 @@ fn service(test: &mut DeployTest) -> Result<()> {
     let journal = test.vm.must("journalctl --boot --unit=xt-traffic --output=cat")?;
     ensure!(journal.contains(MESSAGE), "the journal does not have the message");
     Ok(())
+}
+
+/// Restores rules that were saved on the kernel with the hook and do not use it.
+fn saved_on_the_kernel_with_the_hook(test: &mut DeployTest, tool: &str) -> Result<()> {
+    test.vm.must(&format!("{tool}-restore </root/{tool}.rules && rm /root/{tool}.rules"))?;
+    let listed = test.vm.must(&format!("{tool} -S INPUT"))?;
+    ensure!(listed.contains("--dport 22 -j ACCEPT"), "{listed}");
+    test.vm.must(&format!("{tool} -F")).map(drop)
 }
 
 /// Adds, lists, saves, restores and flushes rules without PROMISC.

@@ -76,6 +76,45 @@ guest_test!(save_and_restore_is_a_round_trip_for_ipv6, |guest, backend| {
     round_trip(guest, backend, "ip6tables", &RULES6, "6")?;
 });
 
+/// The lines about PROMISC in saved rules, with counters.
+fn saved_promisc(guest: &mut Guest, tool: &str) -> Result<String> {
+    let saved = guest.must(&format!("{tool}-save -c -t filter"))?;
+    ensure!(saved.contains(":OUTPUT ACCEPT"), "{tool} saves no table filter:\n{saved}");
+    Ok(saved.lines().filter(|line| line.contains("PROMISC")).map(|line| format!("{line}\n")).collect())
+}
+
+// A kernel without the hook would refuse to restore the chain.
+guest_test!(promisc_is_saved_only_if_it_has_rules_or_another_policy, |guest, backend| {
+    for program in ["iptables", "ip6tables"] {
+        let tool = format!("/usr/local/sbin/{program}-{backend}");
+        for (command, expected) in [
+            ("-A INPUT -j ACCEPT", ""),
+            ("-A PROMISC -j ACCEPT", ":PROMISC ACCEPT [0:0]\n[0:0] -A PROMISC -j ACCEPT\n"),
+            ("-P PROMISC DROP", ":PROMISC DROP [0:0]\n[0:0] -A PROMISC -j ACCEPT\n"),
+            ("-F PROMISC", ":PROMISC DROP [0:0]\n"),
+            ("-P PROMISC ACCEPT", ""),
+        ] {
+            iptables(guest, backend, &format!("{program} {command}"))?;
+            let text = saved_promisc(guest, &tool)?;
+            ensure!(text == expected, "{tool} {command}: saved:\n{text}");
+            // The list has it in any case.
+            let listed = iptables(guest, backend, &format!("{program} -S PROMISC"))?;
+            ensure!(listed.starts_with("-P PROMISC "), "{tool} {command}: listed:\n{listed}");
+        }
+        // The counters of the policy do not make a difference.
+        guest.write("/tmp/rules", b"*filter\n:PROMISC ACCEPT [23:2342]\nCOMMIT\n")?;
+        guest.must(&format!("{tool}-restore -c --noflush </tmp/rules"))?;
+        ensure!(iptables(guest, backend, &format!("{program} -v -S PROMISC"))? == "-P PROMISC ACCEPT -c 23 2342\n");
+        ensure!(saved_promisc(guest, &tool)?.is_empty(), "{tool} saves a chain for its counters");
+        // Rules saved without the chain replace those of the chain, too.
+        guest.must(&format!("{tool}-save >/tmp/rules"))?;
+        iptables(guest, backend, &format!("{program} -A PROMISC -j ACCEPT"))?;
+        guest.must(&format!("{tool}-restore </tmp/rules"))?;
+        let text = saved_promisc(guest, &tool)?;
+        ensure!(text.is_empty(), "{tool}: after restoring rules without the chain:\n{text}");
+    }
+});
+
 guest_test!(the_example_of_the_specification, |guest, backend| {
     iptables(guest, backend, RSN)?;
     let printed = "-A PROMISC -m traffic --traffic --ipconn --portconn --net 193.11.176.0/20 \
