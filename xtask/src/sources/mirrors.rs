@@ -33,9 +33,14 @@ pub const SECURITY_POOL: &str = "pool/updates/";
 /// The mirrors in apt's order, each ending in a slash. They need not have every release: see
 /// [`serving`].
 pub fn configured() -> Result<Vec<String>> {
-    if let Some(mirror) = variable(MIRROR_VARIABLE) {
-        return Ok(vec![with_slash(&mirror)]);
+    match variable(MIRROR_VARIABLE) {
+        Some(mirror) => Ok(vec![with_slash(&mirror)]),
+        None => of_apt(),
     }
+}
+
+/// The mirrors of apt's configuration.
+fn of_apt() -> Result<Vec<String>> {
     let sh = Shell::new()?;
     let format = "$(REPO_URI)";
     let output = cmd!(sh, "apt-get indextargets --format {format} 'Created-By: Packages'")
@@ -161,8 +166,29 @@ impl fmt::Display for NoSuite {
 /// # Errors
 ///
 /// [`NoSuite`] if all mirrors answer that they do not have it.
-pub fn serving(suite: &str, Patience { seconds, retries }: Patience) -> Result<String> {
-    let mirrors = configured()?;
+pub fn serving(suite: &str, patience: Patience) -> Result<String> {
+    first_with(&configured()?, suite, patience)
+}
+
+/// As [`serving`], for a suite of the security archive. The mirror in [`MIRROR_VARIABLE`] may not
+/// carry this archive. Then a mirror of apt's configuration has to.
+pub fn serving_security(suite: &str, patience: Patience) -> Result<String> {
+    let is_replaced = variable(MIRROR_VARIABLE).is_some();
+    or_of_apt(serving(suite, patience), is_replaced, || first_with(&of_apt()?, suite, patience))
+}
+
+/// The mirror that was found, or that of apt's configuration if the user's own does not have the
+/// suite.
+fn or_of_apt(found: Result<String>, is_replaced: bool, of_apt: impl FnOnce() -> Result<String>) -> Result<String> {
+    match found {
+        Err(error) if is_replaced && error.is::<NoSuite>() => {
+            of_apt().with_context(|| format!("the mirror in {MIRROR_VARIABLE} lacks the security archive"))
+        }
+        found => found,
+    }
+}
+
+fn first_with(mirrors: &[String], suite: &str, Patience { seconds, retries }: Patience) -> Result<String> {
     let sh = Shell::new()?;
     let (seconds, retries) = (seconds.to_string(), retries.to_string());
     let (status, mut all_answered) = ("%{http_code}", true);
@@ -179,15 +205,14 @@ pub fn serving(suite: &str, Patience { seconds, retries }: Patience) -> Result<S
         .output()
         .context("cannot run curl")?;
         if answer.status.success() {
-            return Ok(mirror);
+            return Ok(mirror.clone());
         }
         crate::process::check()?;
         all_answered &= answer.stdout == b"404";
         let why = String::from_utf8_lossy(&answer.stderr).trim().to_owned();
         tried.push(format!("\n    {mirror}: {why}"));
     }
-    let message =
-        format!("no mirror in apt's configuration has Debian {suite}; set {MIRROR_VARIABLE}{}", tried.concat());
+    let message = format!("no configured mirror has Debian {suite}; set {MIRROR_VARIABLE}{}", tried.concat());
     if all_answered { Err(NoSuite(message).into()) } else { Err(anyhow!(message)) }
 }
 
@@ -225,6 +250,19 @@ mod tests {
             from_targets(output, read),
             ["http://a.example/debian/", "http://b.example/debian/", "http://last.example/"]
         );
+    }
+
+    #[test]
+    fn the_security_archive_may_be_on_another_mirror_than_the_users_own() {
+        let of_apt = || Ok("apt's".to_owned());
+        let lacking = || Err(NoSuite("no mirror".into()).into());
+        assert_eq!(or_of_apt(Ok("own".into()), true, of_apt).unwrap(), "own");
+        assert_eq!(or_of_apt(lacking(), true, of_apt).unwrap(), "apt's");
+        assert!(or_of_apt(lacking(), false, of_apt).unwrap_err().is::<NoSuite>());
+        // A mirror that does not answer may have the suite.
+        assert!(or_of_apt(Err(anyhow!("timeout")), true, of_apt).is_err());
+        let error = format!("{:#}", or_of_apt(lacking(), true, lacking).unwrap_err());
+        assert_eq!(error, "the mirror in XT_TRAFFIC_MIRROR lacks the security archive: no mirror");
     }
 
     #[test]

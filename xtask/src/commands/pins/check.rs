@@ -46,7 +46,11 @@ impl State {
             |listed: &&Listed| version::compare(&listed.download.version, &pinned.version) == Ordering::Greater;
         let newer: Vec<_> = versions.iter().filter(is_newer).collect();
         let Some(newest) = newer.last().map(|listed| listed.download.version.clone()) else { return Self::Newest };
-        if newer.iter().any(|listed| listed.is_security) { Self::Insecure { newest } } else { Self::Behind { newest } }
+        if newer.iter().any(|listed| listed.is_security()) {
+            Self::Insecure { newest }
+        } else {
+            Self::Behind { newest }
+        }
     }
 
     /// The exit status of `pins check`.
@@ -83,7 +87,7 @@ impl fmt::Display for Line<'_> {
 /// Compares the pins of some series. Prints a line for each.
 pub fn run(ws: &Workspace, series: &[String]) -> Result<State> {
     let lists = Lists::open(ws);
-    lists.update(ws, Patience::LONG)?;
+    lists.update(Patience::LONG)?;
     let mut worst = State::Newest;
     for series in series {
         let pinned = ws.pins().kernel_source(series)?;
@@ -105,27 +109,40 @@ fn state(lists: &Lists, series: &str, pinned: &Download) -> Result<State> {
 /// asked once a day.
 pub fn run_for_build(ws: &Workspace, series: &str) -> Result<()> {
     let lists = Lists::open(ws);
-    if !lists.are_younger_than(FRESH, false) && !lists.are_younger_than(NEXT_TRY, true) {
-        // Without a network, the lists of an earlier day serve.
-        let _ = lists.update(ws, Patience::SHORT);
-    }
+    let is_asked = lists.are_younger_than(FRESH, false) || lists.are_younger_than(NEXT_TRY, true);
+    // If it fails, the lists of an earlier day serve.
+    let updated = if is_asked { Ok(()) } else { lists.update(Patience::SHORT) };
     let pinned = ws.pins().kernel_source(series)?;
-    let state = state(&lists, series, pinned)?;
-    if state != State::Newest {
-        println!("{}", Line { series, pinned: &pinned.version, state: &state });
+    if let Some(line) = notice(series, &pinned.version, updated, state(&lists, series, pinned)) {
+        println!("{line}");
     }
     Ok(())
 }
 
-/// The check of a pin while something is built. It never fails. The build waits for it at most
-/// [`WAIT`].
-pub struct Notice(Option<(Running, Receiver<String>)>);
+/// What a build prints, from the result of the download and from that of the comparison.
+fn notice(series: &str, pinned: &str, updated: Result<()>, state: Result<State>) -> Option<String> {
+    match (updated, state) {
+        (Ok(()), Ok(State::Newest)) => None,
+        (Err(error), Ok(State::Newest) | Err(_)) | (Ok(()), Err(error)) => Some(not_asked(&format!("{error:#}"))),
+        (_, Ok(state)) => Some(Line { series, pinned, state: &state }.to_string()),
+    }
+}
+
+/// The line for an unknown state. The text of an error may have several lines.
+fn not_asked(why: &str) -> String {
+    let why: Vec<_> = why.split_whitespace().collect();
+    format!("cannot say whether Debian has a newer version: {}", why.join(" "))
+}
+
+/// The check of a pin while something is built. It never fails: it says in one line what went
+/// wrong. The build waits for it at most [`WAIT`].
+pub struct Notice(Option<Result<(Running, Receiver<String>)>>);
 
 impl Notice {
     /// Starts the check in a process of its own, so that it can be ended at any time.
     pub fn ask(ws: &Workspace, series: &str) -> Self {
         let package = ws.pins().kernel_source(series).is_ok_and(Download::is_package);
-        Self(if package { Self::start(series).ok() } else { None })
+        Self(package.then(|| Self::start(series)))
     }
 
     fn start(series: &str) -> Result<(Running, Receiver<String>)> {
@@ -143,23 +160,28 @@ impl Notice {
         Ok((child, answer))
     }
 
-    /// Prints the answer if there is one.
+    /// Prints the answer.
     pub fn print(self) {
-        let Some((_child, answer)) = self.0 else { return };
-        if let Ok(text) = answer.recv_timeout(WAIT) {
-            eprint!("{text}");
+        let Some(started) = self.0 else { return };
+        let answer = started.and_then(|(_child, answer)| answer.recv_timeout(WAIT).context("the check has no answer"));
+        match answer {
+            Ok(text) => eprint!("{text}"),
+            Err(error) => eprintln!("{}", not_asked(&format!("{error:#}"))),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use anyhow::anyhow;
+
+    use super::super::lists::Part;
     use super::*;
 
     fn listed(version: &str, is_security: bool) -> Listed {
         let [file, sha256] = [String::new(), String::new()];
         let download = Download { version: version.into(), file, sha256, size: 0, paths: Vec::new(), snapshot: None };
-        Listed { download, is_security }
+        Listed { download, part: if is_security { Part::Security } else { Part::Release } }
     }
 
     #[test]
@@ -172,6 +194,23 @@ mod tests {
         assert_eq!(state("6.12.111-1", 3), State::Insecure { newest: newest() });
         assert_eq!(state("6.12.117-1", 3), State::Insecure { newest: newest() });
         assert_eq!(state("6.12.111-1", 2), State::Behind { newest: "6.12.117-1".into() });
+    }
+
+    #[test]
+    fn a_build_prints_one_line_for_an_update_or_for_what_went_wrong() {
+        let newest = || "6.12.118-1".to_owned();
+        let line = |updated: Result<()>, state: Result<State>| notice("6.12", "6.12.117-1", updated, state);
+        let failed = || Err(anyhow!("cannot update the package lists:\n    E: no route\n    W: x"));
+        assert_eq!(line(Ok(()), Ok(State::Newest)), None);
+        let behind = "6.12: 6.12.117-1 is pinned, and Debian has 6.12.118-1: run `cargo xtask pins update 6.12`";
+        for updated in [Ok(()), failed()] {
+            assert_eq!(line(updated, Ok(State::Behind { newest: newest() })).as_deref(), Some(behind));
+        }
+        let why = "cannot say whether Debian has a newer version: cannot update the package lists: E: no route W: x";
+        assert_eq!(line(failed(), Ok(State::Newest)).as_deref(), Some(why));
+        assert_eq!(line(failed(), Err(anyhow!("no lists"))).as_deref(), Some(why));
+        let why = "cannot say whether Debian has a newer version: it was valid until yesterday";
+        assert_eq!(line(Ok(()), Err(anyhow!("it was valid until yesterday"))).as_deref(), Some(why));
     }
 
     #[test]

@@ -21,14 +21,60 @@ use crate::sources::pins::{Download, SNAPSHOT};
 use crate::stamp::write_atomically;
 use crate::workspace::{Workspace, file_name, list};
 
-/// The suites of a Debian release that a version can be in.
-const SUITES: [&str; 4] = ["", "-updates", "-security", "-backports"];
-/// How the names of the lists end, in place of `InRelease`.
-const PACKAGES: &str = "main_binary-amd64_Packages";
+/// The path of a list below its suite, as in an `InRelease`.
+const PACKAGES: &str = "main/binary-amd64/Packages";
+
+/// The suites of a Debian release that a version can be in. The same version in two of them is that
+/// of the first one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    Security,
+    Release,
+    Updates,
+    Backports,
+}
+
+impl Part {
+    const ALL: [Self; 4] = [Self::Security, Self::Release, Self::Updates, Self::Backports];
+
+    /// The suite of a release such as `trixie`.
+    fn suite(self, release: &str) -> String {
+        let suffix = match self {
+            Self::Security => "-security",
+            Self::Release => "",
+            Self::Updates => "-updates",
+            Self::Backports => "-backports",
+        };
+        format!("{release}{suffix}")
+    }
+
+    /// Whether a pin may only be called the newest version with the list of this suite. A new
+    /// release has no backports yet, and a local mirror may have one suite only.
+    fn is_required(self) -> bool {
+        matches!(self, Self::Security | Self::Release)
+    }
+
+    /// A mirror that has the suite. [`None`] if none has it, and it is not required.
+    fn mirror(self, suite: &str, patience: Patience) -> Result<Option<String>> {
+        let mirror = match self {
+            Self::Security => mirrors::serving_security(suite, patience),
+            _ => mirrors::serving(suite, patience),
+        };
+        match mirror {
+            Err(error) if error.is::<NoSuite>() && !self.is_required() => {
+                eprintln!("warning: {error:#}");
+                Ok(None)
+            }
+            found => found.map(Some),
+        }
+    }
+}
 
 /// The lists in the cache.
 pub struct Lists {
     folder: PathBuf,
+    /// The Debian release.
+    release: String,
 }
 
 /// A package in a list.
@@ -36,14 +82,21 @@ pub struct Lists {
 pub struct Listed {
     /// What a pin of it contains.
     pub download: Download,
+    /// The suite that has this version.
+    pub part: Part,
+}
+
+impl Listed {
     /// Whether the security archive has this version.
-    pub is_security: bool,
+    pub fn is_security(&self) -> bool {
+        self.part == Part::Security
+    }
 }
 
 impl Lists {
     /// The lists in the cache, whatever their age.
     pub fn open(ws: &Workspace) -> Self {
-        Self { folder: ws.cache().join("lists") }
+        Self { folder: ws.cache().join("lists"), release: ws.pins().suite.clone() }
     }
 
     /// Whether the lists have been downloaded within a time. A failed try counts with `tried`.
@@ -54,20 +107,13 @@ impl Lists {
     }
 
     /// Downloads what has changed.
-    pub fn update(&self, ws: &Workspace, patience: Patience) -> Result<()> {
+    pub fn update(&self, patience: Patience) -> Result<()> {
         fs::create_dir_all(&self.folder)?;
         write_atomically(&self.folder.join("tried"), b"")?;
-        let suite = &ws.pins().suite;
         let mut sources = Vec::new();
-        for suffix in SUITES {
-            let name = format!("{suite}{suffix}");
-            match mirrors::serving(&name, patience) {
-                Ok(mirror) => sources.push((mirror, name)),
-                // A new release has no backports yet, and a local mirror may have one suite only.
-                Err(error) if error.is::<NoSuite>() && !suffix.is_empty() => eprintln!("warning: {error:#}"),
-                // Without its list, an update in the security archive would not be noticed.
-                Err(error) => return Err(error),
-            }
+        for part in Part::ALL {
+            let suite = part.suite(&self.release);
+            sources.extend(part.mirror(&suite, patience)?.map(|mirror| (mirror, suite)));
             process::check()?;
         }
         let mut output = Vec::new();
@@ -76,6 +122,7 @@ impl Lists {
         })?;
         output.retain(|line| line.starts_with("E:") || line.starts_with("Err:") || line.starts_with("W:"));
         ensure!(status.success(), "cannot update the package lists:\n    {}", output.join("\n    "));
+        self.downloaded(Timestamp::now())?;
         write_atomically(&self.folder.join("updated"), b"")
     }
 
@@ -98,19 +145,40 @@ impl Lists {
 
     /// All versions of a package, oldest first, each once.
     pub fn versions(&self, package: &str) -> Result<Vec<Listed>> {
-        let folder = self.folder.join("lists");
         let mut found = Vec::new();
-        for release in list(&folder).unwrap_or_default() {
-            let name = file_name(&release);
-            let Some(prefix) = name.strip_suffix("InRelease") else { continue };
-            let packages = folder.join(format!("{prefix}{PACKAGES}"));
-            if packages.exists() {
-                let release = Release::parse(&fs::read_to_string(&release)?)?;
-                let reader = BufReader::new(File::open(&packages)?);
-                found.extend(read_list(reader, package, &release).with_context(|| packages.display().to_string())?);
-            }
+        for (release, packages) in self.downloaded(Timestamp::now())? {
+            let reader = BufReader::new(File::open(&packages)?);
+            found.extend(read_list(reader, package, &release).with_context(|| packages.display().to_string())?);
         }
         Ok(merged(found))
+    }
+
+    /// The lists that apt has downloaded, and what their `InRelease` says. apt has verified that
+    /// Debian has signed it.
+    ///
+    /// # Errors
+    /// When the list of a suite is missing that is required, or when an `InRelease` is not valid
+    /// for the suite or at this time: a mirror could give an old one, or that of another suite.
+    fn downloaded(&self, now: Timestamp) -> Result<Vec<(Release, PathBuf)>> {
+        let files = list(&self.folder.join("lists")).unwrap_or_default();
+        let mut found = Vec::new();
+        for part in Part::ALL {
+            let suite = part.suite(&self.release);
+            let end = format!("_dists_{suite}_InRelease");
+            let file = files.iter().find(|file| file_name(file).ends_with(&end));
+            ensure!(file.is_some() || !part.is_required(), "the package list of {suite} is missing");
+            let Some(file) = file else { continue };
+            let release = Release::parse(&fs::read_to_string(file)?, part, &suite, now);
+            let release = release.with_context(|| format!("{} is refused", file.display()))?;
+            let name = file_name(file).replace("InRelease", &PACKAGES.replace('/', "_"));
+            let packages = file.with_file_name(name);
+            // apt does not store an empty list.
+            if !release.is_empty {
+                ensure!(packages.exists(), "the package list of {suite} is missing");
+                found.push((release, packages));
+            }
+        }
+        Ok(found)
     }
 }
 
@@ -136,7 +204,7 @@ fn configuration(folder: &Path, Patience { seconds, retries }: Patience) -> Stri
         "APT::Architectures { \"amd64\"; };",
         // The user `_apt` cannot write to the cache of another user.
         "APT::Sandbox::User \"\";",
-        // A suite that cannot be downloaded is an error.
+        // A suite that cannot be downloaded is an error. For one with another name, apt only warns.
         "APT::Update::Error-Mode \"any\";",
         // The suite is called `oldstable` one day.
         "Acquire::AllowReleaseInfoChange \"true\";",
@@ -150,21 +218,38 @@ fn configuration(folder: &Path, Patience { seconds, retries }: Patience) -> Stri
 }
 
 /// What an `InRelease` says of all its packages.
+#[derive(Debug)]
 struct Release {
-    is_security: bool,
+    part: Part,
+    /// Whether there are no packages for amd64 in `main`.
+    is_empty: bool,
     /// A time at which the archive that keeps every version has the packages.
     snapshot: String,
 }
 
 impl Release {
-    fn parse(text: &str) -> Result<Self> {
+    /// Reads the `InRelease` of the suite `suite`.
+    fn parse(text: &str, part: Part, suite: &str, now: Timestamp) -> Result<Self> {
         let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
-        let date = field("Date:").context("an InRelease has no Date")?;
-        // RFC 2822 has no "UTC".
-        let date = date.strip_suffix("UTC").map_or(date.to_owned(), |date| format!("{date}+0000"));
-        let date = DateTimeParser::new().relaxed_weekday(true).parse_timestamp(&date)?;
-        Ok(Self { is_security: field("Label:") == Some("Debian-Security"), snapshot: snapshot(date)? })
+        let names = [field("Codename:"), field("Suite:")];
+        let is_of = || names.into_iter().flatten().next().unwrap_or("a suite without a name");
+        ensure!(names.contains(&Some(suite)), "it is the InRelease of {}, not of {suite}", is_of());
+        if let Some(until) = field("Valid-Until:") {
+            ensure!(now <= time(until)?, "it was valid until {until}");
+        }
+        let date = time(field("Date:").context("it has no Date")?)?;
+        // Each line of a file has its hash, its size and its path.
+        let is_empty = text.lines().any(|line| line.trim_end().ends_with(&format!(" 0 {PACKAGES}")));
+        Ok(Self { part, is_empty, snapshot: snapshot(date)? })
     }
+}
+
+/// A time in an `InRelease`.
+fn time(text: &str) -> Result<Timestamp> {
+    // RFC 2822 has no "UTC".
+    let numeric = text.strip_suffix("UTC").map_or(text.to_owned(), |time| format!("{time}+0000"));
+    let time = DateTimeParser::new().relaxed_weekday(true).parse_timestamp(&numeric);
+    time.with_context(|| format!("{text} is not a time"))
 }
 
 /// The archive copies the mirrors some hours later. No file leaves them within a day.
@@ -218,15 +303,13 @@ fn parse_entry(entry: &str, release: &Release) -> Result<Listed> {
         [&download.version, &download.file, &download.paths[0]].iter().all(|text| plain(text)),
         "it has odd characters"
     );
-    Ok(Listed { download, is_security: release.is_security })
+    Ok(Listed { download, part: release.part })
 }
 
 /// The same version in two archives is one entry with the paths of both, the security archive
 /// first: a version comes to the other one with the next point release.
 fn merged(mut found: Vec<Listed>) -> Vec<Listed> {
-    found.sort_by(|a, b| {
-        version::compare(&a.download.version, &b.download.version).then(b.is_security.cmp(&a.is_security))
-    });
+    found.sort_by(|a, b| version::compare(&a.download.version, &b.download.version).then(a.part.cmp(&b.part)));
     let mut versions: Vec<Listed> = Vec::new();
     for listed in found {
         match versions.last_mut().filter(|last| last.download.sha256 == listed.download.sha256) {
@@ -261,7 +344,19 @@ pub fn select(versions: Vec<Listed>, package: &str, wanted: Option<&str>) -> Res
 mod tests {
     use super::*;
 
-    const RELEASE: &str = "Origin: Debian\nLabel: Debian-Security\nDate: Thu, 26 Nov 2026 21:03:36 UTC\nSHA256:\n";
+    const NOW: &str = "2026-11-28T00:00:00Z";
+
+    /// An `InRelease` with a list of `size` bytes.
+    fn in_release(suite: &str, size: u32) -> String {
+        format!(
+            "Origin: Debian\nSuite: stable\nCodename: {suite}\nDate: Thu, 26 Nov 2026 21:03:36 UTC\n\
+             Valid-Until: Thu, 03 Dec 2026 21:03:36 UTC\nSHA256:\n abc {size} main/binary-amd64/Packages\n"
+        )
+    }
+
+    fn parse(text: &str, part: Part) -> Result<Release> {
+        Release::parse(text, part, &part.suite("trixie"), NOW.parse().unwrap())
+    }
 
     fn entry(version: &str, pool: &str) -> String {
         let hash = format!("{:064}", version.len());
@@ -271,15 +366,15 @@ mod tests {
         )
     }
 
-    fn read(text: &str, release: &str) -> Result<Vec<Listed>> {
-        read_list(text.as_bytes(), "linux-source-6.12", &Release::parse(release)?)
+    fn read(text: &str, part: Part) -> Result<Vec<Listed>> {
+        read_list(text.as_bytes(), "linux-source-6.12", &parse(&in_release(&part.suite("trixie"), 9), part)?)
     }
 
     #[test]
     fn entries_become_pins() {
         let other = entry("9-1", "pool/main").replace("6.12", "6.12-x");
         let text = [entry("6.12.9-1", "pool/updates/main"), other, entry("6.12.10-1", "pool/updates/main")].concat();
-        let versions = merged(read(&text, RELEASE).unwrap());
+        let versions = merged(read(&text, Part::Security).unwrap());
         assert_eq!(versions.len(), 2);
         let newest = select(versions.clone(), "x", None).unwrap();
         let Download { version, file, size, paths, snapshot, .. } = &newest.download;
@@ -287,7 +382,7 @@ mod tests {
         // The path after the next point release is known already.
         assert_eq!(paths, &["pool/updates/main/l/x_6.12.10-1_all.deb", "pool/main/l/x_6.12.10-1_all.deb"]);
         assert_eq!(snapshot.as_deref(), Some("20261127T210336Z"));
-        assert!(newest.is_security);
+        assert!(newest.is_security());
         assert_eq!(select(versions.clone(), "x", Some("6.12.9-1")).unwrap().download.version, "6.12.9-1");
         let error = select(versions, "x", Some("6.12.8-1")).unwrap_err().to_string();
         assert_eq!(error, "the archive has no x 6.12.8-1 (it has 6.12.9-1, 6.12.10-1)");
@@ -295,12 +390,11 @@ mod tests {
 
     #[test]
     fn a_version_in_two_archives_is_one_with_the_paths_of_both() {
-        let main = RELEASE.replace("-Security", "");
-        let mut found = read(&entry("1-1", "pool/main"), &main).unwrap();
-        found.extend(read(&entry("1-1", "pool/updates/main"), RELEASE).unwrap());
+        let mut found = read(&entry("1-1", "pool/main"), Part::Release).unwrap();
+        found.extend(read(&entry("1-1", "pool/updates/main"), Part::Security).unwrap());
         let versions = merged(found);
         assert_eq!(versions.len(), 1);
-        assert!(versions[0].is_security);
+        assert!(versions[0].is_security());
         let paths = ["pool/updates/main/l/x_1-1_all.deb", "pool/main/l/x_1-1_all.deb"];
         assert_eq!(versions[0].download.paths, paths);
     }
@@ -308,10 +402,10 @@ mod tests {
     #[test]
     fn an_incomplete_entry_is_refused() {
         for field in ["Version: ", "Filename: ", "Size: ", "SHA256: "] {
-            let error = format!("{:#}", read(&entry("1-1", "pool").replace(field, "X: "), RELEASE).unwrap_err());
+            let error = format!("{:#}", read(&entry("1-1", "pool").replace(field, "X: "), Part::Release).unwrap_err());
             assert!(error.contains("is invalid") && error.contains(field.trim_end_matches(": ")), "{error}");
         }
-        assert!(read(&entry("1\"-1", "pool"), RELEASE).is_err());
+        assert!(read(&entry("1\"-1", "pool"), Part::Release).is_err());
     }
 
     #[test]
@@ -320,7 +414,7 @@ mod tests {
         let dist = folder.path().join("mirror/dists/trixie");
         fs::create_dir_all(&dist).unwrap();
         fs::write(dist.join("Release"), "Codename: trixie\nDate: Thu, 26 Nov 2026 21:03:36 UTC\n").unwrap();
-        let lists = Lists { folder: folder.path().join("lists") };
+        let lists = Lists { folder: folder.path().join("lists"), release: "trixie".into() };
         let mirror = format!("file://{}/", folder.path().join("mirror").display());
         let keyring = folder.path().join("keys.gpg");
         fs::write(&keyring, "").unwrap();
@@ -330,6 +424,101 @@ mod tests {
         assert!(!output.status.success());
         let text = String::from_utf8_lossy(&output.stderr);
         assert!(text.contains("is not signed"), "{text}");
-        assert!(lists.versions("x").unwrap().is_empty());
+        let error = lists.versions("x").unwrap_err().to_string();
+        assert!(error.contains("is missing"), "{error}");
+    }
+
+    /// Lists of all suites in a folder, with the package in `text`.
+    fn all_lists(text: &str) -> (tempfile::TempDir, Lists) {
+        let folder = tempfile::tempdir().unwrap();
+        let lists = Lists { folder: folder.path().to_owned(), release: "trixie".into() };
+        fs::create_dir(folder.path().join("lists")).unwrap();
+        for part in Part::ALL {
+            let suite = part.suite("trixie");
+            fs::write(lists.file(&suite, "InRelease"), in_release(&suite, 9)).unwrap();
+            fs::write(lists.file(&suite, "main_binary-amd64_Packages"), text).unwrap();
+        }
+        (folder, lists)
+    }
+
+    impl Lists {
+        fn file(&self, suite: &str, end: &str) -> PathBuf {
+            self.folder.join(format!("lists/mirror.example_debian_dists_{suite}_{end}"))
+        }
+
+        fn count(&self, now: &str) -> Result<usize, String> {
+            let downloaded = self.downloaded(now.parse().unwrap());
+            downloaded.map(|lists| lists.len()).map_err(|error| format!("{error:#}"))
+        }
+    }
+
+    #[test]
+    fn a_missing_list_of_the_release_or_of_the_security_archive_is_an_error() {
+        for end in ["InRelease", "main_binary-amd64_Packages"] {
+            for (suite, required) in [("trixie", true), ("trixie-security", true), ("trixie-backports", false)] {
+                let (_folder, lists) = all_lists("");
+                assert_eq!(lists.count(NOW), Ok(4));
+                fs::remove_file(lists.file(suite, end)).unwrap();
+                // An InRelease names its list, so that one must be there in any case.
+                let expected = match (required, end) {
+                    (false, "InRelease") => Ok(3),
+                    _ => Err(format!("the package list of {suite} is missing")),
+                };
+                assert_eq!(lists.count(NOW), expected, "{suite} {end}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_empty_list_is_no_error() {
+        let (_folder, lists) = all_lists("");
+        fs::remove_file(lists.file("trixie-updates", "main_binary-amd64_Packages")).unwrap();
+        fs::write(lists.file("trixie-updates", "InRelease"), in_release("trixie-updates", 0)).unwrap();
+        assert_eq!(lists.count(NOW), Ok(3));
+    }
+
+    #[test]
+    fn the_in_release_of_another_suite_is_refused() {
+        for other in ["trixie", "sid", "bookworm-security", "trixie-security-x"] {
+            let (_folder, lists) = all_lists("");
+            fs::write(lists.file("trixie-security", "InRelease"), in_release(other, 9)).unwrap();
+            let error = lists.count(NOW).unwrap_err();
+            assert!(error.contains(&format!("of {other}, not of trixie-security")), "{error}");
+        }
+        // A release can also be pinned by its other name.
+        let text = in_release("trixie", 9);
+        assert!(Release::parse(&text, Part::Release, "stable", NOW.parse().unwrap()).is_ok());
+        let text = text.replace("Suite:", "X:").replace("Codename:", "Y:");
+        let error = parse(&text, Part::Release).unwrap_err().to_string();
+        assert_eq!(error, "it is the InRelease of a suite without a name, not of trixie");
+    }
+
+    #[test]
+    fn an_in_release_is_refused_after_its_time() {
+        let (_folder, lists) = all_lists("");
+        assert_eq!(lists.count("2026-12-03T21:03:36Z"), Ok(4));
+        let error = lists.count("2026-12-03T21:03:37Z").unwrap_err();
+        assert!(error.contains("it was valid until Thu, 03 Dec 2026 21:03:36 UTC"), "{error}");
+        // The release itself has no such field.
+        let text = in_release("trixie", 9).replace("Valid-Until:", "X:");
+        assert!(Release::parse(&text, Part::Release, "trixie", "2036-01-01T00:00:00Z".parse().unwrap()).is_ok());
+        let text = in_release("trixie", 9).replace("Thu, 03 Dec 2026", "soon");
+        assert!(parse(&text, Part::Release).unwrap_err().to_string().contains("is not a time"));
+    }
+
+    #[test]
+    fn an_update_in_the_security_archive_is_found() {
+        let (_folder, lists) = all_lists(&entry("6.12.9-1", "pool/main"));
+        let newer = entry("6.12.10-1", "pool/updates/main");
+        fs::write(lists.file("trixie-security", "main_binary-amd64_Packages"), newer).unwrap();
+        for part in Part::ALL {
+            // These lists are for a test at any time.
+            let file = lists.file(&part.suite("trixie"), "InRelease");
+            let text = fs::read_to_string(&file).unwrap().replace("Valid-Until:", "X:");
+            fs::write(&file, text).unwrap();
+        }
+        let versions = lists.versions("linux-source-6.12").unwrap();
+        let found: Vec<_> = versions.iter().map(|listed| (listed.download.version.as_str(), listed.part)).collect();
+        assert_eq!(found, [("6.12.9-1", Part::Release), ("6.12.10-1", Part::Security)]);
     }
 }

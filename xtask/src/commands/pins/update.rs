@@ -126,7 +126,7 @@ impl PinsFile {
 /// The pins of the newest version, or of the version that is asked for; `None` if the pin is that.
 fn find(ws: &Workspace, series: &str, old: &Download, to: Option<&str>) -> Result<Option<Pair>> {
     let all = Lists::open(ws);
-    all.update(ws, Patience::LONG)?;
+    all.update(Patience::LONG)?;
     let of = |package: String, wanted: Option<&str>| lists::select(all.versions(&package)?, &package, wanted);
     let source = of(source_package(series), to)?;
     let version = source.download.version.clone();
@@ -141,7 +141,7 @@ fn find(ws: &Workspace, series: &str, old: &Download, to: Option<&str>) -> Resul
         }
         found => Some(found?.download),
     };
-    Ok(Some(Pair { source: source.download, config, is_security: source.is_security }))
+    Ok(Some(Pair { is_security: source.is_security(), source: source.download, config }))
 }
 
 /// The text of `pins.toml` with other pins for a series. All else, comments included, stays.
