@@ -72,7 +72,7 @@ enum Command {
     /// Apply, export or check the patches
     #[command(subcommand)]
     Patches(commands::patches::Action),
-    /// Compare the pinned kernel sources with Debian's, or update them
+    /// Compare the pins of the kernels and of iptables with what Debian has, or update them
     #[command(subcommand)]
     Pins(commands::pins::Action),
     /// Run all checks that a change must pass

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 
-use super::pins::Notice;
+use super::pins::{IPTABLES, Notice};
 use crate::builds::kernel::{self, Config};
 use crate::builds::root::BuildRoot;
 use crate::host;
@@ -38,7 +38,7 @@ pub fn run(ws: &Workspace, options: &Options) -> Result<()> {
         Some([key, certificate]) => Some(OwnerKey::open(ws, package_root, key, certificate)?),
         _ => None,
     };
-    let notice = Notice::ask(ws, &choice.series);
+    let notice = Notice::ask(ws, &[&choice.series, IPTABLES]);
     let folder = &ws.target("deb");
     let extras = Extras { sources: true, signer: signer.as_ref(), owner_key: owner_key.as_ref() };
     for file in (PackageBuilder { ws, build_root, package_root, folder, test_entries: 0, extras }).build(&choice)? {

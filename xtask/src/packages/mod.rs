@@ -119,7 +119,7 @@ impl PackageBuilder<'_> {
     /// tests of upgrades.
     pub fn raise_debian_packages(&self) -> Result<()> {
         let packages = self.debian_iptables()?;
-        let version = self.debian_version()?;
+        let version = self.ws.pins().debian_iptables_version()?;
         let names: Vec<_> = packages.iter().map(|file| file_name(file)).collect();
         let downloads = packages[0].parent().context("the download has no parent folder")?;
         // Version and relations name the version.
@@ -156,7 +156,7 @@ impl PackageBuilder<'_> {
         let tree = Tree::iptables(self.ws)?;
         let commit = tree.tip()?;
         let debian = &self.ws.pins().debian_iptables;
-        let version = self.debian_version()?;
+        let version = self.ws.pins().debian_iptables_version()?;
         let built = SourcePackage {
             folder: "iptables",
             name: "iptables",
@@ -176,12 +176,6 @@ impl PackageBuilder<'_> {
             reference::check(self, &built, &self.debian_iptables()?, version)
         })?;
         Ok(built)
-    }
-
-    /// The version of Debian's iptables packages.
-    fn debian_version(&self) -> Result<&str> {
-        let package = self.ws.pins().debian_iptables.first();
-        Ok(&package.context("pins.toml has no Debian package of iptables")?.version)
     }
 
     /// The files of Debian's iptables packages.

@@ -93,7 +93,19 @@ impl Pins {
         pins.kernel_source(&pins.kernel.default)?;
         let kernel = pins.kernel.series.values().chain(pins.kernel.debian_config.values());
         kernel.chain([&pins.iptables]).chain(&pins.debian_iptables).try_for_each(Download::check)?;
+        let version = pins.debian_iptables_version()?;
+        for package in &pins.debian_iptables {
+            ensure!(package.version == version, "{} does not have the version {version}", package.file);
+        }
+        let release = &pins.iptables.version;
+        ensure!(upstream(version) == release, "Debian's iptables {version} is not made of iptables {release}");
         Ok(pins)
+    }
+
+    /// The version of Debian's iptables packages.
+    pub fn debian_iptables_version(&self) -> Result<&str> {
+        let package = self.debian_iptables.first().context("pins.toml has no Debian package of iptables")?;
+        Ok(&package.version)
     }
 
     /// The package with Debian's configuration for a kernel series.
@@ -111,7 +123,17 @@ impl Pins {
     }
 }
 
+/// The upstream part of a Debian version.
+pub fn upstream(version: &str) -> &str {
+    version.rsplit_once('-').map_or(version, |(upstream, _)| upstream)
+}
+
 impl Download {
+    /// The name of a Debian package, which begins the name of its file.
+    pub fn package(&self) -> &str {
+        self.file.split_once('_').map_or(&self.file, |(name, _)| name)
+    }
+
     /// Whether it is a Debian package.
     pub fn is_package(&self) -> bool {
         self.file.ends_with(".deb")
@@ -163,6 +185,20 @@ mod tests {
             download.snapshot = Some(snapshot.into());
             assert_eq!(download.check().is_ok(), valid, "{snapshot}");
         }
+    }
+
+    #[test]
+    fn debians_iptables_has_one_version_of_the_release_that_is_built() {
+        let text = pinned();
+        let pins = Pins::parse(&text).unwrap();
+        let (first, version) = (&pins.debian_iptables[0], pins.debian_iptables_version().unwrap());
+        assert_eq!(first.package(), "iptables");
+        let entry = format!("version = \"{version}\"\n");
+        let other = |version: &str| format!("version = \"{version}\"\n");
+        let error = Pins::parse(&text.replacen(&entry, &other("1.8.11-3"), 1)).unwrap_err().to_string();
+        assert!(error.ends_with("does not have the version 1.8.11-3"), "{error}");
+        let error = Pins::parse(&text.replace(&entry, &other("1.8.12-1"))).unwrap_err().to_string();
+        assert!(error.contains("1.8.12-1 is not made of iptables"), "{error}");
     }
 
     #[test]

@@ -10,13 +10,12 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Error, Result};
 
 use super::lists::{Listed, Lists};
-use super::version;
+use super::{Pinned, version};
 use crate::process::Running;
 use crate::sources::mirrors::Patience;
-use crate::sources::pins::Download;
 use crate::workspace::Workspace;
 
 /// Builds ask the mirrors again after this time, and after this one if the last try has failed.
@@ -41,9 +40,8 @@ pub enum State {
 }
 
 impl State {
-    fn of(pinned: &Download, versions: &[Listed]) -> Self {
-        let is_newer =
-            |listed: &&Listed| version::compare(&listed.download.version, &pinned.version) == Ordering::Greater;
+    fn of(pinned: &str, versions: &[Listed]) -> Self {
+        let is_newer = |listed: &&Listed| version::compare(&listed.download.version, pinned) == Ordering::Greater;
         let newer: Vec<_> = versions.iter().filter(is_newer).collect();
         let Some(newest) = newer.last().map(|listed| listed.download.version.clone()) else { return Self::Newest };
         if newer.iter().any(|listed| listed.is_security()) {
@@ -65,89 +63,89 @@ impl State {
 
 /// One line about a pin.
 struct Line<'a> {
-    series: &'a str,
+    name: &'a str,
     pinned: &'a str,
     state: &'a State,
 }
 
 impl fmt::Display for Line<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { series, pinned, state } = self;
-        let update = format!("run `cargo xtask pins update {series}`");
+        let Self { name, pinned, state } = self;
+        let update = format!("run `cargo xtask pins update {name}`");
         match state {
-            State::Newest => write!(f, "{series}: {pinned} is the newest version"),
-            State::Behind { newest } => write!(f, "{series}: {pinned} is pinned, and Debian has {newest}: {update}"),
+            State::Newest => write!(f, "{name}: {pinned} is the newest version"),
+            State::Behind { newest } => write!(f, "{name}: {pinned} is pinned, and Debian has {newest}: {update}"),
             State::Insecure { newest } => {
-                write!(f, "{series}: {pinned} is pinned, and Debian has {newest} with security fixes: {update}")
+                write!(f, "{name}: {pinned} is pinned, and Debian has {newest} with security fixes: {update}")
             }
         }
     }
 }
 
-/// Compares the pins of some series. Prints a line for each.
-pub fn run(ws: &Workspace, series: &[String]) -> Result<State> {
+/// Compares some pins. Prints a line for each.
+pub fn run(ws: &Workspace, pins: &[Pinned]) -> Result<State> {
     let lists = Lists::open(ws);
     lists.update(Patience::LONG)?;
     let mut worst = State::Newest;
-    for series in series {
-        let pinned = ws.pins().kernel_source(series)?;
-        let state = state(&lists, series, pinned)?;
-        println!("{}", Line { series, pinned: &pinned.version, state: &state });
+    for pin in pins {
+        let pinned = pin.version(ws)?;
+        let state = State::of(pinned, &pin.versions(&lists)?);
+        println!("{}", Line { name: pin.name(), pinned, state: &state });
         worst = worst.max(state);
     }
     Ok(worst)
 }
 
-fn state(lists: &Lists, series: &str, pinned: &Download) -> Result<State> {
-    let package = super::source_package(series);
-    let versions = lists.versions(&package)?;
-    ensure!(!versions.is_empty(), "the archive has no package {package}");
-    Ok(State::of(pinned, &versions))
-}
-
-/// The answer for a build: nothing is printed for a pin that is the newest, and the mirrors are
+/// The answer for a build: nothing is printed for pins that are the newest, and the mirrors are
 /// asked once a day.
-pub fn run_for_build(ws: &Workspace, series: &str) -> Result<()> {
+pub fn run_for_build(ws: &Workspace, pins: &[Pinned]) -> Result<()> {
     let lists = Lists::open(ws);
     let is_asked = lists.are_younger_than(FRESH, false) || lists.are_younger_than(NEXT_TRY, true);
     // If it fails, the lists of an earlier day serve.
     let updated = if is_asked { Ok(()) } else { lists.update(Patience::SHORT) };
-    let pinned = ws.pins().kernel_source(series)?;
-    if let Some(line) = notice(series, &pinned.version, updated, state(&lists, series, pinned)) {
-        println!("{line}");
+    let mut states = Vec::new();
+    for pin in pins {
+        let pinned = pin.version(ws)?;
+        let state = pin.versions(&lists).map(|versions| State::of(pinned, &versions));
+        states.push((pin.name(), pinned, state));
     }
+    notices(&updated, &states).iter().for_each(|line| println!("{line}"));
     Ok(())
 }
 
-/// What a build prints, from the result of the download and from that of the comparison.
-fn notice(series: &str, pinned: &str, updated: Result<()>, state: Result<State>) -> Option<String> {
-    match (updated, state) {
-        (Ok(()), Ok(State::Newest)) => None,
-        (Err(error), Ok(State::Newest) | Err(_)) | (Ok(()), Err(error)) => Some(not_asked(&format!("{error:#}"))),
-        (_, Ok(state)) => Some(Line { series, pinned, state: &state }.to_string()),
-    }
+/// What a build prints, from the result of the download and from those of the comparisons: a line
+/// for each update, and one for what went wrong first.
+fn notices(updated: &Result<()>, states: &[(&str, &str, Result<State>)]) -> Vec<String> {
+    let updates = states.iter().filter_map(|(name, pinned, state)| {
+        let state = state.as_ref().ok().filter(|state| **state != State::Newest)?;
+        Some(Line { name, pinned, state }.to_string())
+    });
+    let error = updated.as_ref().err().or(states.iter().find_map(|(.., state)| state.as_ref().err()));
+    updates.chain(error.map(not_asked)).collect()
 }
 
 /// The line for an unknown state. The text of an error may have several lines.
-fn not_asked(why: &str) -> String {
-    let why: Vec<_> = why.split_whitespace().collect();
-    format!("cannot say whether Debian has a newer version: {}", why.join(" "))
+fn not_asked(error: &Error) -> String {
+    let text = format!("{error:#}");
+    let words: Vec<_> = text.split_whitespace().collect();
+    format!("cannot say whether Debian has a newer version: {}", words.join(" "))
 }
 
-/// The check of a pin while something is built. It never fails: it says in one line what went
+/// The check of pins while something is built. It never fails: it says in one line what went
 /// wrong. The build waits for it at most [`WAIT`].
 pub struct Notice(Option<Result<(Running, Receiver<String>)>>);
 
 impl Notice {
-    /// Starts the check in a process of its own, so that it can be ended at any time.
-    pub fn ask(ws: &Workspace, series: &str) -> Self {
-        let package = ws.pins().kernel_source(series).is_ok_and(Download::is_package);
-        Self(package.then(|| Self::start(series)))
+    /// Starts the check in a process of its own, so that it can be ended at any time. A kernel
+    /// whose source is not a package is left out.
+    pub fn ask(ws: &Workspace, names: &[&str]) -> Self {
+        let names: Vec<_> = names.iter().copied().filter(|name| Pinned::named(ws, name).is_ok()).collect();
+        Self((!names.is_empty()).then(|| Self::start(&names)))
     }
 
-    fn start(series: &str) -> Result<(Running, Receiver<String>)> {
+    fn start(names: &[&str]) -> Result<(Running, Receiver<String>)> {
         let mut command = Command::new(env::current_exe()?);
-        command.args(["pins", "check", "--for-build", series]);
+        command.args(["pins", "check", "--for-build"]).args(names);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = Running::spawn(command)?;
         let mut output = child.take_stdout().context("the check has no output")?;
@@ -166,7 +164,7 @@ impl Notice {
         let answer = started.and_then(|(_child, answer)| answer.recv_timeout(WAIT).context("the check has no answer"));
         match answer {
             Ok(text) => eprint!("{text}"),
-            Err(error) => eprintln!("{}", not_asked(&format!("{error:#}"))),
+            Err(error) => eprintln!("{}", not_asked(&error)),
         }
     }
 }
@@ -175,8 +173,10 @@ impl Notice {
 mod tests {
     use anyhow::anyhow;
 
+    use super::super::IPTABLES;
     use super::super::lists::Part;
     use super::*;
+    use crate::sources::pins::Download;
 
     fn listed(version: &str, is_security: bool) -> Listed {
         let [file, sha256] = [String::new(), String::new()];
@@ -187,7 +187,7 @@ mod tests {
     #[test]
     fn a_pin_is_behind_newer_versions_only() {
         let versions = [listed("6.12.107-1", true), listed("6.12.117-1", false), listed("6.12.118-1", true)];
-        let state = |pinned: &str, count: usize| State::of(&listed(pinned, false).download, &versions[..count]);
+        let state = |pinned: &str, count: usize| State::of(pinned, &versions[..count]);
         let newest = || "6.12.118-1".to_owned();
         assert_eq!(state("6.12.118-1", 3), State::Newest);
         assert_eq!(state("6.12.119-1", 3), State::Newest);
@@ -197,20 +197,22 @@ mod tests {
     }
 
     #[test]
-    fn a_build_prints_one_line_for_an_update_or_for_what_went_wrong() {
-        let newest = || "6.12.118-1".to_owned();
-        let line = |updated: Result<()>, state: Result<State>| notice("6.12", "6.12.117-1", updated, state);
+    fn a_build_prints_a_line_for_each_update_and_one_for_what_went_wrong() {
+        let unknown = |why: &str| format!("cannot say whether Debian has a newer version: {why}");
         let failed = || Err(anyhow!("cannot update the package lists:\n    E: no route\n    W: x"));
-        assert_eq!(line(Ok(()), Ok(State::Newest)), None);
-        let behind = "6.12: 6.12.117-1 is pinned, and Debian has 6.12.118-1: run `cargo xtask pins update 6.12`";
-        for updated in [Ok(()), failed()] {
-            assert_eq!(line(updated, Ok(State::Behind { newest: newest() })).as_deref(), Some(behind));
-        }
-        let why = "cannot say whether Debian has a newer version: cannot update the package lists: E: no route W: x";
-        assert_eq!(line(failed(), Ok(State::Newest)).as_deref(), Some(why));
-        assert_eq!(line(failed(), Err(anyhow!("no lists"))).as_deref(), Some(why));
-        let why = "cannot say whether Debian has a newer version: it was valid until yesterday";
-        assert_eq!(line(Ok(()), Err(anyhow!("it was valid until yesterday"))).as_deref(), Some(why));
+        let no_route = unknown("cannot update the package lists: E: no route W: x");
+        let behind = || Ok(State::Behind { newest: "2-1".into() });
+        let update = "6.12: 1-1 is pinned, and Debian has 2-1: run `cargo xtask pins update 6.12`".to_owned();
+        let lines =
+            |updated, kernel, iptables| notices(&updated, &[("6.12", "1-1", kernel), (IPTABLES, "1-1", iptables)]);
+        let newest = || Ok(State::Newest);
+        assert_eq!(lines(Ok(()), newest(), newest()), [""; 0]);
+        assert_eq!(lines(Ok(()), behind(), newest()), [update.as_str()]);
+        assert_eq!(lines(Ok(()), behind(), behind()), [update.as_str(), &update.replace("6.12", IPTABLES)]);
+        assert_eq!(lines(failed(), newest(), newest()), [no_route.as_str()]);
+        assert_eq!(lines(failed(), behind(), newest()), [update.as_str(), &no_route]);
+        assert_eq!(lines(failed(), Err(anyhow!("no list")), newest()), [no_route]);
+        assert_eq!(lines(Ok(()), newest(), Err(anyhow!("no list"))), [unknown("no list")]);
     }
 
     #[test]

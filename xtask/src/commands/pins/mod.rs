@@ -1,20 +1,27 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! `pins`: the pinned versions of the kernel's sources, and those that Debian has.
+//! `pins`: the pinned versions of the kernel's sources and of iptables, and those that Debian has.
 
+use std::cmp::Ordering;
 use std::process::ExitCode;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::{Args, Subcommand};
 
+use self::lists::{Listed, Lists, Part};
 use crate::sources::pins::Download;
 use crate::workspace::Workspace;
 
 mod check;
+mod file;
+mod iptables;
 mod lists;
 mod update;
 mod version;
 
 pub use check::Notice;
+
+/// What `pins` calls Debian's iptables.
+pub const IPTABLES: &str = "iptables";
 
 #[derive(Subcommand, Debug)]
 pub enum Action {
@@ -25,49 +32,121 @@ pub enum Action {
     Check(Checked),
     /// Go to Debian's newest version, if the patches apply, the kernel builds and the tests pass
     ///
-    /// Downloads the newest source and configuration, applies the series, builds, and runs some
-    /// tests in a guest. Only then it rewrites xtask/pins.toml.
+    /// For a kernel series: downloads the newest source and configuration, applies the series,
+    /// builds, and runs some tests in a guest. For iptables: downloads Debian's newest packages,
+    /// and applies the patches to the release that they are made of. Only then it rewrites
+    /// xtask/pins.toml.
     Update(update::Options),
 }
 
 /// The pins to check.
 #[derive(Args, Debug)]
 pub struct Checked {
-    /// The kernel series [default: all]
-    series: Option<String>,
+    /// Kernel series, or `iptables` [default: all]
+    #[arg(value_name = "PIN")]
+    pins: Vec<String>,
     /// Ask the mirrors once a day, and print nothing for a pin that is the newest
-    #[arg(long, hide = true, requires = "series")]
+    #[arg(long, hide = true, requires = "pins")]
     for_build: bool,
+}
+
+/// What is pinned to a version of Debian's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Pinned {
+    /// The source of a kernel series, which is a package.
+    Kernel(String),
+    /// The packages of iptables.
+    Iptables,
+}
+
+impl Pinned {
+    /// All, the kernel series first.
+    fn all(ws: &Workspace) -> Vec<Self> {
+        let series = ws.pins().kernel.series.iter().filter(|(_, source)| Download::is_package(source));
+        series.map(|(series, _)| Self::Kernel(series.clone())).chain([Self::Iptables]).collect()
+    }
+
+    fn named(ws: &Workspace, name: &str) -> Result<Self> {
+        if name == IPTABLES {
+            return Ok(Self::Iptables);
+        }
+        let source = ws.pins().kernel_source(name).context("it is not iptables either")?;
+        ensure!(source.is_package(), "the source of {name} is not a package {}", source_package(name));
+        Ok(Self::Kernel(name.to_owned()))
+    }
+
+    /// The ones that are named, or all.
+    fn chosen(ws: &Workspace, names: &[String]) -> Result<Vec<Self>> {
+        if names.is_empty() { Ok(Self::all(ws)) } else { names.iter().map(|name| Self::named(ws, name)).collect() }
+    }
+
+    fn name(&self) -> &str {
+        match self {
+            Self::Kernel(series) => series,
+            Self::Iptables => IPTABLES,
+        }
+    }
+
+    /// The pinned version.
+    fn version<'a>(&self, ws: &'a Workspace) -> Result<&'a str> {
+        match self {
+            Self::Kernel(series) => Ok(&ws.pins().kernel_source(series)?.version),
+            Self::Iptables => ws.pins().debian_iptables_version(),
+        }
+    }
+
+    /// Debian's package whose version is pinned.
+    fn package(&self) -> String {
+        match self {
+            Self::Kernel(series) => source_package(series),
+            Self::Iptables => IPTABLES.to_owned(),
+        }
+    }
+
+    /// The versions that Debian has, oldest first. apt does not go to backports unless it is told
+    /// to, so a version of iptables there is not an update. The sources of a series have its name.
+    fn versions(&self, lists: &Lists) -> Result<Vec<Listed>> {
+        let package = self.package();
+        let mut versions = lists.versions(&package)?;
+        versions.retain(|listed| self.follows(listed.part));
+        ensure!(!versions.is_empty(), "the archive has no package {package}");
+        Ok(versions)
+    }
+
+    fn follows(&self, part: Part) -> bool {
+        *self != Self::Iptables || part != Part::Backports
+    }
 }
 
 pub fn run(ws: &Workspace, action: &Action) -> Result<ExitCode> {
     match action {
-        Action::Check(Checked { series: Some(series), for_build: true }) => {
-            check::run_for_build(ws, series)?;
+        Action::Check(Checked { pins, for_build: true }) => {
+            check::run_for_build(ws, &Pinned::chosen(ws, pins)?)?;
             Ok(ExitCode::SUCCESS)
         }
-        Action::Check(Checked { series, .. }) => {
-            let worst = check::run(ws, &chosen(ws, series.as_ref())?)?;
+        Action::Check(Checked { pins, .. }) => {
+            let worst = check::run(ws, &Pinned::chosen(ws, pins)?)?;
             Ok(ExitCode::from(worst.exit_status()))
         }
         Action::Update(options) => {
-            for series in chosen(ws, options.series())? {
-                update::run(ws, &series, options)?;
+            for pinned in Pinned::chosen(ws, options.pin())? {
+                match &pinned {
+                    Pinned::Kernel(series) => update::run(ws, series, options)?,
+                    Pinned::Iptables => iptables::update(ws, options)?,
+                }
             }
             Ok(ExitCode::SUCCESS)
         }
     }
 }
 
-/// The series that is named, or all that are Debian packages.
-fn chosen(ws: &Workspace, named: Option<&String>) -> Result<Vec<String>> {
-    if let Some(series) = named {
-        let is_package = ws.pins().kernel_source(series)?.is_package();
-        ensure!(is_package, "the source of {series} is not a package {}", source_package(series));
-        return Ok(vec![series.clone()]);
+/// Whether to go from the version `old` to the version `new`. A version that was asked for with
+/// `to` may be older.
+fn is_wanted(old: &str, new: &str, to: Option<&str>) -> bool {
+    match to {
+        Some(_) => new != old,
+        None => version::compare(new, old) == Ordering::Greater,
     }
-    let all = ws.pins().kernel.series.iter().filter(|(_, source)| Download::is_package(source));
-    Ok(all.map(|(series, _)| series.clone()).collect())
 }
 
 /// The name of Debian's package with the source of a series.
@@ -78,4 +157,26 @@ fn source_package(series: &str) -> String {
 /// The name of Debian's package with the configuration of a series.
 fn config_package(series: &str) -> String {
     format!("linux-config-{series}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn backports_have_no_update_of_iptables() {
+        for part in [Part::Security, Part::Release, Part::Updates] {
+            assert!(Pinned::Iptables.follows(part), "{part:?}");
+        }
+        assert!(!Pinned::Iptables.follows(Part::Backports));
+        assert!(Pinned::Kernel("7.3".into()).follows(Part::Backports));
+    }
+
+    #[test]
+    fn a_version_that_is_asked_for_may_be_older() {
+        assert!(is_wanted("1.8.11-2", "1.8.11-2+deb13u1", None));
+        assert!(!is_wanted("1.8.11-2", "1.8.11-2", None) && !is_wanted("1.8.11-2", "1.8.11-1", None));
+        assert!(is_wanted("1.8.11-2", "1.8.11-1", Some("1.8.11-1")));
+        assert!(!is_wanted("1.8.11-2", "1.8.11-2", Some("1.8.11-2")));
+    }
 }

@@ -11,17 +11,17 @@ use clap::Args;
 use fs_err as fs;
 use git2::{Oid, Repository};
 
+use super::file::{PinsFile, replace_tables};
 use super::lists::{self, Lists};
-use super::{config_package, source_package, version};
+use super::{config_package, is_wanted, source_package, version};
 use crate::builds::kernel::Config;
 use crate::commands::{patches, vm_test};
 use crate::host;
 use crate::process;
 use crate::sources::fetch;
 use crate::sources::mirrors::Patience;
-use crate::sources::pins::{Download, Pins};
+use crate::sources::pins::{Download, upstream};
 use crate::sources::tree::Tree;
-use crate::stamp::write_atomically;
 use crate::workspace::Workspace;
 
 /// The tests that a kernel must pass: parts of their names. They count frames through the hook
@@ -35,22 +35,36 @@ const SMOKE_TESTS: [&str; 4] = [
 
 #[derive(Args, Debug)]
 pub struct Options {
-    /// The kernel series [default: all]
-    series: Option<String>,
+    /// A kernel series, or `iptables` [default: all]
+    pin: Option<String>,
     /// A version of the archive instead of the newest one
-    #[arg(long, value_name = "VERSION", requires = "series")]
-    to: Option<String>,
-    /// Rewrite the pin now, and merge the patches into the new source as `patches port` does
+    #[arg(long, value_name = "VERSION", requires = "pin")]
+    pub to: Option<String>,
+    /// Rewrite the pin of a kernel now, and merge the patches into the new source as `patches port`
+    /// does
     ///
     /// For a version to which the patches do not apply. Nothing is built.
-    #[arg(long, requires = "series")]
-    port: bool,
+    #[arg(long, requires = "pin")]
+    pub port: bool,
 }
 
 impl Options {
-    pub fn series(&self) -> Option<&String> {
-        self.series.as_ref()
+    /// The pin that is named, if any.
+    pub fn pin(&self) -> &[String] {
+        self.pin.as_slice()
     }
+
+    /// Says why a pin stays.
+    pub fn print_unchanged(&self, name: &str, version: &str) {
+        let what = if self.to.is_some() { "pinned already" } else { "the newest version" };
+        eprintln!("{name}: {version} is {what}");
+    }
+}
+
+/// Says what an update is about to do.
+pub fn print_change(name: &str, old: &str, new: &str, is_security: bool) {
+    let kind = if is_security { " from the security archive" } else { "" };
+    eprintln!("{name}: from {old} to {new}{kind}");
 }
 
 /// The pins of one series.
@@ -64,15 +78,13 @@ struct Pair {
 pub fn run(ws: &Workspace, series: &str, options: &Options) -> Result<()> {
     let old = ws.pins().kernel_source(series)?;
     let Some(new) = find(ws, series, old, options.to.as_deref())? else {
-        let what = if options.to.is_some() { "pinned already" } else { "the newest version" };
-        eprintln!("{series}: {} is {what}", old.version);
+        options.print_unchanged(series, &old.version);
         return Ok(());
     };
-    let kind = if new.is_security { " from the security archive" } else { "" };
-    eprintln!("{series}: from {} to {}{kind}", old.version, new.source.version);
+    print_change(series, &old.version, &new.source.version, new.is_security);
 
-    let file = PinsFile::with(ws, series, &new)?;
-    let candidate = ws.with_pins(Pins::parse(&file.after).context("the new pins are invalid")?);
+    let file = PinsFile::with(ws, |text| rewrite(text, series, &new))?;
+    let candidate = file.candidate(ws)?;
     let lock = host::require(ws)?;
     let config = fetch::pinned(&candidate, candidate.pins().debian_config(series)?)?;
     fetch::pinned(&candidate, &new.source)?;
@@ -98,31 +110,6 @@ pub fn run(ws: &Workspace, series: &str, options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// The file with the pins, before and after the update.
-struct PinsFile {
-    path: PathBuf,
-    before: String,
-    after: String,
-}
-
-impl PinsFile {
-    fn with(ws: &Workspace, series: &str, new: &Pair) -> Result<Self> {
-        let path = ws.repo().join("xtask/pins.toml");
-        let before = fs::read_to_string(&path)?;
-        let after = rewrite(&before, series, new)?;
-        Ok(Self { path, before, after })
-    }
-
-    fn write(&self) -> Result<()> {
-        let path = self.path.display();
-        // A build takes long enough to edit the file.
-        ensure!(fs::read_to_string(&self.path)? == self.before, "{path} has changed in the meantime");
-        write_atomically(&self.path, self.after.as_bytes())?;
-        eprintln!("{path}: rewritten");
-        Ok(())
-    }
-}
-
 /// The pins of the newest version, or of the version that is asked for; `None` if the pin is that.
 fn find(ws: &Workspace, series: &str, old: &Download, to: Option<&str>) -> Result<Option<Pair>> {
     let all = Lists::open(ws);
@@ -130,8 +117,7 @@ fn find(ws: &Workspace, series: &str, old: &Download, to: Option<&str>) -> Resul
     let of = |package: String, wanted: Option<&str>| lists::select(all.versions(&package)?, &package, wanted);
     let source = of(source_package(series), to)?;
     let version = source.download.version.clone();
-    let is_newer = version::compare(&version, &old.version) == Ordering::Greater;
-    if !is_newer && (to.is_none() || version == old.version) {
+    if !is_wanted(&old.version, &version, to) {
         return Ok(None);
     }
     let config = match of(config_package(series), Some(&version)) {
@@ -146,40 +132,25 @@ fn find(ws: &Workspace, series: &str, old: &Download, to: Option<&str>) -> Resul
 
 /// The text of `pins.toml` with other pins for a series. All else, comments included, stays.
 fn rewrite(text: &str, series: &str, new: &Pair) -> Result<String> {
-    let text = replace_table(text, &format!("[kernel.series.\"{series}\"]"), &new.source)?;
-    let Some(config) = &new.config else { return Ok(text) };
-    replace_table(&text, &format!("[kernel.debian_config.\"{series}\"]"), config)
-}
-
-/// Replaces the table that begins with the line `header`. It ends with an empty line.
-fn replace_table(text: &str, header: &str, download: &Download) -> Result<String> {
-    let start = format!("\n{text}").find(&format!("\n{header}\n")).with_context(|| format!("no line {header}"))?;
-    let end = text[start..].find("\n\n").map_or(text.len(), |at| start + at + 1);
-    Ok(format!("{}{header}\n{}{}", &text[..start], toml(download), &text[end..]))
-}
-
-fn toml(download: &Download) -> String {
-    let Download { version, file, sha256, size, paths, snapshot } = download;
-    let paths = match &paths[..] {
-        [path] => format!("[\"{path}\"]"),
-        paths => format!("[\n{}]", paths.iter().map(|path| format!("    \"{path}\",\n")).collect::<String>()),
-    };
-    let snapshot = snapshot.as_ref().map(|time| format!("snapshot = \"{time}\"\n")).unwrap_or_default();
-    format!(
-        "version = \"{version}\"\nfile = \"{file}\"\nsha256 = \"{sha256}\"\nsize = {size}\npaths = {paths}\n{snapshot}"
-    )
+    let text = replace_tables(text, &format!("[kernel.series.\"{series}\"]"), [&new.source])?;
+    replace_tables(&text, &format!("[kernel.debian_config.\"{series}\"]"), &new.config)
 }
 
 /// What a person wants to know of an update, one line each. Nothing in it is needed to go on.
 fn changes(ws: &Workspace, tree: &Tree, series: &str, old: &Download, config: &Path) -> Vec<String> {
-    let mut lines = changelog(config).map(|text| entries_since(&text, &old.version)).unwrap_or_default();
+    let mut lines = entries_since(config, "linux", &old.version);
     if let Ok((total, changed)) = touched(ws, tree, series) {
         lines.push(format!("{} of the {total} files that the series changes differ in the new source", changed.len()));
         lines.extend(changed.iter().map(|path| format!("    {}", path.display())));
     }
-    let naming = files_naming(ws.repo(), &old.version).unwrap_or_default();
-    lines.extend(naming.iter().map(|path| format!("{path} names {}: change it", upstream(&old.version))));
+    lines.extend(texts_naming(ws, upstream(&old.version)));
     lines
+}
+
+/// A line for each text that names a version.
+pub fn texts_naming(ws: &Workspace, version: &str) -> Vec<String> {
+    let naming = files_naming(ws.repo(), version).unwrap_or_default();
+    naming.iter().map(|path| format!("{path} names {version}: change it")).collect()
 }
 
 /// How many files the series changes in the new source, and those of them whose content is not that
@@ -201,7 +172,7 @@ fn touched(ws: &Workspace, new: &Tree, series: &str) -> Result<(usize, Vec<PathB
     Ok((files.len(), changed))
 }
 
-/// Debian's changelog in the package with the configuration, which is the small one.
+/// Debian's changelog in a package.
 fn changelog(package: &Path) -> Result<String> {
     let script = "dpkg-deb --fsys-tarfile \"$1\" | \
                   tar --extract --to-stdout --wildcards './usr/share/doc/*/changelog.Debian.gz' | gzip -dc";
@@ -216,12 +187,17 @@ fn changelog(package: &Path) -> Result<String> {
     Ok(text)
 }
 
-/// A line for each entry of a changelog that is newer than `old`.
+/// A line for each entry of a package's changelog that is newer than `old`. `source` is the name of
+/// the source package.
+pub fn entries_since(package: &Path, source: &str, old: &str) -> Vec<String> {
+    changelog(package).map(|text| newer_entries(&text, source, old)).unwrap_or_default()
+}
+
 /// <https://www.debian.org/doc/debian-policy/ch-source.html#debian-changelog-debian-changelog>
-fn entries_since(changelog: &str, old: &str) -> Vec<String> {
+fn newer_entries(changelog: &str, source: &str, old: &str) -> Vec<String> {
     let mut lines: Vec<(String, Vec<&str>)> = Vec::new();
     for line in changelog.lines() {
-        let heading = line.strip_prefix("linux (").and_then(|rest| rest.split_once(") "));
+        let heading = line.strip_prefix(source).and_then(|rest| rest.strip_prefix(" (")?.split_once(") "));
         if let Some((version, rest)) = heading {
             if version::compare(version, old) != Ordering::Greater {
                 break;
@@ -238,13 +214,10 @@ fn entries_since(changelog: &str, old: &str) -> Vec<String> {
     lines.iter().map(|(heading, cves)| format!("{heading}: names {} CVEs", cves.len())).collect()
 }
 
-fn upstream(version: &str) -> &str {
-    version.rsplit_once('-').map_or(version, |(upstream, _)| upstream)
-}
-
-/// Whether a text names a version: the digits of 6.12.11 also begin 6.12.118.
+/// Whether a text names a version: the digits of 6.12.11 also begin 6.12.118, and 1.8.11-2 begins
+/// 1.8.11-2+deb13u1.
 fn names(text: &str, version: &str) -> bool {
-    let is_end = |c: Option<char>| !c.is_some_and(|c| c.is_ascii_digit());
+    let is_end = |c: Option<char>| !c.is_some_and(|c| c.is_ascii_digit() || c == '+');
     let found = text.match_indices(version);
     let mut ends = found.map(|(at, _)| (text[..at].chars().next_back(), text[at + version.len()..].chars().next()));
     // A dot before it is part of a longer version, such as 16.12.11 or 1.6.12.11.
@@ -256,13 +229,13 @@ fn files_naming(repo: &Path, version: &str) -> Result<Vec<String>> {
     let index = Repository::open(repo)?.index()?;
     let paths = index.iter().map(|entry| String::from_utf8_lossy(&entry.path).into_owned());
     let texts = paths.filter(|path| path.ends_with(".md") && path != "CHANGELOG.md");
-    let version = upstream(version);
     Ok(texts.filter(|path| fs::read_to_string(repo.join(path)).is_ok_and(|text| names(&text, version))).collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sources::pins::Pins;
 
     fn pinned() -> String {
         fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/pins.toml")).unwrap()
@@ -324,6 +297,7 @@ mod tests {
         for text in ["6.12.11", "Linux 6.12.11.", "`6.12.11-vm-promisc`", "6.12.118, then 6.12.11", "v6.12.11"] {
             assert!(names(text, "6.12.11"), "{text}");
         }
+        assert!(names("iptables=1.8.11-2 x", "1.8.11-2") && !names("1.8.11-2+0promisc1", "1.8.11-2"));
         for text in ["6.12.118", "16.12.11", "1.6.12.11", "6.12.1", "6.12", ""] {
             assert!(!names(text, "6.12.11"), "{text}");
         }
@@ -340,7 +314,7 @@ mod tests {
             index.add_path(Path::new(path)).unwrap();
         }
         index.write().unwrap();
-        assert_eq!(files_naming(folder.path(), "6.12.11-1").unwrap(), ["a.md"]);
+        assert_eq!(files_naming(folder.path(), "6.12.11").unwrap(), ["a.md"]);
     }
 
     #[test]
@@ -350,7 +324,7 @@ mod tests {
                     linux (6.12.117-1) trixie; urgency=medium\n\n  * x\n\n\
                     linux (6.12.111-1) trixie; urgency=medium\n\n  * CVE-2026-3\n";
         assert_eq!(
-            entries_since(text, "6.12.111-1"),
+            newer_entries(text, "linux", "6.12.111-1"),
             [
                 "6.12.118-1 (trixie-security; urgency=high): names 2 CVEs",
                 "6.12.117-1 (trixie; urgency=medium): names 0 CVEs"
