@@ -2,10 +2,11 @@
 //! Replaces the table filter of `iptables-legacy` or `ip6tables-legacy` by a changed copy. Prints
 //! `ok`, or `errno N`.
 //!
-//! | command | what it changes |
-//! | --- | --- |
-//! | `replace PROGRAM REVISION BITS` | the revision and the byte `shared_bits` of all matches `traffic` |
-//! | `replace-stale PROGRAM` | the policy of PROMISC, to DROP; the number of counters is wrong, as if the table had changed since it was read |
+//! `replace PROGRAM REVISION BITS` changes the matches `traffic`: their revision, and the byte
+//! `shared_bits` of their parameters.
+//!
+//! `replace-stale PROGRAM` changes the policy of PROMISC to DROP. It asks for a wrong number of
+//! counters, as if the table had changed since it was read.
 //!
 //! So tests can send to the kernel what this version of the extension does not send. The interface
 //! is that of `ip_tables.h`; `ip6_tables.h` has the same numbers and layouts:

@@ -295,8 +295,8 @@ guest_test!(expressions_of_nft_without_a_meaning_for_mirrored_frames_are_refused
     }
 });
 
-// `ct count` is the only expression of a set that has no meaning here. A packet, the set or the rule
-// can bring it.
+// `ct count` is the only expression of a set that has no meaning here. The rule, the set or an
+// element can have it.
 guest_test!(sets_with_ct_count_are_refused_or_do_not_match_in_promisc, |guest| {
     guest.open_port(0)?;
     for (family, program, kind) in [("ip", "iptables", "ipv4_addr"), ("ip6", "ip6tables", "ipv6_addr")] {

@@ -42,8 +42,8 @@ impl PinsFile {
     }
 }
 
-/// Replaces the tables that begin with the line `header`, in their order. A table ends with an empty
-/// line. All else, comments included, stays.
+/// Replaces the tables that begin with the line `header`, in their order. A table ends with an
+/// empty line. All else, comments included, stays.
 pub fn replace_tables<'a>(
     text: &str,
     header: &str,
