@@ -77,8 +77,10 @@ fn all_steps(test: &mut DeployTest) -> Result<()> {
     let before = LeftoverFiles::record(test)?;
     test.step("Install", install)?;
     test.step("Name the port and the networks", configure)?;
+    test.step("Debian has a newer kernel", add_newer_kernel)?;
     test.step("Boot the kernel with the hook", |test| boot_promisc(test, Release::FIRST))?;
     test.step("Count", |test| test.count("shell_session"))?;
+    test.step("The administrator prefers Debian's kernel", prefer_newer_kernel)?;
     test.step("Debian has a newer iptables", newer_iptables)?;
     test.step("Upgrade, while frames arrive", upgrade)?;
     test.step("Boot the new kernel", |test| boot_promisc(test, Release::SECOND))?;
@@ -113,6 +115,47 @@ fn install(test: &mut DeployTest) -> Result<()> {
 fn configure(test: &mut DeployTest) -> Result<()> {
     test.vm.must(&format!("cat >>/etc/xt-traffic.conf <<END\n{CONFIGURATION}END"))?;
     test.vm.must("xt-traffic check").map(drop)
+}
+
+/// The release of a kernel of Debian that is newer than all others. It is a copy of the installed
+/// one.
+const NEWER_KERNEL: &str = "6.99.999+deb13-amd64";
+
+/// GRUB would boot this kernel next, because its version is the highest.
+fn add_newer_kernel(test: &mut DeployTest) -> Result<()> {
+    let stock = test.stock_kernel.clone();
+    for name in ["vmlinuz", "initrd.img"] {
+        test.vm.must(&format!("cp /boot/{name}-{stock} /boot/{name}-{NEWER_KERNEL}"))?;
+    }
+    test.vm.must("update-grub")?;
+    expect_next_kernel(test, &test.kernel(Release::FIRST).release)?;
+    let updates = test.vm.must("xt-traffic updates")?;
+    ensure!(!updates.contains("the next boot"), "{updates}");
+    Ok(())
+}
+
+/// With the administrator's setting, the first entry is that kernel. Afterwards it is removed.
+fn prefer_newer_kernel(test: &mut DeployTest) -> Result<()> {
+    let message = format!("xt-traffic: the next boot uses kernel {NEWER_KERNEL}, which has no hook PROMISC");
+    let settings = "/etc/default/grub.d/local.cfg";
+    test.vm.must(&format!("echo GRUB_TOP_LEVEL=/boot/vmlinuz-{NEWER_KERNEL} >{settings}"))?;
+    test.vm.must("update-grub")?;
+    expect_next_kernel(test, NEWER_KERNEL)?;
+    let updates = test.vm.must("xt-traffic updates")?;
+    ensure!(updates.starts_with(&message), "{updates}");
+    test.vm.must(&format!("rm {settings} /boot/*-{NEWER_KERNEL}"))?;
+    test.vm.must("update-grub")?;
+    expect_next_kernel(test, &test.kernel(Release::FIRST).release)?;
+    let updates = test.vm.must("xt-traffic updates")?;
+    ensure!(updates.is_empty(), "{updates}");
+    Ok(())
+}
+
+/// Checks the first entry of GRUB's menu, which is the default.
+fn expect_next_kernel(test: &mut DeployTest, release: &str) -> Result<()> {
+    let first = test.vm.quietly("grep --max-count=1 'linux.*/vmlinuz-' /boot/grub/grub.cfg")?;
+    ensure!(first.contains(&format!("/vmlinuz-{release} ")), "the first entry of the menu is not {release}: {first}");
+    Ok(())
 }
 
 /// Boots the default entry of GRUB's menu.

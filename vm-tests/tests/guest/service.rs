@@ -17,9 +17,10 @@ macro_rules! packaged {
     ($($path:literal),*) => { [$(($path, include_bytes!(concat!("../../../xtask/deb/xt-traffic/root", $path)).as_slice())),*] };
 }
 
-const PROGRAM: [(&str, &[u8]); 5] = packaged!(
+const PROGRAM: [(&str, &[u8]); 6] = packaged!(
     "/usr/sbin/xt-traffic",
     "/usr/share/xt-traffic/configuration.sh",
+    "/usr/share/xt-traffic/kernels.sh",
     "/usr/share/xt-traffic/ports.sh",
     "/usr/share/xt-traffic/rules.sh",
     "/usr/share/xt-traffic/status.sh"
@@ -222,7 +223,16 @@ guest_test!(newer_kernels_and_iptables_are_reported, in_guest_briefly, |guest| {
         running.trim_end()
     );
     ensure!(program(guest, "updates")? == kernel);
-    guest.must("rm /boot/*")?;
+    let menu = |image: &str| {
+        format!("set default=\"0\"\nmenuentry 'Debian GNU/Linux' {{\n\tlinux\t/boot/vmlinuz-{image} ro\n}}\n")
+    };
+    guest.must("mkdir /boot/grub")?;
+    guest.write("/boot/grub/grub.cfg", menu("99.1-promisc.10").as_bytes())?;
+    ensure!(program(guest, "updates")? == kernel);
+    guest.write("/boot/grub/grub.cfg", menu("99.2").as_bytes())?;
+    let stock = "xt-traffic: the next boot uses kernel 99.2, which has no hook PROMISC and does not count\n";
+    ensure!(program(guest, "updates")? == stock);
+    guest.must("rm -r /boot/*")?;
 
     let [ours, debian] = ["1.8.11-2+0promisc1", "1.8.11-2+deb13u1"];
     let held = format!(

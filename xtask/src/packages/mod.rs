@@ -3,6 +3,8 @@
 //! source package. [`PackageBuilder`] has a method for each of them, which adds the other files and
 //! the values of the placeholders.
 
+#[cfg(test)]
+mod kernels;
 mod reference;
 pub mod repository;
 pub mod signing;
@@ -242,6 +244,7 @@ impl PackageBuilder<'_> {
                 ("RELEASE", &release),
                 ("SOURCE", &linux_source(&kernel.choice)),
                 ("CONFIG", &config.to_string()),
+                ("DEBIAN", &source.version),
                 ("COMPILERS", &compilers(kernel)?),
                 // Kbuild also reads them from the environment.
                 ("SETTINGS", &settings.concat()),

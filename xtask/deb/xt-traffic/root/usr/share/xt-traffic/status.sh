@@ -113,41 +113,80 @@ status_of_tables() {
     return $status
 }
 
-# Says if a newer kernel is installed than the running one, and if Debian has a newer iptables.
+# Says if the next boot has no hook or a newer kernel than the running one, and if Debian has a newer
+# kernel or iptables.
 updates() {
-    say_if_kernel_is_old
+    local image newest
+    image=$(newest_image "$BOOT")
+    newest=${image##*/vmlinuz-}
+    say_if_boot_differs
+    say_if_source_is_old
     say_if_iptables_is_old
 }
 
-say_if_kernel_is_old() {
-    local running newest
+say_if_boot_differs() {
+    local running image next
     running=$(uname -r)
-    # GRUB sorts in the same way.
-    newest=$(find "$BOOT" -name 'vmlinuz-*-promisc.*' 2>/dev/null | sort -V | tail -n 1)
-    newest=${newest##*/vmlinuz-}
-    [ "${newest:-$running}" = "$running" ] ||
+    image=$(default_image "$BOOT/grub")
+    next=${image##*/vmlinuz-}
+    if [ -n "$next" ] && ! has_hook "$next"; then
+        say "the next boot uses kernel $next, which has no hook PROMISC and does not count"
+    elif [ "${newest:-$running}" != "$running" ]; then
         say "kernel $newest is installed, but $running is running: reboot to use it"
+    fi
+}
+
+# Whether a kernel is one of xt_traffic. One with another name has the hook if the module is loaded.
+has_hook() { # RELEASE
+    case $1 in *-promisc.*) return 0 ;; esac
+    [ "$1" = "$(uname -r)" ] && [ -d "$TABLES" ]
+}
+
+# The field Built-Using of a kernel's package has the version of Debian's source: "linux (= VERSION)".
+say_if_source_is_old() {
+    local source version installed_version highest_version
+    [ -n "$newest" ] || return 0
+    source=$(dpkg-query --show --showformat='${Built-Using}' "linux-image-$newest" 2>/dev/null)
+    source=${source#linux (= }
+    source=${source%)}
+    version=${newest%%-*}
+    read_versions "linux-source-${version%.*}"
+    [ -n "$source" ] && [ -n "$highest_version" ] || return 0
+    if dpkg --compare-versions "$highest_version" gt "$source"; then
+        say "Debian has kernel $highest_version, but $newest is made of $source: rebuild it with the fixes"
+    fi
 }
 
 # Debian's iptables has no chain PROMISC, so a file in /etc/apt/preferences.d keeps apt from
 # installing a newer one. It may have security fixes.
 say_if_iptables_is_old() {
-    local first second installed='' newest='' table=''
+    local installed_version highest_version
+    read_versions iptables
+    case $installed_version,$highest_version in
+        *promisc*,*promisc* | ,* | '(none)',*) ;;
+        *promisc*,*)
+            say "Debian has iptables $highest_version, which has no chain PROMISC:" \
+                "rebuild $installed_version with its fixes"
+            ;;
+        *) say "iptables $installed_version has no chain PROMISC: install the one of xt_traffic" ;;
+    esac
+}
+
+# Sets $installed_version and $highest_version to the versions of a package that apt knows. They are
+# empty if apt does not know it.
+read_versions() { # PACKAGE
+    local first second table=''
+    installed_version='' highest_version=''
     command -v apt-cache >/dev/null || return 0
-    # The newest version is first in the table. Three asterisks mark the installed one.
+    # The highest version is first in the table. Three asterisks mark the installed one.
     while read -r first second _; do
         case $table,$first in
-            ,Installed:) installed=$second ;;
+            ,Installed:) installed_version=$second ;;
             ,Version) table=yes ;;
-            yes,'***') newest=$second && break ;;
-            yes,*) newest=$first && break ;;
+            yes,'***') highest_version=$second && break ;;
+            yes,*) highest_version=$first && break ;;
         esac
     done <<EOF
-$(apt-cache policy iptables 2>/dev/null)
+$(apt-cache policy "$1" 2>/dev/null)
 EOF
-    case $installed,$newest in
-        *promisc*,*promisc* | ,* | '(none)',*) ;;
-        *promisc*,*) say "Debian has iptables $newest, which has no chain PROMISC: rebuild $installed with its fixes" ;;
-        *) say "iptables $installed has no chain PROMISC: install the one of xt_traffic" ;;
-    esac
 }
