@@ -89,6 +89,7 @@ fn all_steps(test: &mut DeployTest) -> Result<()> {
     test.step("Count with the old kernel", |test| test.count("names"))?;
     test.step("Debian's kernel, with the patched iptables", stock::run)?;
     test.step("Downgrade", downgrade)?;
+    test.step("Remove the service", remove)?;
     test.step("Purge", purge)?;
     test.step("Back to Debian's iptables", restore_iptables)?;
     test.step("Leftover files", |test| before.compare(test))?;
@@ -250,6 +251,16 @@ fn downgrade(test: &mut DeployTest) -> Result<()> {
     test.vm.must_for("apt-get dist-upgrade -y --allow-downgrades", APT_TIMEOUT)?;
     test.check_versions(Release::FIRST)?;
     test.vm.must("rm /etc/apt/preferences.d/downgrade").map(drop)
+}
+
+/// Without a purge, nothing may remain that has an effect on apt or on GRUB.
+fn remove(test: &mut DeployTest) -> Result<()> {
+    let links = "/etc/apt/preferences.d/xt-traffic.pref /etc/default/grub.d/xt-traffic.cfg";
+    test.vm.must(&format!("cat {links}"))?;
+    test.vm.must_for("apt-get remove -y xt-traffic", APT_TIMEOUT)?;
+    let left = test.vm.must("find /etc/apt/preferences.d /etc/default/grub.d -name '*xt-traffic*'")?;
+    ensure!(left.is_empty(), "{left}");
+    test.vm.must("test -e /etc/xt-traffic.conf").map(drop)
 }
 
 fn purge(test: &mut DeployTest) -> Result<()> {
