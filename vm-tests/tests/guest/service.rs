@@ -239,6 +239,13 @@ guest_test!(newer_kernels_and_iptables_are_reported, in_guest_briefly, |guest| {
         "xt-traffic: Debian has iptables {debian}, which has no chain PROMISC: rebuild {ours} with its fixes\n"
     );
     let lacks = format!("xt-traffic: iptables {debian} has no chain PROMISC: install the one of xt_traffic\n");
+    let of_first_release = "1.8.11-2+promisc1";
+    let packages = ["iptables", "libip4tc2", "libip6tc2", "libxtables12"];
+    let packages = packages.map(|package| format!("{package}='1.8.11-2+0promisc*'")).join(" ");
+    let replace = format!(
+        "xt-traffic: iptables {of_first_release} is of xt_traffic 0.2.0, and apt does not replace it: \
+         run apt-get install --allow-downgrades {packages}\n"
+    );
     // The installed version, the newest one, and the message.
     let cases = [
         (ours, ours, ""),
@@ -247,6 +254,8 @@ guest_test!(newer_kernels_and_iptables_are_reported, in_guest_briefly, |guest| {
         (debian, debian, lacks.as_str()),
         (debian, ours, lacks.as_str()),
         ("(none)", debian, ""),
+        (of_first_release, of_first_release, replace.as_str()),
+        (of_first_release, debian, replace.as_str()),
     ];
     for (installed, newest, message) in cases {
         let mark = if installed == newest { " ***" } else { "    " };

@@ -138,7 +138,7 @@ say_if_boot_differs() {
 
 # Whether a kernel is one of xt_traffic. One with another name has the hook if the module is loaded.
 has_hook() { # RELEASE
-    case $1 in *-promisc.*) return 0 ;; esac
+    case $1 in *-promisc.* | *-promisc) return 0 ;; esac
     [ "$1" = "$(uname -r)" ] && [ -d "$TABLES" ]
 }
 
@@ -158,11 +158,19 @@ say_if_source_is_old() {
 }
 
 # Debian's iptables has no chain PROMISC, so a file in /etc/apt/preferences.d keeps apt from
-# installing a newer one. It may have security fixes.
+# installing a newer one. It may have security fixes. The versions of xt_traffic 0.2.0 are higher than
+# those of later releases.
 say_if_iptables_is_old() {
-    local installed_version highest_version
+    local installed_version highest_version package packages=''
     read_versions iptables
     case $installed_version,$highest_version in
+        *+promisc*,*)
+            for package in iptables libip4tc2 libip6tc2 libxtables12; do
+                packages="$packages $package='${installed_version%+promisc*}+0promisc*'"
+            done
+            say "iptables $installed_version is of xt_traffic 0.2.0, and apt does not replace it:" \
+                "run apt-get install --allow-downgrades$packages"
+            ;;
         *promisc*,*promisc* | ,* | '(none)',*) ;;
         *promisc*,*)
             say "Debian has iptables $highest_version, which has no chain PROMISC:" \
