@@ -87,6 +87,7 @@ fn all_steps(test: &mut DeployTest) -> Result<()> {
     test.step("Count with the new kernel", |test| test.count("ping"))?;
     test.step("Boot the old kernel", boot_old)?;
     test.step("Count with the old kernel", |test| test.count("names"))?;
+    test.step("Remove the running kernel, which is refused", remove_running)?;
     test.step("Debian's kernel, with the patched iptables", stock::run)?;
     test.step("Downgrade", downgrade)?;
     test.step("Remove the service", remove)?;
@@ -95,7 +96,8 @@ fn all_steps(test: &mut DeployTest) -> Result<()> {
     test.step("Leftover files", |test| before.compare(test))?;
     test.step("Reboot without the packages", boot_stock)?;
     let [first, second] = [Release::FIRST, Release::SECOND].map(|release| test.kernel(release));
-    check_readme(README, test.vm.transcript(), &[&first.release, &second.release], &first.metapackage)
+    let releases = [first.release, second.release, test.stock_kernel.clone()];
+    check_readme(README, test.vm.transcript(), &releases.each_ref().map(String::as_str), &first.metapackage)
 }
 
 fn begin(test: &mut DeployTest) -> Result<()> {
@@ -253,6 +255,21 @@ fn downgrade(test: &mut DeployTest) -> Result<()> {
     test.vm.must("rm /etc/apt/preferences.d/downgrade").map(drop)
 }
 
+/// Without a terminal, the answer to the question of linux-check-removal(1) is not to remove it. apt
+/// removes the module's package before. The next installation of this release brings it back.
+fn remove_running(test: &mut DeployTest) -> Result<()> {
+    let kernel = test.kernel(Release::FIRST);
+    let command = format!("setsid --wait apt-get purge -y {} </dev/null", kernel.packages().join(" "));
+    let refused = test.vm.run_for(&command, APT_TIMEOUT)?;
+    ensure!(refused.status != 0, "the running kernel was removed");
+    ensure!(refused.stdout.contains("Aborting removal of the running kernel"), "{}", refused.stdout);
+    let release = &kernel.release;
+    test.vm.must(&format!("test -e /boot/vmlinuz-{release} && test -e /usr/lib/modules/{release}/modules.dep"))?;
+    let state = test.vm.must(&format!("dpkg-query --show --showformat='${{Status}}' linux-image-{release}"))?;
+    ensure!(state.ends_with("ok installed"), "{state}");
+    Ok(())
+}
+
 /// Without a purge, nothing may remain that has an effect on apt or on GRUB.
 fn remove(test: &mut DeployTest) -> Result<()> {
     let links = "/etc/apt/preferences.d/xt-traffic.pref /etc/default/grub.d/xt-traffic.cfg";
@@ -264,7 +281,8 @@ fn remove(test: &mut DeployTest) -> Result<()> {
 }
 
 fn purge(test: &mut DeployTest) -> Result<()> {
-    test.vm.must_for("apt-get purge -y 'xt-traffic*' 'linux-image-*-promisc.*'", APT_TIMEOUT)?;
+    let patterns = "'xt-traffic*' 'linux-image-*-promisc.*' 'linux-headers-*-promisc.*'";
+    test.vm.must_for(&format!("apt-get purge -y {patterns}"), APT_TIMEOUT)?;
     test.vm.must("rm /etc/apt/sources.list.d/xt-traffic.sources /etc/apt/keyrings/xt-traffic.asc")?;
     test.vm.must("apt-get update").map(drop)
 }

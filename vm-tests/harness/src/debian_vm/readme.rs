@@ -14,7 +14,8 @@ const DOTS: &str = "...";
 
 /// Checks that the transcript has the commands of the section in the same order and with the same
 /// output. The section shows the packages of the configuration `server`. `releases` and
-/// `metapackage` replace its kernels, in the order of their first appearance, and its metapackage.
+/// `metapackage` replace its kernels, also Debian's, in the order of their first appearance, and its
+/// metapackage.
 ///
 /// # Errors
 /// With the first command that is missing or has another output.
@@ -25,9 +26,9 @@ pub fn check_readme(readme: &str, transcript: &Transcript, releases: &[&str], me
 
 /// The section with other kernels and another metapackage.
 fn of_kernels(section: &str, releases: &[&str], metapackage: &str) -> Result<String> {
-    let words = || section.split_whitespace().filter(|word| word.chars().all(is_of_name));
+    let words = || section.split(|c| !is_of_name(c));
     let mut shown: Vec<&str> = Vec::new();
-    for release in words().filter(|word| word.starts_with(digit) && word.contains("-promisc.")) {
+    for release in words().filter(|word| is_release(word)) {
         if !shown.contains(&release) {
             shown.push(release);
         }
@@ -44,6 +45,11 @@ fn of_kernels(section: &str, releases: &[&str], metapackage: &str) -> Result<Str
         replaced(name) + &part[name.len()..]
     });
     Ok(parts.collect())
+}
+
+/// Whether a word is the release of a kernel, one of ours or one of Debian's.
+fn is_release(word: &str) -> bool {
+    word.starts_with(digit) && (word.contains("-promisc.") || word.ends_with("-amd64"))
 }
 
 /// Whether a character can be part of the name of a package or a kernel.
@@ -133,6 +139,11 @@ fn kernels_and_the_metapackage_are_replaced() {
                     xt-traffic: kernel 6.1.2-promisc.5-vm is installed, but 6.1.2-promisc.4-vm is running\n";
     let releases = ["6.1.2-promisc.4-vm", "6.1.2-promisc.5-vm"];
     assert_eq!(of_kernels(section, &releases, "xt-traffic-6.1-vm").unwrap(), expected);
+    let debian = format!("{section}    # grub-reboot 'Debian>Linux 6.1.3+deb13-amd64'\n    6.1.3+deb13-amd64\n");
+    let expected = format!("{expected}    # grub-reboot 'Debian>Linux 6.1.9+deb13-amd64'\n    6.1.9+deb13-amd64\n");
+    let with_debian = [&releases[..], &["6.1.9+deb13-amd64"]].concat();
+    assert_eq!(of_kernels(&debian, &with_debian, "xt-traffic-6.1-vm").unwrap(), expected);
+    assert!(of_kernels(&debian, &releases, "xt-traffic-6.1-vm").is_err());
     let same = of_kernels(section, &["6.1.2-promisc.3", "6.1.2-promisc.4"], "xt-traffic-6.1");
     assert_eq!(same.unwrap(), section);
     assert!(of_kernels(section, &releases[..1], "xt-traffic-6.1-vm").is_err());
