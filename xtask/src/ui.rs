@@ -165,7 +165,7 @@ fn excerpt(output: &[String]) -> Vec<String> {
 fn looks_like_error(line: &str) -> bool {
     let words = ["error:", "error[", "fatal", "no space left", "undefined reference", ": not found", "***"];
     let lower = line.to_lowercase();
-    line.starts_with("E: ") || words.iter().any(|word| lower.contains(word))
+    line.starts_with("E: ") || line.starts_with("Err:") || words.iter().any(|word| lower.contains(word))
 }
 
 #[cfg(test)]
@@ -183,6 +183,19 @@ mod tests {
         assert_eq!(shown.len(), 2 * AFTER_ERROR);
         lines[20] = format!("gcc -Wl,--no-undefined {}", "x".repeat(1000));
         assert_eq!(excerpt(&lines), shown);
+    }
+
+    #[test]
+    fn an_excerpt_shows_why_apt_refuses_a_repository() {
+        let key = "AA2E962E9137025E18A8EA6D98E506BE7F364A4E";
+        let reason = format!(
+            "  Sub-process /usr/bin/sqv returned an error code (1), error message is: Signing key on {key} is not \
+             bound:            Policy rejected asymmetric algorithm   because: RSA1024 is not considered secure"
+        );
+        let lines = ["Get:1 file:/src ./ InRelease [596 B]", "Err:1 file:/src ./ InRelease", &reason, "E: not signed"];
+        let shown = excerpt(&lines.map(str::to_owned));
+        assert_eq!(shown[0], lines[1]);
+        assert!(shown[1].contains("RSA1024"), "{shown:?}");
     }
 
     #[test]

@@ -44,8 +44,43 @@ pub fn index(ws: &Workspace, root: &BuildRoot, folder: &Path, signer: Option<&Si
             apt-ftparchive -o APT::FTPArchive::Release::Label=xt_traffic release . >.new; mv .new Release";
         step.run(sandbox.command("out", &["sh", "-euc", script]))?;
         step.finish();
-        signer.map_or(Ok(()), |signer| signer.sign(folder))
+        let Some(signer) = signer else { return Ok(()) };
+        signer.sign(folder)?;
+        verify(ws, root, folder, signer)
     })
+}
+
+/// The configuration of an apt that has no other repository than those in `/tmp/sources`.
+const APT_CONF: &str = "\
+Dir::Etc::SourceList \"/dev/null\";
+Dir::Etc::SourceParts \"/tmp/sources\";
+Dir::Etc::Parts \"/tmp/none\";
+Dir::State \"/tmp/state\";
+Dir::State::Status \"/dev/null\";
+Dir::Cache \"/tmp/cache\";
+APT::Sandbox::User \"root\";
+APT::Update::Error-Mode \"any\";
+";
+
+/// Makes the folders of [`APT_CONF`], and reads the repository in `$2` as a host does. `$1` is the
+/// configuration, and `$3` the field of the source that says how to trust it.
+const APT_UPDATE: &str = "
+    mkdir -p /tmp/sources /tmp/none /tmp/state/lists/partial /tmp/cache/archives/partial
+    printf %s \"$1\" >/tmp/apt.conf
+    printf '%s\\n' 'Types: deb deb-src' \"URIs: file:$2\" 'Suites: ./' \"$3\" >/tmp/sources/x.sources
+    export APT_CONFIG=/tmp/apt.conf
+    apt-get update";
+
+/// Fails if apt does not accept the signature, for example because the key is weak or has expired:
+/// gpg accepts keys that apt refuses.
+fn verify(ws: &Workspace, root: &BuildRoot, folder: &Path, signer: &Signer) -> Result<()> {
+    let mut step = ws.step("deb-verify", "checking the signature with apt")?;
+    let words = ["sh", "-euc", APT_UPDATE, "-", APT_CONF, "/src", &format!("Signed-By: /src/{KEY_FILE}")];
+    step.run(root.sandbox().bind_ro(folder, "src").command("tmp", &words)).with_context(|| {
+        format!("apt does not accept signatures of the key {}: use another one", signer.fingerprint)
+    })?;
+    step.finish();
+    Ok(())
 }
 
 /// A secret key in the user's gpg on the host. gpg asks for its passphrase. The key itself does not
@@ -67,11 +102,15 @@ impl Signer {
 
     /// The only key of gpg's folder `home`. It is made without a passphrase if there is none.
     pub fn for_tests(home: &Path) -> Result<Self> {
+        Self::with_algorithm(home, "ed25519")
+    }
+
+    fn with_algorithm(home: &Path, algorithm: &str) -> Result<Self> {
         const USER: &str = "test@xt-traffic.invalid";
         if !home.exists() {
             DirBuilder::new().mode(0o700).create(home)?;
             let mut make = gpg(Some(home));
-            make.args(["--batch", "--quiet", "--passphrase", "", "--quick-generate-key", USER, "ed25519", "", "never"]);
+            make.args(["--batch", "--quiet", "--passphrase", "", "--quick-generate-key", USER, algorithm, "", "never"]);
             process::run_foreground(make)?;
         }
         Self::find_in(Some(home.to_owned()), USER)
@@ -199,25 +238,12 @@ dpkg-gencontrol -pthing -Pdebian/thing
 dpkg-deb --build debian/thing ..
 rm -r ../thing";
 
-    /// Nothing of the package root's own configuration.
-    const APT_CONF: &str = "\
-Dir::Etc::SourceList \"/dev/null\";
-Dir::Etc::SourceParts \"/tmp/sources\";
-Dir::Etc::Parts \"/tmp/none\";
-Dir::State \"/tmp/state\";
-Dir::State::Status \"/dev/null\";
-Dir::Cache \"/tmp/cache\";
-APT::Sandbox::User \"root\";
-APT::Update::Error-Mode \"any\";
-";
-
     impl Fixture {
         fn new(signer: Option<&Signer>) -> Self {
             let ws = Workspace::open().unwrap();
             let root = BuildRoot::prepare_for_packages(&ws).unwrap();
             let fixture = Self { folder: ws.temporary().unwrap(), ws, root };
             fixture.run(PACKAGE).unwrap();
-            fs::write(fixture.path(".apt.conf"), APT_CONF).unwrap();
             index(&fixture.ws, &fixture.root, fixture.folder.path(), signer).unwrap();
             fixture
         }
@@ -228,24 +254,20 @@ APT::Update::Error-Mode \"any\";
 
         /// Runs a script in the folder. Returns its output, as an error if it fails.
         fn run(&self, script: &str) -> Result<String, String> {
+            self.run_words(&["sh", "-euc", script])
+        }
+
+        fn run_words(&self, words: &[&str]) -> Result<String, String> {
             let sandbox = self.root.sandbox().bind_rw(self.folder.path(), "out");
-            let output = sandbox.command("out", &["sh", "-euc", script]).stdin(Stdio::null()).output().unwrap();
+            let output = sandbox.command("out", words).stdin(Stdio::null()).output().unwrap();
             let text = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
             if output.status.success() { Ok(text) } else { Err(text) }
         }
 
         /// Runs a command of a host on which the repository is the only source of packages.
         fn apt(&self, trust: &str, command: &str) -> Result<String, String> {
-            let sources = format!("Types: deb deb-src\nURIs: file:/out\nSuites: ./\n{trust}\n");
-            fs::write(self.path(".sources"), sources).unwrap();
-            self.run(&format!(
-                "mkdir -p /tmp/sources /tmp/none /tmp/state/lists/partial /tmp/cache/archives/partial
-                cp .sources /tmp/sources/x.sources
-                export APT_CONFIG=/out/.apt.conf
-                apt-get update
-                cd /tmp
-                {command}"
-            ))
+            let script = format!("{APT_UPDATE}\ncd /tmp\n{command}");
+            self.run_words(&["sh", "-euc", &script, "-", APT_CONF, "/out", trust])
         }
     }
 
@@ -273,6 +295,18 @@ APT::Update::Error-Mode \"any\";
         fs::write(fixture.path("InRelease"), release.replace("xt_traffic", "xt_traffix")).unwrap();
         let error = fixture.apt(SIGNED_BY, "true").unwrap_err();
         assert!(error.contains("not signed") || error.contains("Signature"), "{error}");
+    }
+
+    #[test]
+    #[ignore = "needs the package root: `cargo xtask ci` runs it"]
+    fn a_key_that_apt_does_not_accept_is_refused() {
+        let home = tempfile::tempdir().unwrap();
+        let weak = Signer::with_algorithm(&home.path().join("gpg"), "rsa1024").unwrap();
+        let fixture = Fixture::new(None);
+        let error = index(&fixture.ws, &fixture.root, fixture.folder.path(), Some(&weak)).unwrap_err();
+        let error = format!("{error:#}");
+        let message = format!("apt does not accept signatures of the key {}: use another one", weak.fingerprint);
+        assert!(error.contains(&message) && error.contains("RSA1024"), "{error}");
     }
 
     #[test]
