@@ -16,9 +16,9 @@ use crate::stamp::{Recipe, Stamp};
 use crate::ui::Step;
 use crate::workspace::{Workspace, file_name, keep};
 
-/// What the version of a signed package has at its end. dpkg sorts it directly after the version
-/// that was built.
-const SUFFIX: &str = "+signed";
+/// What follows the version that was built in that of a signed package. dpkg sorts it directly after
+/// that version. The time and the hash of the certificate follow, see [`suffix`].
+const SIGNED: &str = "+signed";
 /// The certificate in the form that mokutil(1) reads.
 pub const CERTIFICATE: &str = "machine-owner.der";
 /// Signs in the sandbox.
@@ -30,19 +30,25 @@ const SCRIPT: &str = include_str!("sign.sh");
 pub struct OwnerKey {
     key: PathBuf,
     certificate: PathBuf,
+    /// The end of the versions of packages that are signed with it.
+    suffix: String,
 }
 
 impl OwnerKey {
     /// Checks that the files are a key without a passphrase and its certificate, in PEM format.
     pub fn open(ws: &Workspace, root: &BuildRoot, key: &Path, certificate: &Path) -> Result<Self> {
-        let owner_key = Self { key: fs::canonicalize(key)?, certificate: fs::canonicalize(certificate)? };
+        let [key_file, certificate_file] = [fs::canonicalize(key)?, fs::canonicalize(certificate)?];
+        let mut owner_key = Self { key: key_file, certificate: certificate_file, suffix: String::new() };
         let mut step = ws.step("deb-key", "checking the key for Secure Boot")?;
         // shim accepts RSA keys only.
         let script = "openssl pkey -in /repo/key -passin pass: -pubout >/tmp/key
             openssl x509 -in /repo/certificate -noout -pubkey >/tmp/certificate
             openssl rsa -pubin -in /tmp/key -noout
-            cmp /tmp/key /tmp/certificate";
-        step.run(owner_key.sandbox(root.sandbox()).command("tmp", &["sh", "-euc", script])).with_context(|| {
+            cmp /tmp/key /tmp/certificate
+            openssl x509 -in /repo/certificate -noout -startdate -dateopt iso_8601 -fingerprint -sha256";
+        let command = owner_key.sandbox(root.sandbox()).command("tmp", &["sh", "-euc", script]);
+        let mut output = String::new();
+        step.run_watching(command, |line| output += &format!("{line}\n")).with_context(|| {
             format!(
                 "{} and {} are not an RSA key without a passphrase and its certificate, in PEM format",
                 key.display(),
@@ -50,12 +56,40 @@ impl OwnerKey {
             )
         })?;
         step.finish();
+        owner_key.suffix = suffix(&output).with_context(|| certificate.display().to_string())?;
         Ok(owner_key)
     }
 
     fn sandbox(&self, sandbox: Sandbox) -> Sandbox {
         sandbox.bind_ro(&self.key, "repo/key").bind_ro(&self.certificate, "repo/certificate")
     }
+}
+
+/// The end of the versions of packages that are signed with a certificate: its first day and time, and
+/// the begin of its hash. So packages of a newer certificate are higher, and those of two certificates
+/// never have the same version. `output` is what openssl prints about it.
+fn suffix(output: &str) -> Result<String> {
+    let value = |name: &str| output.lines().find_map(|line| Some(line.split_once(name)?.1));
+    let begin: String =
+        value("notBefore=").context("openssl did not print a date")?.chars().filter(char::is_ascii_digit).collect();
+    let hash = value("Fingerprint=").context("openssl did not print a hash")?.replace(':', "").to_lowercase();
+    ensure!(begin.len() == "YYYYMMDDhhmmss".len(), "not a date and a time: {begin}");
+    let hash = hash.get(..8).with_context(|| format!("not a hash: {hash}"))?;
+    Ok(format!("{SIGNED}{begin}.{hash}"))
+}
+
+/// Fails if the folder has packages that are signed for Secure Boot. An upgrade to unsigned ones would
+/// install a kernel that the host does not boot.
+pub fn require_unsigned(folder: &Path) -> Result<()> {
+    let packages = if folder.exists() { packages_in(folder)? } else { Vec::new() };
+    let signed = packages.iter().map(|file| file_name(file)).find(|name| name.contains(SIGNED));
+    ensure!(
+        signed.is_none(),
+        "{} has packages that are signed for Secure Boot: use --secure-boot, or --replace-signed to replace them by \
+         unsigned ones",
+        folder.display()
+    );
+    Ok(())
 }
 
 /// Replaces the packages in the builder's folder by signed ones, if the builder has a key. Returns
@@ -66,7 +100,7 @@ pub fn sign(builder: &PackageBuilder<'_>, kernel: &Kernel, built: [Built; 2]) ->
         publish("machine-owner", &[], folder)?;
         return Ok(built.map(|built| built.files).concat());
     };
-    let mut recipe = Recipe::new("signed 1")
+    let mut recipe = Recipe::new("signed 2")
         .text("root", builder.package_root.stamp().as_str())
         .text("script", SCRIPT)
         .file(&key.certificate)?;
@@ -126,7 +160,7 @@ impl Signing<'_> {
                 let control = out.join("unpacked").join(name).join("DEBIAN/control");
                 let text = fs::read_to_string(&control)?;
                 let time = fs::metadata(&control)?.modified()?;
-                fs::write(&control, signed_control(&text, &built.name, &versions)?)?;
+                fs::write(&control, signed_control(&text, &built.name, &versions, &self.key.suffix)?)?;
                 fs::File::options().write(true).open(&control)?.set_modified(time)?;
             }
             run(step, &built.folder, "pack", &names)?;
@@ -146,7 +180,7 @@ fn package_name(file: &Path) -> String {
 /// The control file of a signed package. Its version, and the same versions in relations to other
 /// signed packages, have the suffix. The field `Source` has the version of the source package:
 /// <https://www.debian.org/doc/debian-policy/ch-controlfields.html#source>
-fn signed_control(control: &str, source: &str, versions: &[&str]) -> Result<String> {
+fn signed_control(control: &str, source: &str, versions: &[&str], suffix: &str) -> Result<String> {
     let version = control.lines().find_map(|line| line.strip_prefix("Version: ")).context("no field Version")?;
     ensure!(versions.contains(&version), "the version {version} is not one of {}", versions.join(" "));
     let mut text = String::new();
@@ -155,11 +189,11 @@ fn signed_control(control: &str, source: &str, versions: &[&str]) -> Result<Stri
             continue;
         }
         if line.starts_with("Version: ") {
-            text += &format!("Source: {source} ({version})\nVersion: {version}{SUFFIX}\n");
+            text += &format!("Source: {source} ({version})\nVersion: {version}{suffix}\n");
             continue;
         }
         let relation =
-            |line: String, version: &&str| line.replace(&format!("(= {version})"), &format!("(= {version}{SUFFIX})"));
+            |line: String, version: &&str| line.replace(&format!("(= {version})"), &format!("(= {version}{suffix})"));
         text += &versions.iter().fold(line.to_owned(), relation);
         text.push('\n');
     }
@@ -168,6 +202,8 @@ fn signed_control(control: &str, source: &str, versions: &[&str]) -> Result<Stri
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use super::*;
 
     #[test]
@@ -186,7 +222,9 @@ mod tests {
         let open = |key: &str, certificate: &str| {
             OwnerKey::open(&ws, &root, &folder.path().join(key), &folder.path().join(certificate))
         };
-        open("good.key", "good.pem").unwrap();
+        let suffixes =
+            ["good", "other"].map(|name| open(&format!("{name}.key"), &format!("{name}.pem")).unwrap().suffix);
+        assert_ne!(suffixes[0], suffixes[1]);
         for (key, certificate) in [
             ("good.key", "other.pem"),
             ("locked.key", "good.pem"),
@@ -198,20 +236,65 @@ mod tests {
         }
     }
 
+    /// What openssl prints about a certificate.
+    fn about(begin: &str, hash: &str) -> String {
+        format!("notBefore={begin}\nsha256 Fingerprint={hash}\n")
+    }
+
+    #[test]
+    fn the_packages_of_a_newer_certificate_are_higher() {
+        let built = "6.12.118-promisc.3";
+        let versions = [
+            about("2026-11-28 21:32:06Z", "E3:A8:84:3E:FD:B3"),
+            about("2026-11-28 21:32:06Z", "E3:A8:84:3F:FD:B3"),
+            about("2027-01-02 00:00:00Z", "01:A8:84:3E:FD:B3"),
+        ]
+        .map(|output| format!("{built}{}", suffix(&output).unwrap()));
+        assert_eq!(versions[0], "6.12.118-promisc.3+signed20261128213206.e3a8843e");
+        let [first, other, newer] = versions.each_ref().map(String::as_str);
+        assert_ne!(first, other);
+        let rising =
+            [built, "6.12.118-promisc.3+signed", first, newer, "6.12.118-promisc.3.dirty", "6.12.118-promisc.4"];
+        for pair in rising.windows(2) {
+            let compare = ["--compare-versions", pair[0], "lt", pair[1]];
+            assert!(Command::new("dpkg").args(compare).status().unwrap().success(), "{pair:?}");
+        }
+    }
+
+    #[test]
+    fn a_certificate_without_date_or_hash_is_refused() {
+        let error = |output: &str| suffix(output).unwrap_err().to_string();
+        assert_eq!(error("notBefore=Nov 28\nsha256 Fingerprint=E3"), "not a date and a time: 28");
+        assert_eq!(error(&about("2026-11-28 21:32:06Z", "E3")), "not a hash: e3");
+        assert_eq!(error("sha256 Fingerprint=E3"), "openssl did not print a date");
+        assert_eq!(error("notBefore=2026"), "openssl did not print a hash");
+    }
+
+    #[test]
+    fn unsigned_packages_do_not_replace_signed_ones() {
+        let folder = tempfile::tempdir().unwrap();
+        require_unsigned(&folder.path().join("none")).unwrap();
+        fs::write(folder.path().join("linux-image-6_6-promisc.3_amd64.deb"), "").unwrap();
+        require_unsigned(folder.path()).unwrap();
+        fs::write(folder.path().join("linux-image-6_6-promisc.3+signed20261128213206.e3a8843e_amd64.deb"), "").unwrap();
+        let error = require_unsigned(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("signed for Secure Boot: use --secure-boot, or --replace-signed"), "{error}");
+    }
+
     #[test]
     fn a_signed_package_depends_on_signed_packages() {
         let control = "Package: xt-traffic-modules-6\nSource: xt-traffic-vm\nVersion: 0.2.0+4\n\
                        Depends: linux-image-6 (= 6-promisc3), x (= 6-promisc30), y (= 0.2.0+4)\nDescription: d\n text\n";
         assert_eq!(
-            signed_control(control, "xt-traffic-vm", &["6-promisc3", "0.2.0+4"]).unwrap(),
-            "Package: xt-traffic-modules-6\nSource: xt-traffic-vm (0.2.0+4)\nVersion: 0.2.0+4+signed\n\
-             Depends: linux-image-6 (= 6-promisc3+signed), x (= 6-promisc30), y (= 0.2.0+4+signed)\nDescription: d\n text\n"
+            signed_control(control, "xt-traffic-vm", &["6-promisc3", "0.2.0+4"], "+signed1").unwrap(),
+            "Package: xt-traffic-modules-6\nSource: xt-traffic-vm (0.2.0+4)\nVersion: 0.2.0+4+signed1\n\
+             Depends: linux-image-6 (= 6-promisc3+signed1), x (= 6-promisc30), y (= 0.2.0+4+signed1)\nDescription: d\n text\n"
         );
     }
 
     #[test]
     fn a_package_of_another_version_is_not_signed() {
-        let error = signed_control("Package: x\nVersion: 2\n", "x", &["1"]).unwrap_err().to_string();
+        let error = signed_control("Package: x\nVersion: 2\n", "x", &["1"], "+signed1").unwrap_err().to_string();
         assert_eq!(error, "the version 2 is not one of 1");
     }
 
