@@ -122,7 +122,7 @@ fn configure(test: &mut DeployTest) -> Result<()> {
 
 /// The release of a kernel of Debian that is newer than all others. It is a copy of the installed
 /// one.
-const NEWER_KERNEL: &str = "6.99.999+deb13-amd64";
+const NEWER_KERNEL: &str = "99.1.1+deb13-amd64";
 
 /// GRUB would boot this kernel next, because its version is the highest.
 fn add_newer_kernel(test: &mut DeployTest) -> Result<()> {
@@ -255,8 +255,8 @@ fn downgrade(test: &mut DeployTest) -> Result<()> {
     test.vm.must("rm /etc/apt/preferences.d/downgrade").map(drop)
 }
 
-/// Without a terminal, the answer to the question of linux-check-removal(1) is not to remove it. apt
-/// removes the module's package before. The next installation of this release brings it back.
+/// Without a terminal, the answer to the question of linux-check-removal(1) is not to remove it.
+/// apt removes the module's package before. The next installation of this release brings it back.
 fn remove_running(test: &mut DeployTest) -> Result<()> {
     let kernel = test.kernel(Release::FIRST);
     let command = format!("setsid --wait apt-get purge -y {} </dev/null", kernel.packages().join(" "));

@@ -16,8 +16,8 @@ use crate::stamp::{Recipe, Stamp};
 use crate::ui::Step;
 use crate::workspace::{Workspace, file_name, keep};
 
-/// What follows the version that was built in that of a signed package. dpkg sorts it directly after
-/// that version. The time and the hash of the certificate follow, see [`suffix`].
+/// What follows the version that was built in that of a signed package. dpkg sorts it directly
+/// after that version. The time and the hash of the certificate follow, see [`suffix`].
 const SIGNED: &str = "+signed";
 /// The certificate in the form that mokutil(1) reads.
 pub const CERTIFICATE: &str = "machine-owner.der";
@@ -65,9 +65,9 @@ impl OwnerKey {
     }
 }
 
-/// The end of the versions of packages that are signed with a certificate: its first day and time, and
-/// the begin of its hash. So packages of a newer certificate are higher, and those of two certificates
-/// never have the same version. `output` is what openssl prints about it.
+/// The end of the versions of packages that are signed with a certificate: its first day and time,
+/// and the begin of its hash. So packages of a newer certificate are higher, and those of two
+/// certificates never have the same version. `output` is what openssl prints about it.
 fn suffix(output: &str) -> Result<String> {
     let value = |name: &str| output.lines().find_map(|line| Some(line.split_once(name)?.1));
     let begin: String =
@@ -78,8 +78,8 @@ fn suffix(output: &str) -> Result<String> {
     Ok(format!("{SIGNED}{begin}.{hash}"))
 }
 
-/// Fails if the folder has packages that are signed for Secure Boot. An upgrade to unsigned ones would
-/// install a kernel that the host does not boot.
+/// Fails if the folder has packages that are signed for Secure Boot. An upgrade to unsigned ones
+/// would install a kernel that the host does not boot.
 pub fn require_unsigned(folder: &Path) -> Result<()> {
     let packages = if folder.exists() { packages_in(folder)? } else { Vec::new() };
     let signed = packages.iter().map(|file| file_name(file)).find(|name| name.contains(SIGNED));

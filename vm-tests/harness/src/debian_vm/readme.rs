@@ -14,8 +14,8 @@ const DOTS: &str = "...";
 
 /// Checks that the transcript has the commands of the section in the same order and with the same
 /// output. The section shows the packages of the configuration `server`. `releases` and
-/// `metapackage` replace its kernels, also Debian's, in the order of their first appearance, and its
-/// metapackage.
+/// `metapackage` replace its kernels, also Debian's, in the order of their first appearance, and
+/// its metapackage.
 ///
 /// # Errors
 /// With the first command that is missing or has another output.

@@ -9,8 +9,8 @@ newest_image() { # FOLDER
         sed 's/$/ 2/' | LC_ALL=C sort -V | sed -n '$s/ 2$//p'
 }
 
-# Prints the file of the kernel in the default entry of GRUB's menu, if GRUB is installed and the entry
-# is in the menu. It is an entry for the next boot only, if there is one.
+# Prints the file of the kernel in the default entry of GRUB's menu, if GRUB is installed and the
+# entry is in the menu. It is an entry for the next boot only, if there is one.
 # https://www.gnu.org/software/grub/manual/grub/html_node/default.html
 default_image() { # FOLDER
     local key value once='' saved=''

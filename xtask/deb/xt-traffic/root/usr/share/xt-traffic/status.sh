@@ -113,8 +113,8 @@ status_of_tables() {
     return $status
 }
 
-# Says if the next boot has no hook or a newer kernel than the running one, and if Debian has a newer
-# kernel or iptables.
+# Says if the next boot has no hook or a newer kernel than the running one, and if Debian has a
+# newer kernel or iptables.
 updates() {
     local image newest
     image=$(newest_image "$BOOT")
@@ -142,7 +142,8 @@ has_hook() { # RELEASE
     [ "$1" = "$(uname -r)" ] && [ -d "$TABLES" ]
 }
 
-# The field Built-Using of a kernel's package has the version of Debian's source: "linux (= VERSION)".
+# The package of a kernel has the version of Debian's source in its field Built-Using:
+# "linux (= VERSION)".
 say_if_source_is_old() {
     local source version installed_version highest_version
     [ -n "$newest" ] || return 0
@@ -158,8 +159,8 @@ say_if_source_is_old() {
 }
 
 # Debian's iptables has no chain PROMISC, so a file in /etc/apt/preferences.d keeps apt from
-# installing a newer one. It may have security fixes. The versions of xt_traffic 0.2.0 are higher than
-# those of later releases.
+# installing a newer one. It may have security fixes. The versions of xt_traffic 0.2.0 are higher
+# than those of later releases.
 say_if_iptables_is_old() {
     local installed_version highest_version package packages=''
     read_versions iptables
