@@ -231,8 +231,24 @@ guest_test!(newer_kernels_and_iptables_are_reported, in_guest_briefly, |guest| {
     ensure!(program(guest, "updates")? == kernel);
     guest.write("/boot/grub/grub.cfg", menu("99.2").as_bytes())?;
     let stock = "xt-traffic: the next boot uses kernel 99.2, which has no hook PROMISC and does not count\n";
+    // Without GRUB's program, the menu means nothing.
+    ensure!(program(guest, "updates")? == kernel);
+    guest.must("ln -s /bin/true /usr/local/bin/update-grub")?;
     ensure!(program(guest, "updates")? == stock);
-    guest.must("rm -r /boot/*")?;
+    // The administrator has chosen an older kernel with the hook.
+    guest.write("/boot/grub/grub.cfg", menu("99.1-promisc.9").as_bytes())?;
+    let older = format!(
+        "xt-traffic: the next boot uses kernel 99.1-promisc.9, but {} is running, and 99.1-promisc.10 is the newest\n",
+        running.trim_end()
+    );
+    ensure!(program(guest, "updates")? == older);
+    guest.write("/boot/grub/grub.cfg", menu("99.1-promisc.10").as_bytes())?;
+    guest.must("cd /boot && touch initrd.img-99.1-promisc.9")?;
+    let unusable =
+        "xt-traffic: kernel 99.1-promisc.10 has no initrd, or is not signed for Secure Boot: it is not used\n";
+    let said = program(guest, "updates")?;
+    ensure!(said.starts_with(unusable), "{said}");
+    guest.must("rm -r /boot/* /usr/local/bin/update-grub")?;
 
     let [ours, debian] = ["1.8.11-2+0promisc1", "1.8.11-2+deb13u1"];
     let held = format!(
@@ -241,7 +257,7 @@ guest_test!(newer_kernels_and_iptables_are_reported, in_guest_briefly, |guest| {
     let lacks = format!("xt-traffic: iptables {debian} has no chain PROMISC: install the one of xt_traffic\n");
     let of_first_release = "1.8.11-2+promisc1";
     let packages = ["iptables", "libip4tc2", "libip6tc2", "libxtables12"];
-    let packages = packages.map(|package| format!("{package}='1.8.11-2+0promisc*'")).join(" ");
+    let packages = packages.map(|package| format!("{package}='*+0promisc*'")).join(" ");
     let replace = format!(
         "xt-traffic: iptables {of_first_release} is of xt_traffic 0.2.0, and apt does not replace it: \
          run apt-get install --allow-downgrades {packages}\n"

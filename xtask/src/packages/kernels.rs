@@ -77,13 +77,46 @@ fn grub_prefers_the_newest_kernel_with_the_hook() {
         "vmlinuz-6.12.118-promisc.10",
         "vmlinuz-6.12.118-promisc.11.old",
         "vmlinuz-6.12.118-promisc.11.dpkg-new",
-        "initrd.img-6.12.118-promisc.12",
     ]);
     assert_eq!(first_entry(boot.path(), ""), "vmlinuz-6.12.118-promisc.10.dirty");
     assert_eq!(first_entry(boot.path(), "GRUB_DEFAULT=0"), "vmlinuz-6.12.118-promisc.10.dirty");
     fs::write(boot.path().join("vmlinuz-6.12.118-promisc.10.dirty-vm"), "").unwrap();
     fs::write(boot.path().join("vmlinuz-6.12.118-promisc.11-vm"), "").unwrap();
     assert_eq!(first_entry(boot.path(), ""), "vmlinuz-6.12.118-promisc.11-vm");
+}
+
+// Making it can fail, for instance for lack of space.
+#[test]
+fn grub_does_not_prefer_a_kernel_without_its_initrd() {
+    let boot = folder_with(&[
+        "vmlinuz-6.12.118-promisc.9",
+        "initrd.img-6.12.118-promisc.9",
+        "vmlinuz-6.12.118-promisc.10",
+        "initrd.img-6.12.119+deb13-amd64",
+    ]);
+    assert_eq!(first_entry(boot.path(), ""), "vmlinuz-6.12.118-promisc.9");
+    fs::write(boot.path().join("initrd.img-6.12.118-promisc.10"), "").unwrap();
+    assert_eq!(first_entry(boot.path(), ""), "vmlinuz-6.12.118-promisc.10");
+}
+
+#[test]
+fn with_secure_boot_grub_prefers_a_signed_kernel() {
+    let boot = folder_with(&["vmlinuz-6.12.118-promisc.9", "vmlinuz-6.12.118-promisc.10"]);
+    let firmware = tempfile::tempdir().unwrap();
+    let query = firmware.path().join("dpkg-query");
+    fs::write(&query, "#!/bin/sh\ncase $3 in *.9) echo 6.12.118-promisc.9+signed1.2;; *) echo 6.12.118;; esac\n")
+        .unwrap();
+    fs::set_permissions(&query, PermissionsExt::from_mode(0o755)).unwrap();
+    let folder = firmware.path().display();
+    let settings = format!("EFIVARS={folder} PATH={folder}:$PATH");
+    assert_eq!(first_entry(boot.path(), &settings), "vmlinuz-6.12.118-promisc.10");
+    for (value, first) in [(0, "vmlinuz-6.12.118-promisc.10"), (1, "vmlinuz-6.12.118-promisc.9")] {
+        let variable = firmware.path().join("SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c");
+        fs::write(variable, [6, 0, 0, 0, value]).unwrap();
+        assert_eq!(first_entry(boot.path(), &settings), first, "{value}");
+    }
+    fs::remove_file(boot.path().join("vmlinuz-6.12.118-promisc.9")).unwrap();
+    assert_eq!(first_entry(boot.path(), &settings), "");
 }
 
 #[test]
@@ -114,9 +147,13 @@ fn the_kernel_of_the_default_entry_is_found() {
         ("3", "", "/boot/vmlinuz-5.10"),
         ("Another system", "", "/boot/vmlinuz-5.10"),
         ("uefi-firmware", "", ""),
-        ("1", "", ""),
-        ("1>7", "", ""),
-        ("gnulinux-debian-1", "", ""),
+        // A menu, and entries that are not there.
+        ("1", "", ours),
+        ("1>7", "", ours),
+        ("2>1", "", ""),
+        ("Debian GNU/Linux, with Linux 6.12.118-promisc.3", "", ours),
+        ("gnulinux-debian-1", "", ours),
+        ("${saved_entry}", "saved_entry=gone>1\n", ours),
         ("${saved_entry}", "saved_entry=1>1\n", debian),
         ("${saved_entry}", "saved_entry=\n", ours),
         ("0", &format!("next_entry={title}\n"), debian),
@@ -158,12 +195,13 @@ fn a_newer_kernel_of_debian_is_reported() {
             format!("Debian has kernel {newer}, but {RELEASE} is made of 6.12.118-1: rebuild it with the fixes\n")
         );
     }
-    for (built_using, source, version) in [
-        (built_using, series, "6.12.118-1"),
-        (built_using, series, "6.12.99-1"),
-        (built_using, "linux-source-7.3", "7.3.4-1"),
-        ("", series, "6.12.119-1"),
-    ] {
+    assert_eq!(
+        said(built_using, "linux-source-7.3", "7.3.4-1"),
+        "apt knows no package linux-source-6.12: it cannot tell if Debian has a newer kernel than 6.12.118-1\n"
+    );
+    for (built_using, source, version) in
+        [(built_using, series, "6.12.118-1"), (built_using, series, "6.12.99-1"), ("", series, "6.12.119-1")]
+    {
         assert_eq!(said(built_using, source, version), "", "{built_using}, {source} {version}");
     }
 }

@@ -113,26 +113,36 @@ status_of_tables() {
     return $status
 }
 
-# Says if the next boot has no hook or a newer kernel than the running one, and if Debian has a
-# newer kernel or iptables.
+# Says if the next boot uses another kernel than the running one, and if Debian has a newer kernel or
+# iptables.
 updates() {
-    local image newest
-    image=$(newest_image "$BOOT")
-    newest=${image##*/vmlinuz-}
-    say_if_boot_differs
+    local installed newest
+    installed=$(installed_images "$BOOT" | sed -n 1p)
+    newest=$(newest_image "$BOOT")
+    if [ "$installed" != "$newest" ]; then
+        say "kernel ${installed##*/vmlinuz-} has no initrd, or is not signed for Secure Boot: it is not used"
+    fi
+    newest=${newest##*/vmlinuz-}
     say_if_source_is_old
     say_if_iptables_is_old
+    say_if_boot_differs
 }
 
 say_if_boot_differs() {
-    local running image next
+    local running next=''
     running=$(uname -r)
-    image=$(default_image "$BOOT/grub")
-    next=${image##*/vmlinuz-}
+    if command -v update-grub >/dev/null; then
+        next=$(default_image "$BOOT/grub")
+        next=${next##*/vmlinuz-}
+    fi
     if [ -n "$next" ] && ! has_hook "$next"; then
         say "the next boot uses kernel $next, which has no hook PROMISC and does not count"
-    elif [ "${newest:-$running}" != "$running" ]; then
+    elif [ -z "$newest" ] || [ "${next:-$newest}" = "$running" ]; then
+        return
+    elif [ "${next:-$newest}" = "$newest" ]; then
         say "kernel $newest is installed, but $running is running: reboot to use it"
+    else
+        say "the next boot uses kernel $next, but $running is running, and $newest is the newest"
     fi
 }
 
@@ -145,15 +155,18 @@ has_hook() { # RELEASE
 # The package of a kernel has the version of Debian's source in its field Built-Using:
 # "linux (= VERSION)".
 say_if_source_is_old() {
-    local source version installed_version highest_version
+    local source version package installed_version highest_version
     [ -n "$newest" ] || return 0
     source=$(dpkg-query --show --showformat='${Built-Using}' "linux-image-$newest" 2>/dev/null)
     source=${source#linux (= }
     source=${source%)}
     version=${newest%%-*}
-    read_versions "linux-source-${version%.*}"
-    [ -n "$source" ] && [ -n "$highest_version" ] || return 0
-    if dpkg --compare-versions "$highest_version" gt "$source"; then
+    package=linux-source-${version%.*}
+    read_versions "$package"
+    [ -n "$source" ] || return 0
+    if [ -z "$highest_version" ]; then
+        say "apt knows no package $package: it cannot tell if Debian has a newer kernel than $source"
+    elif dpkg --compare-versions "$highest_version" gt "$source"; then
         say "Debian has kernel $highest_version, but $newest is made of $source: rebuild it with the fixes"
     fi
 }
@@ -167,7 +180,7 @@ say_if_iptables_is_old() {
     case $installed_version,$highest_version in
         *+promisc*,*)
             for package in iptables libip4tc2 libip6tc2 libxtables12; do
-                packages="$packages $package='${installed_version%+promisc*}+0promisc*'"
+                packages="$packages $package='*+0promisc*'"
             done
             say "iptables $installed_version is of xt_traffic 0.2.0, and apt does not replace it:" \
                 "run apt-get install --allow-downgrades$packages"
