@@ -3,6 +3,7 @@
 
 pub mod fetch;
 pub mod mirrors;
+mod offsets;
 pub mod patches;
 pub mod pins;
 pub mod tree;

@@ -13,6 +13,7 @@ use git2::{ApplyOptions, Diff, Oid, Repository, Signature, Time};
 use jiff::fmt::rfc2822::DateTimeParser;
 use mailparse::MailHeaderMap;
 
+use super::offsets::relocate;
 use crate::workspace::{file_name, list};
 
 /// One patch.
@@ -92,10 +93,17 @@ impl Patch {
         &self.diff
     }
 
-    /// Applies the patch to the commit `parent` and returns the new commit.
+    /// Applies the patch to the commit `parent` and returns the new commit. The text may be at
+    /// other lines than the patch says.
     pub fn apply(&self, repo: &Repository, parent: Oid) -> Result<Oid> {
         let parent = repo.find_commit(parent).context("the parent commit is missing")?;
-        let diff = Diff::from_buffer(&self.diff).with_context(|| format!("{} has no diff", self.name()))?;
+        let before = parent.tree()?;
+        let content = |path: &str| {
+            let file = before.get_path(Path::new(path)).ok()?;
+            Some(repo.find_blob(file.id()).ok()?.content().to_vec())
+        };
+        let diff = relocate(&self.diff, content);
+        let diff = Diff::from_buffer(&diff).with_context(|| format!("{} has no diff", self.name()))?;
         let current = RefCell::new(String::new());
         let mut options = ApplyOptions::new();
         options.delta_callback(|delta| {
@@ -103,7 +111,7 @@ impl Patch {
             *current.borrow_mut() = path.unwrap_or(Path::new("?")).display().to_string();
             true
         });
-        let applied = repo.apply_to_tree(&parent.tree()?, &diff, Some(&mut options));
+        let applied = repo.apply_to_tree(&before, &diff, Some(&mut options));
         drop(options);
         let mut index = match applied {
             Ok(index) => index,
@@ -206,6 +214,15 @@ pub mod tests {
     fn the_day_of_the_week_may_be_wrong() {
         let [right, wrong] = ["Mon", "Tue"].map(|day| patch(&MAIL.replace("Date: Mon", &format!("Date: {day}"))));
         assert_eq!(right.unwrap().author.when(), wrong.unwrap().author.when());
+    }
+
+    #[test]
+    fn the_text_may_be_at_other_lines() {
+        let (_folder, repo, base) = repository();
+        let shifted = commit_file(&repo, Some(base), "more\n", "zero\nzero\none\ntwo\nthree\n");
+        let commit = repo.find_commit(patch(MAIL).unwrap().apply(&repo, shifted).unwrap()).unwrap();
+        let entry = commit.tree().unwrap().get_path(Path::new("net/a.c")).unwrap().id();
+        assert_eq!(repo.find_blob(entry).unwrap().content(), b"zero\nzero\none\n2\nthree\n");
     }
 
     #[test]
