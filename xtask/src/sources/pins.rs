@@ -118,8 +118,16 @@ impl Pins {
     pub fn kernel_source(&self, series: &str) -> Result<&Download> {
         self.kernel.series.get(series).with_context(|| {
             let known: Vec<_> = self.kernel.series.keys().map(String::as_str).collect();
-            format!("unknown kernel series {series} (expected {})", known.join(" or "))
+            format!("unknown kernel series {series} (expected {})", alternatives(&known))
         })
+    }
+}
+
+/// Names as in "a, b or c".
+pub fn alternatives(names: &[&str]) -> String {
+    match names {
+        [others @ .., last] if !others.is_empty() => format!("{} or {last}", others.join(", ")),
+        names => names.concat(),
     }
 }
 
@@ -199,6 +207,13 @@ mod tests {
         assert!(error.ends_with("does not have the version 1.8.11-3"), "{error}");
         let error = Pins::parse(&text.replace(&entry, &other("1.8.12-1"))).unwrap_err().to_string();
         assert!(error.contains("1.8.12-1 is not made of iptables"), "{error}");
+    }
+
+    #[test]
+    fn alternatives_are_separated() {
+        let names = ["a", "b", "c"];
+        let texts = [1, 2, 3].map(|count| alternatives(&names[..count]));
+        assert_eq!(texts, ["a", "a or b", "a, b or c"]);
     }
 
     #[test]

@@ -139,7 +139,7 @@ impl Notice {
     /// Starts the check in a process of its own, so that it can be ended at any time. A kernel
     /// whose source is not a package is left out.
     pub fn ask(ws: &Workspace, names: &[&str]) -> Self {
-        let names: Vec<_> = names.iter().copied().filter(|name| Pinned::named(ws, name).is_ok()).collect();
+        let names: Vec<_> = names.iter().copied().filter(|name| Pinned::named(ws.pins(), name).is_ok()).collect();
         Self((!names.is_empty()).then(|| Self::start(&names)))
     }
 

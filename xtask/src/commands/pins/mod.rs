@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use clap::{Args, Subcommand};
 
 use self::lists::{Listed, Lists, Part};
-use crate::sources::pins::Download;
+use crate::sources::pins::{Download, Pins, alternatives};
 use crate::workspace::Workspace;
 
 mod check;
@@ -61,23 +61,27 @@ enum Pinned {
 
 impl Pinned {
     /// All, the kernel series first.
-    fn all(ws: &Workspace) -> Vec<Self> {
-        let series = ws.pins().kernel.series.iter().filter(|(_, source)| Download::is_package(source));
+    fn all(pins: &Pins) -> Vec<Self> {
+        let series = pins.kernel.series.iter().filter(|(_, source)| Download::is_package(source));
         series.map(|(series, _)| Self::Kernel(series.clone())).chain([Self::Iptables]).collect()
     }
 
-    fn named(ws: &Workspace, name: &str) -> Result<Self> {
+    fn named(pins: &Pins, name: &str) -> Result<Self> {
         if name == IPTABLES {
             return Ok(Self::Iptables);
         }
-        let source = ws.pins().kernel_source(name).context("it is not iptables either")?;
+        let source = pins.kernel.series.get(name).with_context(|| {
+            let series = pins.kernel.series.keys().map(String::as_str);
+            let known: Vec<_> = [IPTABLES].into_iter().chain(series).collect();
+            format!("unknown pin {name} (expected {})", alternatives(&known))
+        })?;
         ensure!(source.is_package(), "the source of {name} is not a package {}", source_package(name));
         Ok(Self::Kernel(name.to_owned()))
     }
 
     /// The ones that are named, or all.
-    fn chosen(ws: &Workspace, names: &[String]) -> Result<Vec<Self>> {
-        if names.is_empty() { Ok(Self::all(ws)) } else { names.iter().map(|name| Self::named(ws, name)).collect() }
+    fn chosen(pins: &Pins, names: &[String]) -> Result<Vec<Self>> {
+        if names.is_empty() { Ok(Self::all(pins)) } else { names.iter().map(|name| Self::named(pins, name)).collect() }
     }
 
     fn name(&self) -> &str {
@@ -121,15 +125,15 @@ impl Pinned {
 pub fn run(ws: &Workspace, action: &Action) -> Result<ExitCode> {
     match action {
         Action::Check(Checked { pins, for_build: true }) => {
-            check::run_for_build(ws, &Pinned::chosen(ws, pins)?)?;
+            check::run_for_build(ws, &Pinned::chosen(ws.pins(), pins)?)?;
             Ok(ExitCode::SUCCESS)
         }
         Action::Check(Checked { pins, .. }) => {
-            let worst = check::run(ws, &Pinned::chosen(ws, pins)?)?;
+            let worst = check::run(ws, &Pinned::chosen(ws.pins(), pins)?)?;
             Ok(ExitCode::from(worst.exit_status()))
         }
         Action::Update(options) => {
-            for pinned in Pinned::chosen(ws, options.pin())? {
+            for pinned in Pinned::chosen(ws.pins(), options.pin())? {
                 match &pinned {
                     Pinned::Kernel(series) => update::run(ws, series, options)?,
                     Pinned::Iptables => iptables::update(ws, options)?,
@@ -170,6 +174,18 @@ mod tests {
         }
         assert!(!Pinned::Iptables.follows(Part::Backports));
         assert!(Pinned::Kernel("7.3".into()).follows(Part::Backports));
+    }
+
+    #[test]
+    fn an_unknown_pin_is_an_error_that_names_the_known_ones() {
+        let text = fs_err::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/pins.toml")).unwrap();
+        let mut pins = Pins::parse(&text).unwrap();
+        let package = pins.debian_iptables[0].clone();
+        pins.kernel.series = ["1.2", "3.4"].map(|series| (series.to_owned(), package.clone())).into();
+        let error = format!("{:#}", Pinned::named(&pins, "foo").unwrap_err());
+        assert_eq!(error, "unknown pin foo (expected iptables, 1.2 or 3.4)");
+        assert_eq!(Pinned::named(&pins, IPTABLES).unwrap(), Pinned::Iptables);
+        assert_eq!(Pinned::named(&pins, "3.4").unwrap(), Pinned::Kernel("3.4".into()));
     }
 
     #[test]
