@@ -43,7 +43,7 @@ pub fn kernel(ws: &Workspace, options: &KernelOptions) -> Result<()> {
     if options.only_config {
         return in_root(ws, |root| kernel::configure(ws, root, &choice));
     }
-    let notice = Notice::ask(ws, &[&choice.series]);
+    let notice = Notice::ask(ws.pins(), &[&choice.series]);
     in_root(ws, |root| Ok(kernel::build(ws, root, &choice)?.image()))?;
     notice.print();
     Ok(())

@@ -45,7 +45,7 @@ pub fn run(ws: &Workspace, options: &Options) -> Result<()> {
         Some([key, certificate]) => Some(OwnerKey::open(ws, package_root, key, certificate)?),
         _ => None,
     };
-    let notice = Notice::ask(ws, &[&choice.series, IPTABLES]);
+    let notice = Notice::ask(ws.pins(), &[&choice.series, IPTABLES]);
     let extras = Extras { sources: true, signer: signer.as_ref(), owner_key: owner_key.as_ref() };
     for file in (PackageBuilder { ws, build_root, package_root, folder, test_entries: 0, extras }).build(&choice)? {
         eprintln!("{}", file.display());

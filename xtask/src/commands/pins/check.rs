@@ -4,18 +4,20 @@
 use std::cmp::Ordering;
 use std::env;
 use std::fmt;
-use std::io::Read;
+use std::fs::File;
+use std::io::{self, Read, Seek};
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Error, Result};
+use anyhow::{Context, Error, Result, bail};
 
 use super::lists::{Listed, Lists};
 use super::{Pinned, version};
 use crate::process::Running;
 use crate::sources::mirrors::Patience;
+use crate::sources::pins::Pins;
 use crate::workspace::Workspace;
 
 /// Builds ask the mirrors again after this time, and after this one if the last try has failed.
@@ -132,41 +134,79 @@ fn not_asked(error: &Error) -> String {
 }
 
 /// The check of pins while something is built. It never fails: it says in one line what went
-/// wrong. The build waits for it at most [`WAIT`].
-pub struct Notice(Option<Result<(Running, Receiver<String>)>>);
+/// wrong.
+pub struct Notice(Option<Result<Check>>);
 
 impl Notice {
     /// Starts the check in a process of its own, so that it can be ended at any time. A kernel
     /// whose source is not a package is left out.
-    pub fn ask(ws: &Workspace, names: &[&str]) -> Self {
-        let names: Vec<_> = names.iter().copied().filter(|name| Pinned::named(ws.pins(), name).is_ok()).collect();
-        Self((!names.is_empty()).then(|| Self::start(&names)))
-    }
-
-    fn start(names: &[&str]) -> Result<(Running, Receiver<String>)> {
-        let mut command = Command::new(env::current_exe()?);
-        command.args(["pins", "check", "--for-build"]).args(names);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut child = Running::spawn(command)?;
-        let mut output = child.take_stdout().context("the check has no output")?;
-        let (sender, answer) = mpsc::channel();
-        thread::spawn(move || {
-            let mut text = String::new();
-            let _ = output.read_to_string(&mut text);
-            let _ = sender.send(text);
-        });
-        Ok((child, answer))
+    pub fn ask(pins: &Pins, names: &[&str]) -> Self {
+        let found = names.iter().filter_map(|name| Pinned::find(pins, name).transpose());
+        match found.collect::<Result<Vec<_>>>() {
+            Ok(pins) if pins.is_empty() => Self(None),
+            Ok(pins) => Self(Some(Check::of(&pins))),
+            Err(error) => Self(Some(Err(error))),
+        }
     }
 
     /// Prints the answer.
     pub fn print(self) {
-        let Some(started) = self.0 else { return };
-        let answer = started.and_then(|(_child, answer)| answer.recv_timeout(WAIT).context("the check has no answer"));
-        match answer {
-            Ok(text) => eprint!("{text}"),
-            Err(error) => eprintln!("{}", not_asked(&error)),
-        }
+        eprint!("{}", self.text());
     }
+
+    fn text(self) -> String {
+        let answer = self.0.map(|check| check.and_then(Check::answer));
+        answer.map_or_else(String::new, |answer| answer.unwrap_or_else(|error| not_asked(&error) + "\n"))
+    }
+}
+
+/// A check that runs.
+struct Check {
+    child: Running,
+    output: Receiver<io::Result<String>>,
+    errors: File,
+}
+
+impl Check {
+    fn of(pins: &[Pinned]) -> Result<Self> {
+        let mut command = Command::new(env::current_exe()?);
+        command.args(["pins", "check", "--for-build"]).args(pins.iter().map(Pinned::name));
+        Self::start(command)
+    }
+
+    fn start(mut command: Command) -> Result<Self> {
+        // A file takes all errors while the output is read.
+        let errors = tempfile::tempfile().context("cannot make a temporary file")?;
+        let stderr = errors.try_clone().context("cannot share a temporary file")?;
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr);
+        let mut child = Running::spawn(command)?;
+        let stdout = child.take_stdout().context("the check has no output")?;
+        let (sender, output) = mpsc::channel();
+        thread::spawn(move || sender.send(io::read_to_string(stdout)));
+        Ok(Self { child, output, errors })
+    }
+
+    /// The lines of the check, after [`WAIT`] at most.
+    fn answer(mut self) -> Result<String> {
+        let output = self.output.recv_timeout(WAIT).context("the check has no answer")?;
+        let text = output.context("cannot read the answer of the check")?;
+        let status = self.child.wait()?;
+        // The check prints nothing for pins that are the newest.
+        if text.is_empty() && !status.success() {
+            let mut errors = Vec::new();
+            self.errors.rewind()?;
+            self.errors.read_to_end(&mut errors)?;
+            bail!("the check failed ({status}){}", reason(&String::from_utf8_lossy(&errors)));
+        }
+        Ok(text)
+    }
+}
+
+/// The reason in the errors of a check: its error without earlier warnings, or the text of a panic.
+fn reason(errors: &str) -> String {
+    let at = format!("\n{errors}").find("\nerror: ").map(|at| at + "error: ".len());
+    let reason = errors[at.unwrap_or(0)..].trim();
+    if reason.is_empty() { String::new() } else { format!(": {reason}") }
 }
 
 #[cfg(test)]
@@ -213,6 +253,43 @@ mod tests {
         assert_eq!(lines(failed(), behind(), newest()), [update.as_str(), &no_route]);
         assert_eq!(lines(failed(), Err(anyhow!("no list")), newest()), [no_route]);
         assert_eq!(lines(Ok(()), newest(), Err(anyhow!("no list"))), [unknown("no list")]);
+    }
+
+    fn notice(script: &str) -> String {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        Notice(Some(Check::start(command))).text()
+    }
+
+    #[test]
+    fn a_check_that_fails_is_not_silent() {
+        let failed = |why: &str| format!("cannot say whether Debian has a newer version: the check failed ({why}\n");
+        let error = "echo 'warning: no error: x' >&2; printf 'error: no pins:\\n    a\\n' >&2; exit 1";
+        assert_eq!(notice(error), failed("exit status: 1): no pins: a"));
+        assert_eq!(notice("echo 'a panic' >&2; exit 101"), failed("exit status: 101): a panic"));
+        assert_eq!(notice("exit 1"), failed("exit status: 1)"));
+        assert_eq!(notice("kill -KILL $$"), failed("signal: 9 (SIGKILL))"));
+        // More than a pipe takes.
+        assert!(notice("head -c 200000 /dev/zero >&2; exit 1").starts_with(failed("exit status: 1)").trim_end()));
+    }
+
+    #[test]
+    fn the_lines_of_a_check_are_printed_and_its_warnings_are_not() {
+        assert_eq!(notice("echo 'warning: x' >&2"), "");
+        assert_eq!(notice("echo 'warning: x' >&2; echo a; echo b"), "a\nb\n");
+        assert_eq!(notice("echo a; exit 1"), "a\n");
+    }
+
+    #[test]
+    fn a_check_of_an_unknown_pin_says_so() {
+        let text = fs_err::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/pins.toml")).unwrap();
+        let mut pins = Pins::parse(&text).unwrap();
+        let said = Notice::ask(&pins, &["foo", IPTABLES]).text();
+        assert!(said.starts_with("cannot say whether Debian has a newer version: unknown pin foo "), "{said}");
+        // There is nothing to say of a source that is not a package.
+        let source = pins.kernel.series.get_mut(&pins.kernel.default).unwrap();
+        source.file = "linux.tar.xz".into();
+        assert!(Notice::ask(&pins, &[&pins.kernel.default]).0.is_none());
     }
 
     #[test]

@@ -67,16 +67,21 @@ impl Pinned {
     }
 
     fn named(pins: &Pins, name: &str) -> Result<Self> {
+        let found = Self::find(pins, name)?;
+        found.with_context(|| format!("the source of {name} is not a package {}", source_package(name)))
+    }
+
+    /// The one that is named. [`None`] for a series whose source is not a package.
+    fn find(pins: &Pins, name: &str) -> Result<Option<Self>> {
         if name == IPTABLES {
-            return Ok(Self::Iptables);
+            return Ok(Some(Self::Iptables));
         }
         let source = pins.kernel.series.get(name).with_context(|| {
             let series = pins.kernel.series.keys().map(String::as_str);
             let known: Vec<_> = [IPTABLES].into_iter().chain(series).collect();
             format!("unknown pin {name} (expected {})", alternatives(&known))
         })?;
-        ensure!(source.is_package(), "the source of {name} is not a package {}", source_package(name));
-        Ok(Self::Kernel(name.to_owned()))
+        Ok(source.is_package().then(|| Self::Kernel(name.to_owned())))
     }
 
     /// The ones that are named, or all.
