@@ -32,9 +32,7 @@ pub fn index(ws: &Workspace, root: &BuildRoot, folder: &Path, signer: Option<&Si
     let recipe = files.iter().try_fold(recipe, |recipe, file| recipe.file(file))?;
     recipe.stamp().make(&folder.join(".index.stamp"), &folder.join("Release"), || {
         // No old signature may remain beside a new index.
-        for name in SIGNATURES.iter().chain([&KEY_FILE]) {
-            remove_if_exists(&folder.join(name))?;
-        }
+        remove_signature(folder)?;
         let mut step = ws.step("deb-index", "indexing the packages")?;
         let sandbox = root.sandbox().bind_rw(folder, "out");
         // `apt-ftparchive release` lists every index file that it finds, also an old Release.
@@ -45,8 +43,21 @@ pub fn index(ws: &Workspace, root: &BuildRoot, folder: &Path, signer: Option<&Si
         step.run(sandbox.command("out", &["sh", "-euc", script]))?;
         step.finish();
         let Some(signer) = signer else { return Ok(()) };
-        signer.sign(folder)?;
-        verify(ws, root, folder, signer)
+        let accepted = signer.sign(folder).and_then(|()| verify(ws, root, folder, signer));
+        keep_if_accepted(folder, accepted)
+    })
+}
+
+/// Removes the signature and the key.
+fn remove_signature(folder: &Path) -> Result<()> {
+    SIGNATURES.iter().chain([&KEY_FILE]).try_for_each(|name| remove_if_exists(&folder.join(name)))
+}
+
+/// Removes a signature that apt has not accepted: somebody could copy it to hosts.
+fn keep_if_accepted(folder: &Path, accepted: Result<()>) -> Result<()> {
+    accepted.or_else(|error| {
+        remove_signature(folder).with_context(|| format!("{error:#}"))?;
+        Err(error)
     })
 }
 
@@ -71,14 +82,13 @@ const APT_UPDATE: &str = "
     export APT_CONFIG=/tmp/apt.conf
     apt-get update";
 
-/// Fails if apt does not accept the signature, for example because the key is weak or has expired:
-/// gpg accepts keys that apt refuses.
+/// Fails if apt does not accept the signed repository, for example because the key is weak or has
+/// expired: gpg accepts keys that apt refuses. The output of apt says why.
 fn verify(ws: &Workspace, root: &BuildRoot, folder: &Path, signer: &Signer) -> Result<()> {
-    let mut step = ws.step("deb-verify", "checking the signature with apt")?;
+    let mut step = ws.step("deb-verify", "checking the repository with apt")?;
     let words = ["sh", "-euc", APT_UPDATE, "-", APT_CONF, "/src", &format!("Signed-By: /src/{KEY_FILE}")];
-    step.run(root.sandbox().bind_ro(folder, "src").command("tmp", &words)).with_context(|| {
-        format!("apt does not accept signatures of the key {}: use another one", signer.fingerprint)
-    })?;
+    step.run(root.sandbox().bind_ro(folder, "src").command("tmp", &words))
+        .with_context(|| format!("apt does not accept the signed repository (key {})", signer.fingerprint))?;
     step.finish();
     Ok(())
 }
@@ -184,6 +194,7 @@ fn only_key(list: &str) -> Result<String> {
 mod tests {
     use std::process::Stdio;
 
+    use anyhow::anyhow;
     use fs_err as fs;
     use tempfile::TempDir;
 
@@ -202,6 +213,25 @@ mod tests {
         assert_eq!(error, "the key has expired");
         let error = only_key(&FIRST.replace("sec:u", "sec:r")).unwrap_err().to_string();
         assert_eq!(error, "the key is revoked, disabled or invalid");
+    }
+
+    #[test]
+    fn a_signature_that_is_not_accepted_does_not_remain() {
+        let folder = tempfile::tempdir().unwrap();
+        let signature = ["InRelease", "Release.gpg", KEY_FILE];
+        for name in signature.iter().chain(&["Release"]) {
+            fs::write(folder.path().join(name), "").unwrap();
+        }
+        keep_if_accepted(folder.path(), Ok(())).unwrap();
+        assert!(signature.iter().all(|name| folder.path().join(name).exists()));
+        let error = keep_if_accepted(folder.path(), Err(anyhow!("a reason"))).unwrap_err();
+        assert_eq!(error.to_string(), "a reason");
+        assert!(!signature.iter().any(|name| folder.path().join(name).exists()));
+        assert!(folder.path().join("Release").exists());
+        // The reason is told, too, if the signature cannot be removed.
+        fs::create_dir(folder.path().join("InRelease")).unwrap();
+        let error = keep_if_accepted(folder.path(), Err(anyhow!("a reason"))).unwrap_err();
+        assert!(format!("{error:#}").starts_with("a reason: failed to remove file"), "{error:#}");
     }
 
     /// A repository with one package and its source package.
@@ -275,19 +305,30 @@ rm -r ../thing";
         Signer::for_tests(&folder.path().join("gpg")).unwrap()
     }
 
+    /// The begin of the error if apt does not accept a repository.
+    fn refusal(signer: &Signer) -> String {
+        format!("apt does not accept the signed repository (key {}): ", signer.fingerprint)
+    }
+
     const SIGNED_BY: &str = "Signed-By: /out/xt-traffic.asc";
 
     #[test]
     #[ignore = "needs the package root: `cargo xtask ci` runs it"]
     fn apt_accepts_a_signed_repository_and_refuses_a_changed_one() {
         let home = tempfile::tempdir().unwrap();
-        let fixture = Fixture::new(Some(&signer(&home)));
+        let signer = signer(&home);
+        let fixture = Fixture::new(Some(&signer));
         fixture.apt(SIGNED_BY, "apt-cache show thing").unwrap();
 
         let packages = fs::read_to_string(fixture.path("Packages")).unwrap();
         fs::write(fixture.path("Packages"), packages.replace("a thing", "another")).unwrap();
+        let is_explained = |error: &str| error.contains("Hash Sum mismatch") || error.contains("unexpected size");
         let error = fixture.apt(SIGNED_BY, "true").unwrap_err();
-        assert!(error.contains("Hash Sum mismatch") || error.contains("unexpected size"), "{error}");
+        assert!(is_explained(&error), "{error}");
+        // The check at the end of a build does not blame the key for it.
+        let error = verify(&fixture.ws, &fixture.root, fixture.folder.path(), &signer).unwrap_err();
+        let error = format!("{error:#}");
+        assert!(error.starts_with(&refusal(&signer)) && is_explained(&error), "{error}");
 
         // An attacker can write the new hashes to Release, but cannot sign it.
         fs::write(fixture.path("Packages"), &packages).unwrap();
@@ -305,8 +346,11 @@ rm -r ../thing";
         let fixture = Fixture::new(None);
         let error = index(&fixture.ws, &fixture.root, fixture.folder.path(), Some(&weak)).unwrap_err();
         let error = format!("{error:#}");
-        let message = format!("apt does not accept signatures of the key {}: use another one", weak.fingerprint);
-        assert!(error.contains(&message) && error.contains("RSA1024"), "{error}");
+        assert!(error.starts_with(&refusal(&weak)) && error.contains("RSA1024"), "{error}");
+        assert!(fixture.path("Release").exists());
+        for name in ["InRelease", "Release.gpg", KEY_FILE] {
+            assert!(!fixture.path(name).exists(), "{name} remains");
+        }
     }
 
     #[test]
