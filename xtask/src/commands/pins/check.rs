@@ -86,8 +86,7 @@ impl fmt::Display for Line<'_> {
 
 /// Compares some pins. Prints a line for each.
 pub fn run(ws: &Workspace, pins: &[Pinned]) -> Result<State> {
-    let lists = Lists::open(ws);
-    lists.update(Patience::LONG)?;
+    let lists = Lists::updated(ws)?;
     let mut worst = State::Newest;
     for pin in pins {
         let pinned = pin.version(ws)?;

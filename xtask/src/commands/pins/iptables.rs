@@ -4,34 +4,24 @@
 
 use anyhow::{Context, Result, ensure};
 
+use super::IPTABLES;
 use super::file::{PinsFile, replace_tables};
 use super::lists::{self, Lists};
-use super::update::{Options, entries_since, print_change, texts_naming};
-use super::{IPTABLES, Pinned, is_wanted};
+use super::update::{entries_since, texts_naming};
 use crate::host;
 use crate::sources::fetch;
-use crate::sources::mirrors::Patience;
 use crate::sources::pins::{Download, Pins, upstream};
 use crate::sources::tree::Tree;
 use crate::workspace::Workspace;
 
-/// Changes the pins if the packages are of the release that is built, and the patches apply to it.
-pub fn update(ws: &Workspace, options: &Options) -> Result<()> {
-    ensure!(!options.port, "--port is for a kernel series: the patches for iptables are for one release");
+/// Changes the pins to those of a version if the packages are of the release that is built, and the
+/// patches apply to it.
+pub fn run(ws: &Workspace, lists: &Lists, version: &str) -> Result<()> {
     let old = ws.pins().debian_iptables_version()?;
-    let all = Lists::open(ws);
-    all.update(Patience::LONG)?;
-    let newest = lists::select(Pinned::Iptables.versions(&all)?, IPTABLES, options.to.as_deref())?;
-    let version = &newest.download.version;
-    if !is_wanted(old, version, options.to.as_deref()) {
-        options.print_unchanged(IPTABLES, old);
-        return Ok(());
-    }
-    print_change(IPTABLES, old, version, newest.is_security());
     let release = &ws.pins().iptables.version;
     ensure!(upstream(version) == release, "{version} is not made of iptables {release}, which the patches are for");
 
-    let packages = of_version(ws.pins(), version, |package| all.versions(package))?;
+    let packages = of_version(ws.pins(), version, |package| lists.versions(package))?;
     let file = PinsFile::with(ws, |text| replace_tables(text, "[[debian_iptables]]", &packages))?;
     let candidate = file.candidate(ws)?;
     let _lock = host::require(ws)?;

@@ -99,6 +99,13 @@ impl Lists {
         Self { folder: ws.cache().join("lists"), release: ws.pins().suite.clone() }
     }
 
+    /// The lists, after a download of what has changed.
+    pub fn updated(ws: &Workspace) -> Result<Self> {
+        let lists = Self::open(ws);
+        lists.update(Patience::LONG)?;
+        Ok(lists)
+    }
+
     /// Whether the lists have been downloaded within a time. A failed try counts with `tried`.
     pub fn are_younger_than(&self, age: Duration, tried: bool) -> bool {
         let file = self.folder.join(if tried { "tried" } else { "updated" });
@@ -341,7 +348,7 @@ pub fn select(versions: Vec<Listed>, package: &str, wanted: Option<&str>) -> Res
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
 
     const NOW: &str = "2026-11-28T00:00:00Z";
@@ -359,9 +366,14 @@ mod tests {
     }
 
     fn entry(version: &str, pool: &str) -> String {
-        let hash = format!("{:064}", version.len());
+        entry_of("linux-source-6.12", version, pool)
+    }
+
+    fn entry_of(package: &str, version: &str, pool: &str) -> String {
+        let digits: String = version.chars().filter(char::is_ascii_digit).collect();
+        let hash = format!("{digits:0>64}");
         format!(
-            "Package: linux-source-6.12\nVersion: {version}\nFilename: {pool}/l/x_{version}_all.deb\n\
+            "Package: {package}\nVersion: {version}\nFilename: {pool}/l/x_{version}_all.deb\n\
                  Size: 12\nDescription: a\n b\nSHA256: {hash}\n\n"
         )
     }
@@ -428,15 +440,30 @@ mod tests {
         assert!(error.contains("is missing"), "{error}");
     }
 
-    /// Lists of all suites in a folder, with the package in `text`.
-    fn all_lists(text: &str) -> (tempfile::TempDir, Lists) {
+    /// Lists of all suites in a folder, without a package.
+    fn all_lists() -> (tempfile::TempDir, Lists) {
         let folder = tempfile::tempdir().unwrap();
         let lists = Lists { folder: folder.path().to_owned(), release: "trixie".into() };
         fs::create_dir(folder.path().join("lists")).unwrap();
         for part in Part::ALL {
             let suite = part.suite("trixie");
             fs::write(lists.file(&suite, "InRelease"), in_release(&suite, 9)).unwrap();
-            fs::write(lists.file(&suite, "main_binary-amd64_Packages"), text).unwrap();
+            fs::write(lists.file(&suite, "main_binary-amd64_Packages"), "").unwrap();
+        }
+        (folder, lists)
+    }
+
+    /// Lists of all suites with these versions of a package. They are valid at any time.
+    pub fn lists_of(package: &str, versions: [(Part, &str); 2]) -> (tempfile::TempDir, Lists) {
+        let (folder, lists) = all_lists();
+        for part in Part::ALL {
+            let file = lists.file(&part.suite("trixie"), "InRelease");
+            let text = fs::read_to_string(&file).unwrap().replace("Valid-Until:", "X:");
+            fs::write(&file, text).unwrap();
+        }
+        for (part, version) in versions {
+            let file = lists.file(&part.suite("trixie"), "main_binary-amd64_Packages");
+            fs::write(file, entry_of(package, version, "pool/main")).unwrap();
         }
         (folder, lists)
     }
@@ -456,7 +483,7 @@ mod tests {
     fn a_missing_list_of_the_release_or_of_the_security_archive_is_an_error() {
         for end in ["InRelease", "main_binary-amd64_Packages"] {
             for (suite, required) in [("trixie", true), ("trixie-security", true), ("trixie-backports", false)] {
-                let (_folder, lists) = all_lists("");
+                let (_folder, lists) = all_lists();
                 assert_eq!(lists.count(NOW), Ok(4));
                 fs::remove_file(lists.file(suite, end)).unwrap();
                 // An InRelease names its list, so that one must be there in any case.
@@ -471,7 +498,7 @@ mod tests {
 
     #[test]
     fn an_empty_list_is_no_error() {
-        let (_folder, lists) = all_lists("");
+        let (_folder, lists) = all_lists();
         fs::remove_file(lists.file("trixie-updates", "main_binary-amd64_Packages")).unwrap();
         fs::write(lists.file("trixie-updates", "InRelease"), in_release("trixie-updates", 0)).unwrap();
         assert_eq!(lists.count(NOW), Ok(3));
@@ -480,7 +507,7 @@ mod tests {
     #[test]
     fn the_in_release_of_another_suite_is_refused() {
         for other in ["trixie", "sid", "bookworm-security", "trixie-security-x"] {
-            let (_folder, lists) = all_lists("");
+            let (_folder, lists) = all_lists();
             fs::write(lists.file("trixie-security", "InRelease"), in_release(other, 9)).unwrap();
             let error = lists.count(NOW).unwrap_err();
             assert!(error.contains(&format!("of {other}, not of trixie-security")), "{error}");
@@ -495,7 +522,7 @@ mod tests {
 
     #[test]
     fn an_in_release_is_refused_after_its_time() {
-        let (_folder, lists) = all_lists("");
+        let (_folder, lists) = all_lists();
         assert_eq!(lists.count("2026-12-03T21:03:36Z"), Ok(4));
         let error = lists.count("2026-12-03T21:03:37Z").unwrap_err();
         assert!(error.contains("it was valid until Thu, 03 Dec 2026 21:03:36 UTC"), "{error}");
@@ -508,15 +535,8 @@ mod tests {
 
     #[test]
     fn an_update_in_the_security_archive_is_found() {
-        let (_folder, lists) = all_lists(&entry("6.12.9-1", "pool/main"));
-        let newer = entry("6.12.10-1", "pool/updates/main");
-        fs::write(lists.file("trixie-security", "main_binary-amd64_Packages"), newer).unwrap();
-        for part in Part::ALL {
-            // These lists are for a test at any time.
-            let file = lists.file(&part.suite("trixie"), "InRelease");
-            let text = fs::read_to_string(&file).unwrap().replace("Valid-Until:", "X:");
-            fs::write(&file, text).unwrap();
-        }
+        let (_folder, lists) =
+            lists_of("linux-source-6.12", [(Part::Release, "6.12.9-1"), (Part::Security, "6.12.10-1")]);
         let versions = lists.versions("linux-source-6.12").unwrap();
         let found: Vec<_> = versions.iter().map(|listed| (listed.download.version.as_str(), listed.part)).collect();
         assert_eq!(found, [("6.12.9-1", Part::Release), ("6.12.10-1", Part::Security)]);

@@ -122,6 +122,11 @@ impl Pinned {
         Ok(versions)
     }
 
+    /// The newest of these versions, or the one that is asked for.
+    fn newest(&self, lists: &Lists, to: Option<&str>) -> Result<Listed> {
+        lists::select(self.versions(lists)?, &self.package(), to)
+    }
+
     fn follows(&self, part: Part) -> bool {
         *self != Self::Iptables || part != Part::Backports
     }
@@ -138,14 +143,33 @@ pub fn run(ws: &Workspace, action: &Action) -> Result<ExitCode> {
             Ok(ExitCode::from(worst.exit_status()))
         }
         Action::Update(options) => {
-            for pinned in Pinned::chosen(ws.pins(), options.pin())? {
-                match &pinned {
-                    Pinned::Kernel(series) => update::run(ws, series, options)?,
-                    Pinned::Iptables => iptables::update(ws, options)?,
-                }
-            }
+            let pins = Pinned::chosen(ws.pins(), options.pin())?;
+            ensure!(
+                !options.port || !pins.contains(&Pinned::Iptables),
+                "--port is for a kernel series: the patches for iptables are for one release"
+            );
+            let lists = Lists::updated(ws)?;
+            pins.iter().try_for_each(|pinned| update(ws, pinned, &lists, options))?;
             Ok(ExitCode::SUCCESS)
         }
+    }
+}
+
+/// Goes to the newest version of a pin, or to the one that is asked for.
+fn update(ws: &Workspace, pinned: &Pinned, lists: &Lists, options: &update::Options) -> Result<()> {
+    let (name, old, to) = (pinned.name(), pinned.version(ws)?, options.to.as_deref());
+    let new = pinned.newest(lists, to)?;
+    let version = &new.download.version;
+    if !is_wanted(old, version, to) {
+        let what = if to.is_some() { "pinned already" } else { "the newest version" };
+        eprintln!("{name}: {old} is {what}");
+        return Ok(());
+    }
+    let kind = if new.is_security() { " from the security archive" } else { "" };
+    eprintln!("{name}: from {old} to {version}{kind}");
+    match pinned {
+        Pinned::Kernel(series) => update::run(ws, series, lists, new.download, options),
+        Pinned::Iptables => iptables::run(ws, lists, version),
     }
 }
 
@@ -170,6 +194,7 @@ fn config_package(series: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::lists::tests::lists_of;
     use super::*;
 
     #[test]
@@ -191,6 +216,22 @@ mod tests {
         assert_eq!(error, "unknown pin foo (expected iptables, 1.2 or 3.4)");
         assert_eq!(Pinned::named(&pins, IPTABLES).unwrap(), Pinned::Iptables);
         assert_eq!(Pinned::named(&pins, "3.4").unwrap(), Pinned::Kernel("3.4".into()));
+    }
+
+    #[test]
+    fn an_update_goes_to_a_version_that_the_check_knows() {
+        let (_folder, lists) = lists_of(IPTABLES, [(Part::Release, "1-1"), (Part::Backports, "2-1~bpo13+1")]);
+        let version = |to| Pinned::Iptables.newest(&lists, to).map(|listed| listed.download.version);
+        assert_eq!(version(None).unwrap(), "1-1");
+        let error = version(Some("2-1~bpo13+1")).unwrap_err().to_string();
+        assert_eq!(error, "the archive has no iptables 2-1~bpo13+1 (it has 1-1)");
+
+        let series = Pinned::Kernel("7.3".into());
+        let versions = [(Part::Security, "7.3.1-1~bpo13+1"), (Part::Backports, "7.3.2-1~bpo13+1")];
+        let (_folder, lists) = lists_of(&series.package(), versions);
+        assert_eq!(series.newest(&lists, None).unwrap().download.version, "7.3.2-1~bpo13+1");
+        let error = Pinned::Iptables.newest(&lists, None).unwrap_err().to_string();
+        assert_eq!(error, "the archive has no package iptables");
     }
 
     #[test]

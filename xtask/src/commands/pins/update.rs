@@ -13,13 +13,12 @@ use git2::{Oid, Repository};
 
 use super::file::{PinsFile, replace_tables};
 use super::lists::{self, Lists};
-use super::{config_package, is_wanted, source_package, version};
+use super::{config_package, version};
 use crate::builds::kernel::Config;
 use crate::commands::{patches, vm_test};
 use crate::host;
 use crate::process;
 use crate::sources::fetch;
-use crate::sources::mirrors::Patience;
 use crate::sources::pins::{Download, upstream};
 use crate::sources::tree::Tree;
 use crate::workspace::Workspace;
@@ -53,18 +52,6 @@ impl Options {
     pub fn pin(&self) -> &[String] {
         self.pin.as_slice()
     }
-
-    /// Says why a pin stays.
-    pub fn print_unchanged(&self, name: &str, version: &str) {
-        let what = if self.to.is_some() { "pinned already" } else { "the newest version" };
-        eprintln!("{name}: {version} is {what}");
-    }
-}
-
-/// Says what an update is about to do.
-pub fn print_change(name: &str, old: &str, new: &str, is_security: bool) {
-    let kind = if is_security { " from the security archive" } else { "" };
-    eprintln!("{name}: from {old} to {new}{kind}");
 }
 
 /// The pins of one series.
@@ -72,17 +59,13 @@ struct Pair {
     source: Download,
     /// `None` if the archive has dropped the configuration of this old version: its pin stays.
     config: Option<Download>,
-    is_security: bool,
 }
 
-pub fn run(ws: &Workspace, series: &str, options: &Options) -> Result<()> {
+/// Goes to another source of a series.
+pub fn run(ws: &Workspace, series: &str, lists: &Lists, source: Download, options: &Options) -> Result<()> {
     let old = ws.pins().kernel_source(series)?;
-    let Some(new) = find(ws, series, old, options.to.as_deref())? else {
-        options.print_unchanged(series, &old.version);
-        return Ok(());
-    };
-    print_change(series, &old.version, &new.source.version, new.is_security);
-
+    let config = config_for(series, lists, &source.version, options)?;
+    let new = Pair { source, config };
     let file = PinsFile::with(ws, |text| rewrite(text, series, &new))?;
     let candidate = file.candidate(ws)?;
     let lock = host::require(ws)?;
@@ -110,24 +93,16 @@ pub fn run(ws: &Workspace, series: &str, options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// The pins of the newest version, or of the version that is asked for; `None` if the pin is that.
-fn find(ws: &Workspace, series: &str, old: &Download, to: Option<&str>) -> Result<Option<Pair>> {
-    let all = Lists::open(ws);
-    all.update(Patience::LONG)?;
-    let of = |package: String, wanted: Option<&str>| lists::select(all.versions(&package)?, &package, wanted);
-    let source = of(source_package(series), to)?;
-    let version = source.download.version.clone();
-    if !is_wanted(&old.version, &version, to) {
-        return Ok(None);
-    }
-    let config = match of(config_package(series), Some(&version)) {
-        Err(error) if to.is_some() => {
+/// The configuration of a version. An old version that is asked for may have none.
+fn config_for(series: &str, lists: &Lists, version: &str, options: &Options) -> Result<Option<Download>> {
+    let package = config_package(series);
+    match lists::select(lists.versions(&package)?, &package, Some(version)) {
+        Err(error) if options.to.is_some() => {
             eprintln!("warning: {error:#}: its pin stays");
-            None
+            Ok(None)
         }
-        found => Some(found?.download),
-    };
-    Ok(Some(Pair { is_security: source.is_security(), source: source.download, config }))
+        found => Ok(Some(found?.download)),
+    }
 }
 
 /// The text of `pins.toml` with other pins for a series. All else, comments included, stays.
@@ -257,7 +232,7 @@ mod tests {
         let pins = Pins::parse(&text).unwrap();
         for (series, source) in pins.kernel.series.iter().filter(|(_, source)| source.is_package()) {
             let config = pins.debian_config(series).ok().cloned();
-            let same = Pair { source: source.clone(), config, is_security: false };
+            let same = Pair { source: source.clone(), config };
             assert_eq!(rewrite(&text, series, &same).unwrap(), text);
         }
     }
@@ -274,11 +249,7 @@ mod tests {
             ..download.clone()
         };
         let config = pins.debian_config(series).unwrap();
-        let new = Pair {
-            source: with(source, None),
-            config: Some(with(config, Some("20260102T030405Z"))),
-            is_security: true,
-        };
+        let new = Pair { source: with(source, None), config: Some(with(config, Some("20260102T030405Z"))) };
         let after = Pins::parse(&rewrite(&text, series, &new).unwrap()).unwrap();
         let changed = after.kernel_source(series).unwrap();
         assert_eq!((changed.version.as_str(), &changed.snapshot), ("9.9-1", &None));
