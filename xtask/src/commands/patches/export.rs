@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail, ensure};
 use fs_err as fs;
 use git2::{Commit, Oid, Repository};
 
-use super::{BRANCH, EXPORTED, has_uncommitted, linear_history, tip_of};
+use super::{BRANCH, EXPORTED, has_uncommitted, linear_history, port, tip_of};
 use crate::builds::root::BuildRoot;
 use crate::sources::patches::{self, Patch};
 use crate::sources::tree::Tree;
@@ -23,6 +23,7 @@ use crate::workspace::{Workspace, file_name};
 pub fn run(ws: &Workspace, tree: &Tree, folder: &Path) -> Result<()> {
     let edited =
         Repository::open(folder).with_context(|| format!("{}: run `patches apply` first", folder.display()))?;
+    port::require_complete(&edited)?;
     if has_uncommitted(&edited)? {
         eprintln!("warning: changes that are not committed are not exported");
     }

@@ -101,6 +101,14 @@ pub fn require_empty(tree: &Tree) -> Result<()> {
     Ok(())
 }
 
+/// Fails if a port has stopped: the branch lacks the patches that come later, and an export would
+/// remove their files.
+pub fn require_complete(repo: &Repository) -> Result<()> {
+    let is_complete = repo.find_reference(LAST).is_err();
+    ensure!(is_complete, "the port is not complete: go on with `cargo xtask patches port --continue`");
+    Ok(())
+}
+
 fn begin(repo: &Repository, base: Oid, last: Oid) -> Result<()> {
     repo.reference(DONE, base, true, "patches port")?;
     repo.reference(LAST, last, true, "patches port")?;
@@ -316,11 +324,13 @@ mod tests {
             // What `git cherry-pick --skip` does, and then `git commit`.
             let head = repo.head().unwrap().peel_to_commit().unwrap();
             repo.reset(head.as_object(), git2::ResetType::Hard, None).unwrap();
+            assert!(require_complete(&repo).unwrap_err().to_string().contains("port --continue"));
             if by_hand {
                 let new = commit_file(&repo, Some(head.id()), "zwei\n", &new.replace("f0", "f2"));
                 repo.reset(&repo.find_object(new, None).unwrap(), git2::ResetType::Hard, None).unwrap();
             }
             assert_eq!(resume(folder.path()).unwrap(), Outcome::Complete { unneeded: vec![] });
+            require_complete(&repo).unwrap();
             assert_eq!(subjects(&repo), if by_hand { &["zwei", "a"][..] } else { &["a"] });
         }
     }
