@@ -326,27 +326,29 @@ pub fn check_nobody_was_killed(guest: &mut Guest) -> Result<()> {
     Ok(())
 }
 
-/// How long it may take until all readers have read rows.
+/// How long it may take until readers have read rows.
 const READERS_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// Calls `send`, which sends frames, at least `least` times and until each of `readers` commands
-/// `/init read` (`agent/tools/reader.rs`) with the stop file `/tmp/stop` has read rows. Returns the
-/// number of calls. `send` gets the number of calls before.
+/// Calls `send`, which sends frames, at least `least` times and until the commands `/init read` with
+/// these patterns and the stop file `/tmp/stop` have read rows several times. Returns the number of
+/// calls. `send` gets the number of calls before.
 ///
 /// # Errors
 /// When sending fails, or a reader has not read rows in time.
 pub fn send_until_read(
     guest: &mut Guest,
-    readers: usize,
+    patterns: &[&str],
     least: u32,
     mut send: impl FnMut(&mut Guest, u32) -> Result<()>,
 ) -> Result<u32> {
     let mut calls = 0;
-    poll(READERS_TIMEOUT, "all readers to have read rows", || {
+    poll(READERS_TIMEOUT, "the readers to have read rows", || {
         send(guest, calls)?;
         calls += 1;
-        let ready = guest.must("ls /tmp")?.lines().filter(|file| file.starts_with("stop.")).count();
-        Ok((ready == readers && calls >= least).then_some(calls))
+        // `agent/tools/reader.rs` makes these files.
+        let files = guest.must("ls /tmp")?;
+        let is_ready = |pattern: &&str| files.lines().any(|file| file.strip_prefix("stop.") == Some(pattern));
+        Ok((patterns.iter().all(is_ready) && calls >= least).then_some(calls))
     })
 }
 

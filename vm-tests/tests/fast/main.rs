@@ -135,6 +135,8 @@ guest_test!(readers_that_clear_a_full_table_get_each_byte_once, in_guest_briefly
     const SWEPT: u64 = 300_000;
     /// Other readers. `agent/tools/reader.rs` lists them.
     const READERS: [&str; 5] = ["page", "killed", "bytes", "pieces", "rewind"];
+    /// Those that read a part of the table. The others have read all of it when they stop.
+    const READERS_OF_PARTS: [&str; 2] = ["page", "killed"];
     limit_rows(guest, ROW + LISTED)?;
     iptables(guest, Backend::Nft, "-A PROMISC -m traffic --traffic --net 10.0.0.0/8 --name t --clearonread")?;
     let common = ["pkt_size 114", "dst_min 192.0.2.1", "dst_max 192.0.2.1"];
@@ -153,7 +155,7 @@ guest_test!(readers_that_clear_a_full_table_get_each_byte_once, in_guest_briefly
     }
     // The delay leaves the readers CPU time. Each packet has an address that has no row.
     let sweep = [&common[..], &["src_min 10.64.0.0", "src_max 10.127.255.255", "delay 40000"]].concat();
-    let sweeps = send_until_read(guest, READERS.len(), rounds(1)?, |guest, _| generate(guest, 1, SWEPT, &sweep))?;
+    let sweeps = send_until_read(guest, &READERS_OF_PARTS, rounds(1)?, |guest, _| generate(guest, 1, SWEPT, &sweep))?;
     guest.write("/tmp/stop", b"")?;
 
     let mut bytes = 0;

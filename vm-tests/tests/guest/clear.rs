@@ -107,7 +107,7 @@ fn exactly_once(guest: &mut Guest, file: &str, patterns: &[&str]) -> Result<()> 
         let line = format!("exec /init read {TABLES}/{file} {pattern} /tmp/stop {}", number % 2);
         readers.push((pattern, guest.start(&line)?));
     }
-    let frames = BURST * send_until_read(guest, patterns.len(), BURSTS, send_burst)?;
+    let frames = BURST * send_until_read(guest, patterns, BURSTS, send_burst)?;
     guest.write("/tmp/stop", b"")?;
     let mut got = Rows::new();
     for (pattern, reader) in readers {

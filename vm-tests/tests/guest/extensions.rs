@@ -303,7 +303,7 @@ guest_test!(sets_with_ct_count_are_refused_or_do_not_match_in_promisc, |guest| {
         iptables(guest, Backend::Nft, &format!("{program} -A PROMISC"))?;
         let table = format!("{family} filter");
         let set = format!("type {kind}; size 100; flags dynamic;");
-        for (name, more) in [("plain", ""), ("counting", "ct count over 0;"), ("elements", "")] {
+        for (name, more) in [("plain", ""), ("counting", "ct count over 0;"), ("other", "")] {
             guest.must(&format!("nft 'add set {table} {name} {{ {set} {more} }}'"))?;
         }
         guest.must(&format!("nft 'add chain {table} control {{ type filter hook input priority 0; }}'"))?;
@@ -320,9 +320,8 @@ guest_test!(sets_with_ct_count_are_refused_or_do_not_match_in_promisc, |guest| {
         }
         // The kernel accepts an element with an expression of its own.
         let address = if family == "ip" { "10.0.0.1" } else { "2001:db8::1" };
-        guest.must(&format!("nft 'add element {table} elements {{ {address} ct count over 0 }}'"))?;
-        for (rule, name) in [(format!("{family} saddr @elements"), "in"), (format!("{family} saddr {address}"), "all")]
-        {
+        guest.must(&format!("nft 'add element {table} other {{ {address} ct count over 0 }}'"))?;
+        for (rule, name) in [(format!("{family} saddr @other"), "in"), (format!("{family} saddr {address}"), "all")] {
             guest.must(&format!(
                 "nft 'add counter {table} {name}; add rule {table} PROMISC {rule} counter name {name}'"
             ))?;
