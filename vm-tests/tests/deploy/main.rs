@@ -257,11 +257,11 @@ fn downgrade(test: &mut DeployTest) -> Result<()> {
     test.vm.must("rm /etc/apt/preferences.d/downgrade").map(drop)
 }
 
-/// Without a terminal, the answer to the question of linux-check-removal(1) is not to remove it.
-/// apt removes the module's package before. The next installation of this release brings it back.
+/// Without a dialog, the answer to the question of linux-check-removal(1) is not to remove it. apt
+/// removes the module's package before. The next installation of this release brings it back.
 fn remove_running(test: &mut DeployTest) -> Result<()> {
     let kernel = test.kernel(Release::FIRST);
-    let command = format!("setsid --wait apt-get purge -y {} </dev/null", kernel.packages().join(" "));
+    let command = format!("DEBIAN_FRONTEND=noninteractive apt-get purge -y {}", kernel.packages().join(" "));
     let refused = test.vm.run_for(&command, APT_TIMEOUT)?;
     ensure!(refused.status != 0, "the running kernel was removed");
     ensure!(refused.stdout.contains("Aborting removal of the running kernel"), "{}", refused.stdout);
