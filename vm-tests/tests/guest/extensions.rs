@@ -321,7 +321,9 @@ guest_test!(sets_with_ct_count_are_refused_or_do_not_match_in_promisc, |guest| {
         // The kernel accepts an element with an expression of its own.
         let address = if family == "ip" { "10.0.0.1" } else { "2001:db8::1" };
         guest.must(&format!("nft 'add element {table} other {{ {address} ct count over 0 }}'"))?;
-        for (rule, name) in [(format!("{family} saddr @other"), "in"), (format!("{family} saddr {address}"), "all")] {
+        for (rule, name) in
+            [(format!("{family} saddr @other"), "matched"), (format!("{family} saddr {address}"), "arrived")]
+        {
             guest.must(&format!(
                 "nft 'add counter {table} {name}; add rule {table} PROMISC {rule} counter name {name}'"
             ))?;
@@ -329,7 +331,7 @@ guest_test!(sets_with_ct_count_are_refused_or_do_not_match_in_promisc, |guest| {
         let frames = frames(program);
         let sent = frames.len();
         guest.send(0, frames)?;
-        for (name, want) in [("in", 0), ("all", sent)] {
+        for (name, want) in [("matched", 0), ("arrived", sent)] {
             let counter = guest.must(&format!("nft list counter {table} {name}"))?;
             ensure!(counter.contains(&format!("packets {want} ")), "{family}: {name}: not {want} packets: {counter}");
         }
