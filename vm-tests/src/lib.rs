@@ -329,9 +329,9 @@ pub fn check_nobody_was_killed(guest: &mut Guest) -> Result<()> {
 /// How long it may take until readers have read rows.
 const READERS_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// Calls `send`, which sends frames, at least `least` times and until the commands `/init read` with
-/// these patterns and the stop file `/tmp/stop` have read rows several times. Returns the number of
-/// calls. `send` gets the number of calls before.
+/// Calls `send`, which sends frames, at least `least` times and until the commands `/init read`
+/// with these patterns and the stop file `/tmp/stop` have read rows several times. Returns the
+/// number of calls. `send` gets the number of calls before.
 ///
 /// # Errors
 /// When sending fails, or a reader has not read rows in time.
