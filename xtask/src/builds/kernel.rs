@@ -384,8 +384,7 @@ impl<'a> Build<'a> {
         Ok(())
     }
 
-    /// Makes the folder of objects, or a copy of the other folder. make would take the objects of
-    /// another build root, with other compilers, for up to date, so they are removed.
+    /// Makes the folder of objects, or a copy of the other folder.
     fn prepare_objects(&self) -> Result<()> {
         let objects = self.objects();
         if let Some(original) = &self.original {
@@ -397,14 +396,11 @@ impl<'a> Build<'a> {
             step.run(copy)?;
             step.finish();
         }
-        let mark = objects.join(".build-root");
-        if !self.root.stamp().is_in(&mark) {
-            if mark.exists() {
-                eprintln!("{}: the build root has changed, so the kernel is compiled from the start", self.name);
-            }
-            remove_tree(&objects)?;
-            fs::create_dir_all(&objects)?;
-            self.root.stamp().write(&mark)?;
+        let inputs = Recipe::new("objects 1")
+            .text("root", self.root.stamp().as_str())
+            .text("source", &self.tree.base().to_string());
+        if remove_other_objects(&objects, &inputs.stamp())? {
+            eprintln!("{}: the build root or the source has changed, so all of it is compiled", self.name);
         }
         Ok(())
     }
@@ -478,6 +474,21 @@ impl<'a> Build<'a> {
     }
 }
 
+/// Removes objects that were made of other inputs. make would take them for up to date: compilers
+/// have no times, and each pinned source has files of its own, which can be older than the objects
+/// of another source. Returns whether there were such objects.
+fn remove_other_objects(objects: &Path, inputs: &Stamp) -> Result<bool> {
+    let mark = objects.join(".inputs");
+    if inputs.is_in(&mark) {
+        return Ok(false);
+    }
+    let existed = mark.exists();
+    remove_tree(objects)?;
+    fs::create_dir_all(objects)?;
+    inputs.write(&mark)?;
+    Ok(existed)
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -504,6 +515,19 @@ mod tests {
         assert_eq!(names("7.3", Config::Server), ["server.config", "7.3.config", "server-7.3.config"]);
         assert_eq!(names("7.3", Config::Vm), ["base.config", "hardening.config", "vm.config", "7.3.config"]);
         assert_eq!(names("6.12", Config::Server), ["server.config"]);
+    }
+
+    #[test]
+    fn objects_of_another_source_are_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (objects, object) = (folder.path().join("kernel"), folder.path().join("kernel/a.o"));
+        let inputs = |source: &str| Recipe::new("objects 1").text("source", source).stamp();
+        assert!(!remove_other_objects(&objects, &inputs("one")).unwrap());
+        for (source, stays) in [("one", true), ("two", false), ("one", false), ("one", true)] {
+            fs::write(&object, "").unwrap();
+            assert_eq!(remove_other_objects(&objects, &inputs(source)).unwrap(), !stays, "{source}");
+            assert_eq!(object.exists(), stays, "{source}");
+        }
     }
 
     /// A fragment whose name has a typing error would be ignored.
