@@ -7,7 +7,7 @@ use std::ptr;
 use anyhow::{Context, Result, ensure};
 
 use crate::builds::kernel::{self, Choice};
-use crate::builds::module::{self, MODULE};
+use crate::builds::module;
 use crate::builds::root::BuildRoot;
 use crate::host;
 use crate::process;
@@ -27,6 +27,9 @@ const ALLOWED_CALLS: &[&str] = &[
     "rust_helper_krealloc_node_align",
     "rust_helper_set_active_memcg",
 ];
+/// All code of the module, before it is linked with `scripts/module.lds`. In 7.3 that script puts
+/// rare code in the section of the other code.
+const OBJECTS: &str = "xt_traffic.o";
 /// The section in which the compiler puts code that it expects to run rarely.
 const COLD_SECTION: &str = ".text.unlikely.";
 
@@ -74,7 +77,7 @@ impl Function {
 pub fn packet_path(ws: &Workspace, choice: &Choice) -> Result<String> {
     let functions = disassemble(ws, choice)?;
     let path = reachable(&functions, ENTRIES[0], false);
-    ensure!(!path.is_empty(), "{MODULE} has no function {}", ENTRIES[0]);
+    ensure!(!path.is_empty(), "{OBJECTS} has no function {}", ENTRIES[0]);
     let print =
         |Function { address, name, code, .. }: &Function| format!("{address:016x} <{name}>:\n{}\n\n", code.join("\n"));
     Ok(path.into_iter().map(print).collect())
@@ -124,7 +127,7 @@ fn disassemble(ws: &Workspace, choice: &Choice) -> Result<Vec<Function>> {
     let module = module::build(ws, &root, &kernel)?;
     let folder = module.file.parent().context("the module has no parent folder")?;
     let sandbox = root.sandbox().bind_ro(folder, "build");
-    let words = ["objdump", "--disassemble", "--reloc", "--no-show-raw-insn", "--demangle=rust", MODULE];
+    let words = ["objdump", "--disassemble", "--reloc", "--no-show-raw-insn", "--demangle=rust", OBJECTS];
     let mut lines = Vec::new();
     let status = process::run_lines(sandbox.command("build", &words), |line| lines.push(line.to_owned()))?;
     ensure!(status.success(), "objdump failed ({status})");
