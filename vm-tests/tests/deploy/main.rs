@@ -87,7 +87,6 @@ fn all_steps(test: &mut DeployTest) -> Result<()> {
     test.step("Count with the new kernel", |test| test.count("ping"))?;
     test.step("Boot the old kernel", boot_old)?;
     test.step("Count with the old kernel", |test| test.count("names"))?;
-    test.step("Remove the running kernel, which is refused", remove_running)?;
     test.step("Debian's kernel, with the patched iptables", stock::run)?;
     test.step("Downgrade", downgrade)?;
     test.step("Remove the service", remove)?;
@@ -260,21 +259,6 @@ fn downgrade(test: &mut DeployTest) -> Result<()> {
     test.vm.must_for("apt-get dist-upgrade -y --allow-downgrades", APT_TIMEOUT)?;
     test.check_versions(Release::FIRST)?;
     test.vm.must("rm /etc/apt/preferences.d/downgrade").map(drop)
-}
-
-/// Without a dialog, the answer to the question of linux-check-removal(1) is not to remove it. apt
-/// removes the module's package before. The next installation of this release brings it back.
-fn remove_running(test: &mut DeployTest) -> Result<()> {
-    let kernel = test.kernel(Release::FIRST);
-    let command = format!("DEBIAN_FRONTEND=noninteractive apt-get purge -y {}", kernel.packages().join(" "));
-    let refused = test.vm.run_for(&command, APT_TIMEOUT)?;
-    ensure!(refused.status != 0, "the running kernel was removed");
-    ensure!(refused.stdout.contains("Aborting removal of the running kernel"), "{}", refused.stdout);
-    let release = &kernel.release;
-    test.vm.must(&format!("test -e /boot/vmlinuz-{release} && test -e /usr/lib/modules/{release}/modules.dep"))?;
-    let state = test.vm.must(&format!("dpkg-query --show --showformat='${{Status}}' linux-image-{release}"))?;
-    ensure!(state.ends_with("ok installed"), "{state}");
-    Ok(())
 }
 
 /// Without a purge, nothing may remain that has an effect on apt or on GRUB.
