@@ -2,7 +2,6 @@
 //! Diffs for files in which other lines were added or removed: the hunks get the numbers of the
 //! lines where their text is now, as with `git am`. libgit2 looks for a hunk at its line only.
 
-use std::collections::HashMap;
 use std::str;
 
 /// The line numbers of a hunk: `@@ -OLD +NEW @@`. Each side is a start and a length.
@@ -40,15 +39,15 @@ fn side(text: &str) -> Option<(usize, usize)> {
 /// a path. A hunk whose text is not in its file stays as it is, and so do new and binary files.
 pub fn relocate(diff: &[u8], content: impl Fn(&str) -> Option<Vec<u8>>) -> Vec<u8> {
     let lines: Vec<&[u8]> = diff.split_inclusive(|&byte| byte == b'\n').collect();
-    let mut files: HashMap<&str, Option<Vec<u8>>> = HashMap::new();
-    let (mut file, mut result) = ("", Vec::with_capacity(diff.len()));
+    let (mut file, mut result) = (Vec::new(), Vec::with_capacity(diff.len()));
     // The shift of the hunk before in the same file, and the first line after it.
     let (mut shift, mut after) = (0, 0);
     let mut at = 0;
     while let Some(&line) = lines.get(at) {
         at += 1;
         if let Some(path) = line.strip_prefix(b"--- a/") {
-            (file, shift, after) = (str::from_utf8(path).unwrap_or("").trim_end(), 0, 0);
+            let path = str::from_utf8(path).unwrap_or("").trim_end();
+            (file, shift, after) = (content(path).unwrap_or_default(), 0, 0);
         }
         let Some(header) = Header::parse(line) else {
             result.extend_from_slice(line);
@@ -56,8 +55,7 @@ pub fn relocate(diff: &[u8], content: impl Fn(&str) -> Option<Vec<u8>>) -> Vec<u
         };
         let hunk = hunk(&lines[at..], &header);
         at += hunk.len();
-        let text = files.entry(file).or_insert_with(|| content(file));
-        let text: Vec<&[u8]> = text.iter().flat_map(|text| text.split_inclusive(|&byte| byte == b'\n')).collect();
+        let text: Vec<&[u8]> = file.split_inclusive(|&byte| byte == b'\n').collect();
         let start = position(&text, &old_lines(hunk), after, header.old.0.saturating_add_signed(shift));
         if let Some(start) = start.filter(|_| header.old.0 > 0) {
             shift = start as isize - header.old.0 as isize;
