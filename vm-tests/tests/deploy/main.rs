@@ -263,10 +263,10 @@ fn downgrade(test: &mut DeployTest) -> Result<()> {
 
 /// Without a purge, nothing may remain that has an effect on apt or on GRUB.
 fn remove(test: &mut DeployTest) -> Result<()> {
-    let links = "/etc/apt/preferences.d/xt-traffic.pref /etc/default/grub.d/zz-xt-traffic.cfg";
-    test.vm.must(&format!("cat {links}"))?;
+    let links = "find /etc/apt /etc/default/grub.d -type l -name '*xt-traffic*'";
+    ensure!(!test.vm.must(links)?.is_empty(), "xt-traffic has no links for apt and GRUB");
     test.vm.must_for("apt-get remove -y xt-traffic", APT_TIMEOUT)?;
-    let left = test.vm.must("find /etc/apt/preferences.d /etc/default/grub.d -name '*xt-traffic*'")?;
+    let left = test.vm.must(links)?;
     ensure!(left.is_empty(), "{left}");
     test.vm.must("test -e /etc/xt-traffic.conf").map(drop)
 }
