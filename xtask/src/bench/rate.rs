@@ -70,7 +70,7 @@ pmacctd -f /tmp/pmacctd.conf && sleep 2",
         counted: "pmacct -s -p /tmp/pmacctd.pipe | awk '$2 ~ /^[0-9]+$/ { sum += $2 } END { printf \"%d\", sum / 2 }'",
     },
     // It prints the bytes of each host: in, out, total. It writes its file when a packet arrives at
-    // least a second after the last write. The ping is such a packet.
+    // least a second after the last write. The ping is such a packet, and writing takes a moment.
     Counter {
         name: IPFM,
         version: "ar -p /ipfm.deb control.tar.xz | unxz | tar -xO ./control | grep '^Version'",
@@ -83,7 +83,7 @@ CLEAR NEVER
 END
 ip address add 192.0.2.1/24 dev mirror0 && ipfm -c /tmp/ipfm.conf && sleep 2",
         pending: 0,
-        counted: "ping -c 1 -W 1 192.0.2.2 >/dev/null; awk '/^10\\./ { sum += $3 } END { printf \"%d\", sum / 46 }' /tmp/ipfm.log",
+        counted: "ping -c 1 -W 1 192.0.2.2 >/dev/null; sleep 1; awk '/^10\\./ { sum += $3 } END { printf \"%d\", sum / 46 }' /tmp/ipfm.log",
     },
 ];
 
