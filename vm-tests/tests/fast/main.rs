@@ -6,7 +6,7 @@ mod memory;
 mod sweep;
 
 use std::env;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context, Result, ensure};
 use traffic_model::frames::Generator;
@@ -153,9 +153,16 @@ guest_test!(readers_that_clear_a_full_table_get_each_byte_once, in_guest_briefly
             ))?,
         );
     }
-    // The delay leaves the readers CPU time. Each packet has an address that has no row.
-    let sweep = [&common[..], &["src_min 10.64.0.0", "src_max 10.127.255.255", "delay 40000"]].concat();
-    let sweeps = send_until_read(guest, &READERS_OF_PARTS, rounds(1)?, |guest, _| generate(guest, 1, SWEPT, &sweep))?;
+    // Each packet has an address that has no row: pktgen begins with the first address each time.
+    // The delay leaves the readers CPU time.
+    let sweep = |guest: &mut Guest, number: u32| {
+        let first = u32::from(Ipv4Addr::new(10, 2, 0, 0)) + number * SWEPT as u32;
+        let [first, last] = [first, first + SWEPT as u32 - 1].map(Ipv4Addr::from);
+        ensure!(last.octets()[0] == 10, "no addresses are left for sweep {number}");
+        let [min, max] = [format!("src_min {first}"), format!("src_max {last}")];
+        generate(guest, 1, SWEPT, &[&common[..], &[&min, &max, "delay 40000"]].concat())
+    };
+    let sweeps = send_until_read(guest, &READERS_OF_PARTS, rounds(1)?, sweep)?;
     guest.write("/tmp/stop", b"")?;
 
     let mut bytes = 0;
