@@ -185,8 +185,11 @@ fn boot_old(test: &mut DeployTest) -> Result<()> {
     says_newer_kernel(test)
 }
 
-/// apt keeps both kernels. It can remove the older one, which no package needs.
+/// apt keeps both kernels, and one of Debian that lies between them. It can remove the older one,
+/// which no package needs.
 fn check_autoremove(test: &mut DeployTest) -> Result<()> {
+    let count = test.vm.must("apt-config dump --format '%v%n' APT::NeverAutoRemove::KernelCount")?;
+    ensure!(count == "0x3\n", "apt keeps {count:?} kernels");
     let [old, new] = [Release::FIRST, Release::SECOND].map(|release| test.kernel(release).packages());
     let removed = test.vm.must("apt-get autoremove --dry-run")?;
     let unprotected = test.vm.must("apt-get autoremove --dry-run -o APT::Protect-Kernels=false")?;
@@ -263,10 +266,12 @@ fn downgrade(test: &mut DeployTest) -> Result<()> {
 
 /// Without a purge, nothing may remain that has an effect on apt or on GRUB.
 fn remove(test: &mut DeployTest) -> Result<()> {
-    let links = "find /etc/apt /etc/default/grub.d -type l -name '*xt-traffic*'";
-    ensure!(!test.vm.must(links)?.is_empty(), "xt-traffic has no links for apt and GRUB");
+    let links = "/etc/apt/preferences.d/xt-traffic.pref /etc/default/grub.d/zz-xt-traffic.cfg";
+    test.vm.must(&format!("cat {links}"))?;
     test.vm.must_for("apt-get remove -y xt-traffic", APT_TIMEOUT)?;
-    let left = test.vm.must(links)?;
+    // 60xt-traffic is a configuration file. It has no effect without the package.
+    let folders = "/etc/apt/preferences.d /etc/apt/apt.conf.d /etc/default/grub.d";
+    let left = test.vm.must(&format!("find {folders} -name '*xt-traffic*' ! -name 60xt-traffic"))?;
     ensure!(left.is_empty(), "{left}");
     test.vm.must("test -e /etc/xt-traffic.conf").map(drop)
 }
