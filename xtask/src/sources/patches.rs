@@ -42,6 +42,14 @@ pub fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
+/// A patch file without the number in its subject, `1/22`. The second number changes with each
+/// patch that is added to the series, and the name of the file has the first.
+pub fn without_number(content: String) -> String {
+    const SUBJECT: &str = "\nSubject: [PATCH";
+    let parts = content.split_once(SUBJECT).and_then(|(head, rest)| Some((head, rest.split_once(']')?.1)));
+    parts.map(|(head, rest)| format!("{head}{SUBJECT}]{rest}")).unwrap_or(content)
+}
+
 impl Patch {
     /// Reads a patch file.
     pub fn read(file: &Path) -> Result<Self> {
@@ -169,6 +177,14 @@ pub mod tests {
         let who = Signature::new("Åsa Test", "asa@example.org", &Time::new(1_800_000_000, 60)).unwrap();
         let parent = parent.map(|oid| repo.find_commit(oid).unwrap());
         repo.commit(None, &who, &who, message, &tree, parent.as_ref().as_slice()).unwrap()
+    }
+
+    #[test]
+    fn the_number_of_patches_is_no_part_of_a_patch() {
+        let numbered = |number: &str| MAIL.replace("[PATCH]", number);
+        assert_eq!(without_number(numbered("[PATCH 07/22]")), MAIL);
+        assert_eq!(without_number(MAIL.to_owned()), MAIL);
+        assert_eq!(without_number("not a mail".to_owned()), "not a mail");
     }
 
     fn repository() -> (tempfile::TempDir, Repository, Oid) {

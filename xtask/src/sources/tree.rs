@@ -19,7 +19,7 @@ use crate::sources::patches::{self, Patch};
 use crate::sources::pins::Download;
 use crate::stamp::{Recipe, Stamp, remove_if_exists, write_atomically};
 use crate::ui::Step;
-use crate::workspace::{Workspace, keep, list};
+use crate::workspace::{Workspace, file_name, keep, list};
 
 /// The date of the base commits, 2026-01-01 00:00 UTC. A fixed date gives the same commit
 /// everywhere.
@@ -110,7 +110,9 @@ impl Tree {
         let (mut commit, mut before) = (self.base, self.base.to_string());
         for file in patches::files(&self.patches)? {
             // These hashes are in the committed files `checked`, so do not change their inputs.
-            let hash = Recipe::new("checked patch").text("before", &before).file(&file)?.stamp();
+            let content = patches::without_number(fs::read_to_string(&file)?);
+            let recipe = Recipe::new("checked patch").text("before", &before);
+            let hash = recipe.text(&file_name(&file), &content).stamp();
             let record = self.folder.join("applied").join(hash.as_str());
             commit = match read_oid(&record).filter(|oid| self.repo.find_commit(*oid).is_ok()) {
                 Some(known) => known,
