@@ -103,6 +103,11 @@ impl Settings {
         bail!("options unknown to this kernel: {}; set or unset them in kernel-patches/config", lost.join(", "))
     }
 
+    /// Removes options.
+    pub fn remove(&mut self, names: &[String]) {
+        self.0.retain(|name, _| !names.contains(name));
+    }
+
     fn set_among<'a>(&self, names: &'a [String]) -> Vec<&'a str> {
         names.iter().map(String::as_str).filter(|name| self.value(name) != "n").collect()
     }
@@ -226,6 +231,8 @@ mod tests {
         .collect();
         assert_eq!(unknown, ["CONFIG_B", "CONFIG_C", "CONFIG_E"]);
         assert_eq!(settings.set_among(&unknown), ["CONFIG_C"]);
+        settings.remove(&unknown);
+        assert!(settings.set_among(&unknown).is_empty());
     }
 
     #[test]

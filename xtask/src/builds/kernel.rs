@@ -452,8 +452,13 @@ impl<'a> Build<'a> {
         let merged = Settings::read(slice::from_ref(&config))?;
         let mut unknown = Vec::new();
         step.run_watching(make("olddefconfig"), |line| unknown.extend(kconfig::unknown(line)))?;
-        merged.require_known(&unknown)?;
-        let fragments = Settings::read(&self.fragments)?;
+        let mut fragments = Settings::read(&self.fragments)?;
+        if self.commit == self.tree.tip()? {
+            merged.require_known(&unknown)?;
+        } else {
+            // Later patches add options.
+            fragments.remove(&unknown);
+        }
         fragments.require_in(&config)?;
         debian.map_or(Ok(()), |debian| {
             let lost = debian.require_kept(&fragments, &Settings::read(&[config])?, source)?;
