@@ -67,13 +67,47 @@ impl Step {
     }
 }
 
+/// Returns whether the length of a packet whose payload length is 0 is valid. It is above 65,535,
+/// and a jumbo payload option holds it: <https://www.rfc-editor.org/rfc/rfc2675#section-3>. An
+/// aggregate of that length need not have the option. The PROMISC hook only gets valid packets, but
+/// other hooks get others.
+#[cold]
+fn is_jumbo(packet: impl Packet) -> bool {
+    let payload = packet.length().saturating_sub(SIZE);
+    payload > usize::from(u16::MAX)
+        && (packet.is_aggregate() || jumbo_length(packet) == u32::try_from(payload).ok())
+}
+
+/// The length in the jumbo payload option of the hop-by-hop header.
+fn jumbo_length(packet: impl Packet) -> Option<u32> {
+    const PAD1: u8 = 0;
+    const JUMBO: u8 = 0xc2;
+    let [_, units] = packet.array(SIZE)?;
+    let end = SIZE + (usize::from(units) + 1) * 8;
+    let mut at = SIZE + 2;
+    // Saturating, because the packet path must not contain code that panics.
+    while end.saturating_sub(at) >= 2 {
+        let step = match packet.array(at)? {
+            [PAD1, _] => 1,
+            [JUMBO, 4] if end.saturating_sub(at) >= 6 => {
+                return packet.array(at.saturating_add(2)).map(u32::from_be_bytes);
+            }
+            [JUMBO, _] => return None,
+            [_, length] => 2 + usize::from(length),
+        };
+        at = at.saturating_add(step);
+    }
+    None
+}
+
 impl Family for u128 {
     const ICMP: u8 = 58;
 
-    /// Echo Request: <https://www.rfc-editor.org/rfc/rfc4443#section-4.1>.
+    /// Echo request (<https://www.rfc-editor.org/rfc/rfc4443#section-4.1>) and extended echo request
+    /// (<https://www.rfc-editor.org/rfc/rfc8335#section-2>).
     #[inline]
     fn is_request(icmp_type: u8) -> bool {
-        icmp_type == 128
+        matches!(icmp_type, 128 | 160)
     }
 
     /// The protocol is the number of the header after the extension headers. If an extension header
@@ -82,6 +116,9 @@ impl Family for u128 {
     fn header(packet: impl Packet) -> Option<Header<Self>> {
         let h: &[u8; SIZE] = packet.linear().first_chunk()?;
         let (source, destination) = h[8..].split_first_chunk()?;
+        if [h[4], h[5]] == [0, 0] && h[6] == HOP_BY_HOP && !is_jumbo(packet) {
+            return None;
+        }
         let mut step = Step {
             protocol: h[6],
             offset: SIZE as u16,
@@ -127,6 +164,8 @@ mod tests {
             packet.extend(body);
         }
         packet.extend([0; 8]);
+        let length = (packet.len() - SIZE) as u16;
+        packet[4..6].copy_from_slice(&length.to_be_bytes());
         packet
     }
 
@@ -236,6 +275,47 @@ mod tests {
                 "{length}"
             );
         }
+    }
+
+    /// A packet with payload length 0 and these options in a hop-by-hop header. `length` is the
+    /// number of bytes of that header and what follows it.
+    fn jumbo(options: &[u8], length: usize) -> Vec<u8> {
+        let mut packet = packet(&[], HOP_BY_HOP);
+        packet.truncate(SIZE);
+        packet[4..6].fill(0);
+        packet.extend([UDP, ((options.len() + 2) / 8).saturating_sub(1) as u8]);
+        packet.extend(options);
+        packet.resize(SIZE + length, 0);
+        packet
+    }
+
+    #[test]
+    fn a_payload_length_of_0_needs_a_jumbo_option_with_the_length() {
+        let option = |length: u32| [&[0xc2, 4][..], &length.to_be_bytes()].concat();
+        let is_parsed =
+            |options: &[u8], length| u128::header(Bytes(&jumbo(options, length))).is_some();
+        assert!(is_parsed(&option(70_000), 70_000));
+        assert!(is_parsed(&option(65_536), 65_536));
+        assert!(is_parsed(
+            &[&[0, 1, 0, 0, 1, 2, 0, 0][..], &option(70_000)].concat(),
+            70_000
+        ));
+        assert!(!is_parsed(&option(70_000), 70_001));
+        assert!(!is_parsed(&option(70_000), 69_999));
+        assert!(!is_parsed(&option(65_535), 65_535));
+        assert!(!is_parsed(&option(1_000), 1_000));
+        assert!(!is_parsed(&[1, 4, 0, 0, 0, 0], 70_000), "padding only");
+        assert!(!is_parsed(&[0xc2, 2, 0, 1, 0, 0], 65_536), "a short option");
+        assert!(
+            !is_parsed(&[1, 2, 0, 0, 0xc2, 4], 70_000),
+            "the option ends behind the header"
+        );
+        assert!(!is_parsed(&option(70_000)[..0], 1));
+        // Without a hop-by-hop header, the packet has no payload.
+        let mut empty = packet(&[], UDP);
+        empty.truncate(SIZE);
+        empty[4..6].fill(0);
+        assert!(u128::header(Bytes(&empty)).is_some());
     }
 
     #[test]

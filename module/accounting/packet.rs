@@ -58,7 +58,8 @@ pub trait Family: Address {
     /// Returns whether an ICMP message of this type is a request, which starts a connection.
     fn is_request(icmp_type: u8) -> bool;
 
-    /// Parses the header of a packet. `None` if the linear area is too short for it.
+    /// Parses the header of a packet. `None` if the linear area is too short for it, or if the
+    /// packet has no valid length.
     fn header(packet: impl Packet) -> Option<Header<Self>>;
 
     /// The protocol that a number stands for in this family.
@@ -82,11 +83,12 @@ const OFFSET_MASK: u16 = 0x1fff;
 impl Family for u32 {
     const ICMP: u8 = 1;
 
-    /// Echo, timestamp and information request (<https://www.rfc-editor.org/rfc/rfc792>), and
-    /// address mask request (<https://www.rfc-editor.org/rfc/rfc950>).
+    /// Echo, timestamp and information request (<https://www.rfc-editor.org/rfc/rfc792>), address
+    /// mask request (<https://www.rfc-editor.org/rfc/rfc950>), and extended echo request
+    /// (<https://www.rfc-editor.org/rfc/rfc8335#section-2>).
     #[inline]
     fn is_request(icmp_type: u8) -> bool {
-        matches!(icmp_type, 8 | 13 | 15 | 17)
+        matches!(icmp_type, 8 | 13 | 15 | 17 | 42)
     }
 
     #[inline]

@@ -206,10 +206,14 @@ mod tests {
             let message = packet(&[kind, 0, 0, 0, 0, 0, 0, 0]);
             assert_eq!(
                 of_v4(&message, 1).is_some(),
-                [8, 13, 15, 17].contains(&kind),
+                [8, 13, 15, 17, 42].contains(&kind),
                 "{kind}"
             );
-            assert_eq!(of_v6(&message, 58).is_some(), kind == 128, "{kind}");
+            assert_eq!(
+                of_v6(&message, 58).is_some(),
+                [128, 160].contains(&kind),
+                "{kind}"
+            );
         }
         assert_eq!(
             (Opening::Request.port(), Opening::Request.protocol()),

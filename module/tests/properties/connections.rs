@@ -108,9 +108,9 @@ fn flow_of(spec: &PacketSpec) -> Option<String> {
 /// Returns whether an ICMP type is a request in this family.
 fn is_request<A: Modelled>(kind: u8) -> bool {
     if A::BITS == 32 {
-        [8, 13, 15, 17].contains(&kind)
+        [8, 13, 15, 17, 42].contains(&kind)
     } else {
-        kind == 128
+        [128, 160].contains(&kind)
     }
 }
 
@@ -132,7 +132,7 @@ fn similar_packets() -> impl Strategy<Value = Vec<PacketSpec>> {
     let payload = prop_oneof![
         tcp.prop_map(|(sequence, flags)| Payload::Tcp { sequence, flags }),
         Just(Payload::Udp),
-        select(vec![8, 13, 15, 17, 0, 128, 129]).prop_map(|kind| Payload::Icmp { kind }),
+        select(vec![8, 13, 15, 17, 0, 42, 128, 129, 160]).prop_map(|kind| Payload::Icmp { kind }),
         (47..49u8).prop_map(|protocol| Payload::Other { protocol }),
     ];
     let spec = ((0..3u8, 0..3u8), (1..3u16, 1..3u16), payload);

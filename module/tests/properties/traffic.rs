@@ -117,7 +117,8 @@ fn payload() -> impl Strategy<Value = Payload> {
     prop_oneof![
         (0..2u32, flags).prop_map(|(sequence, flags)| Payload::Tcp { sequence, flags }),
         Just(Payload::Udp),
-        select(vec![8, 13, 15, 17, 0, 3, 128, 129]).prop_map(|kind| Payload::Icmp { kind }),
+        select(vec![8, 13, 15, 17, 0, 3, 42, 128, 129, 160])
+            .prop_map(|kind| Payload::Icmp { kind }),
         select(vec![GRE, 1, 2, 50, 58, 132]).prop_map(|protocol| Payload::Other { protocol }),
     ]
 }

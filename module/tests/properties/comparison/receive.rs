@@ -20,8 +20,9 @@ pub fn version4(bytes: &[u8]) -> Option<&[u8]> {
 }
 
 /// The IPv6 packet without padding. `None` if the version or the payload length is wrong. A packet
-/// with payload length 0 and a Hop-by-Hop Options header may be a jumbogram, so it is not trimmed:
-/// <https://www.rfc-editor.org/rfc/rfc2675>.
+/// with payload length 0 and a Hop-by-Hop Options header may be a jumbogram
+/// (<https://www.rfc-editor.org/rfc/rfc2675>): IP receive passes it on untrimmed if it has no jumbo
+/// payload option. These packets are too short for a valid one.
 pub fn version6(bytes: &[u8]) -> Option<&[u8]> {
     let head: &[u8; 40] = bytes.first_chunk()?;
     let packet = match (u16::from_be_bytes([head[4], head[5]]), head[6]) {
