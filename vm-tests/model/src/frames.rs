@@ -5,12 +5,16 @@
 mod extension;
 mod generate;
 mod ip;
+mod layer;
 #[cfg(test)]
 mod tests;
+mod tunnel;
 
 pub use extension::Extension;
 pub use generate::Generator;
 pub use ip::{DONT_FRAGMENT, Ip, MORE_FRAGMENTS, fix_checksum};
+pub use layer::{LAYERS, Layer, wrapped};
+pub use tunnel::Tunnel;
 
 /// An Ethernet address.
 pub type Mac = [u8; 6];
@@ -30,6 +34,31 @@ pub const IPV6: u16 = 0x86dd;
 pub const DOT1Q: u16 = 0x8100;
 /// The provider's VLAN tag, IEEE 802.1ad.
 pub const DOT1AD: u16 = 0x88a8;
+
+/// Types of providers' VLAN tags before IEEE 802.1ad.
+pub const QINQ: [u16; 3] = [0x9100, 0x9200, 0x9300];
+/// The service tag of IEEE 802.1ah. The addresses of the customer's frame belong to it.
+pub const ITAG: u16 = 0x88e7;
+/// The VN-Tag of Cisco's fabric extenders.
+pub const VN_TAG: u16 = 0x8926;
+/// The metadata header of Cisco TrustSec.
+pub const TRUSTSEC: u16 = 0x8909;
+/// A stack of labels, RFC 3032.
+pub const MPLS: u16 = 0x8847;
+/// See [`MPLS`].
+pub const MPLS_MULTICAST: u16 = 0x8848;
+/// PPP over Ethernet, RFC 2516.
+pub const PPPOE_SESSION: u16 = 0x8864;
+/// The address resolution protocol.
+pub const ARP: u16 = 0x0806;
+/// See [`ARP`]: IEEE 802.1AB.
+pub const LLDP: u16 = 0x88cc;
+/// See [`ARP`]: IEEE 802.1AE.
+pub const MACSEC: u16 = 0x88e5;
+/// See [`ARP`]: IEEE 802.1X.
+pub const EAPOL: u16 = 0x888e;
+/// Lower numbers are the length of a frame with LLC (IEEE 802.3).
+pub const LOWEST_ETHERTYPE: u16 = 0x600;
 
 /// IP protocol numbers: <https://www.iana.org/assignments/protocol-numbers>.
 pub const ICMP: u8 = 1;

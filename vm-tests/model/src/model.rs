@@ -10,10 +10,14 @@
 mod flows;
 mod packet;
 mod rule;
+mod statistics;
 #[cfg(test)]
 mod tests;
+mod unwrap;
 
+pub use packet::Fault;
 pub use rule::{File, Internal, Rule};
+pub use statistics::{has_ethernet_header, statistics};
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -25,6 +29,30 @@ use anyhow::{Result, ensure};
 use self::flows::Flows;
 use self::packet::Packet;
 use crate::frames::Mac;
+
+/// How frames arrive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Port {
+    /// At a port in promiscuous mode with this address. Frames for other hosts pass through
+    /// PROMISC.
+    Plain(Mac),
+    /// At a port with a mirror device: all frames pass through PROMISC.
+    Mirror {
+        /// Whether packets whose end is missing are counted.
+        sliced: bool,
+    },
+}
+
+impl From<Mac> for Port {
+    fn from(mac: Mac) -> Self {
+        Self::Plain(mac)
+    }
+}
+
+/// Why a frame of a mirror device reaches no rule; `None` when it does.
+pub fn fault(frame: &[u8], sliced: bool) -> Option<Fault> {
+    Packet::mirrored(frame, sliced).err()
+}
 
 /// The expected counts after some frames.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -50,21 +78,22 @@ enum Key {
 }
 
 impl Expected {
-    /// Counts frames that arrive at the same time at a port with the address `port_mac`.
-    pub fn of<F: AsRef<[u8]>>(rule: &Rule, port_mac: Mac, frames: impl IntoIterator<Item = F>) -> Self {
-        Self::at_times(rule, port_mac, frames.into_iter().map(|frame| (Duration::ZERO, frame)))
+    /// Counts frames that arrive at the same time at a port.
+    pub fn of<F: AsRef<[u8]>>(rule: &Rule, port: impl Into<Port>, frames: impl IntoIterator<Item = F>) -> Self {
+        Self::at_times(rule, port, frames.into_iter().map(|frame| (Duration::ZERO, frame)))
     }
 
     /// Counts frames with their arrival times, which must not decrease.
     pub fn at_times<F: AsRef<[u8]>>(
         rule: &Rule,
-        port_mac: Mac,
+        port: impl Into<Port>,
         frames: impl IntoIterator<Item = (Duration, F)>,
     ) -> Self {
+        let port = port.into();
         let empty = Self { row_ending: rule.row_ending(), ..Self::default() };
         let (mut expected, mut flows) = (empty, Flows::default());
         for (number, (time, frame)) in frames.into_iter().enumerate() {
-            if let Some(packet) = Packet::received(frame.as_ref(), port_mac) {
+            if let Some(packet) = Packet::received(frame.as_ref(), port) {
                 expected.count(rule, &mut flows, time, &packet, number);
             }
         }
@@ -127,10 +156,20 @@ impl Expected {
 pub fn texts<F: AsRef<[u8]>>(
     name: &str,
     rule: &Rule,
-    port_mac: Mac,
+    port: impl Into<Port>,
     frames: impl IntoIterator<Item = F>,
 ) -> Vec<(String, String)> {
-    let expected = Expected::of(rule, port_mac, frames);
+    texts_at_times(name, rule, port, frames.into_iter().map(|frame| (Duration::ZERO, frame)))
+}
+
+/// As [`texts`], for frames with their arrival times, which must not decrease.
+pub fn texts_at_times<F: AsRef<[u8]>>(
+    name: &str,
+    rule: &Rule,
+    port: impl Into<Port>,
+    frames: impl IntoIterator<Item = (Duration, F)>,
+) -> Vec<(String, String)> {
+    let expected = Expected::at_times(rule, port, frames);
     rule.files().map(|file| (file.name(name), expected.text_of(file))).collect()
 }
 

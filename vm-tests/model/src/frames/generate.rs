@@ -11,12 +11,14 @@ use std::net::IpAddr;
 use fastrand::Rng;
 
 use self::conversation::Conversation;
-use super::{ALICE, BOB, BROADCAST, DOT1AD, DOT1Q, Ethernet, IPV4, IPV6, Mac, padded};
+use super::{ALICE, BOB, BROADCAST, DOT1AD, DOT1Q, Ethernet, IPV4, IPV6, LAYERS, Layer, Mac, padded};
 
 /// An infinite iterator of frames. The same arguments give the same frames.
 pub struct Generator {
     random: Rng,
     port_mac: Mac,
+    /// Whether frames have all kinds of headers around the packet, and not only VLAN tags.
+    encapsulates: bool,
     ipv4: Vec<IpAddr>,
     ipv6: Vec<IpAddr>,
     /// Past conversations, which may continue.
@@ -34,7 +36,15 @@ impl Generator {
     pub fn new<A: Into<IpAddr>>(seed: u64, port_mac: Mac, addresses: Vec<A>) -> Self {
         assert!(!addresses.is_empty(), "no addresses");
         let (ipv4, ipv6) = addresses.into_iter().map(Into::into).partition(IpAddr::is_ipv4);
-        Self { random: Rng::with_seed(seed), port_mac, ipv4, ipv6, conversations: vec![], ready: vec![] }
+        let (conversations, ready) = (vec![], vec![]);
+        Self { random: Rng::with_seed(seed), port_mac, encapsulates: false, ipv4, ipv6, conversations, ready }
+    }
+
+    /// Puts all kinds of headers around the packets, in any order, more than a mirror device
+    /// removes at most.
+    #[must_use]
+    pub fn encapsulated(self) -> Self {
+        Self { encapsulates: true, ..self }
     }
 
     /// True with probability `1 / one_in`.
@@ -53,6 +63,7 @@ impl Generator {
     /// The frames of one step of a conversation, the last one first.
     fn batch(&mut self) -> Vec<Vec<u8>> {
         let ethernet = self.ethernet();
+        let layers = self.layers();
         let (ethertype, packets) = self.packets();
         let ethertype = match self.random.u8(..40) {
             0 => self.pick(&[IPV4, IPV6]),
@@ -63,7 +74,7 @@ impl Generator {
             .into_iter()
             .map(|packet| {
                 let packet = if self.odds(4) { self.broken(packet) } else { packet };
-                let frame = ethernet.wrap(ethertype, &packet);
+                let frame = ethernet.wrap_in(&layers, ethertype, &packet);
                 let frame = if self.odds(2) { padded(frame) } else { frame };
                 if self.odds(30) { self.mangled(frame) } else { frame }
             })
@@ -81,6 +92,9 @@ impl Generator {
             _ => self.pick(&[ALICE, BOB]),
         };
         let mut ethernet = Ethernet::new(ALICE, destination);
+        if self.encapsulates {
+            return ethernet;
+        }
         let tags = self.pick(&[0, 0, 0, 0, 0, 1, 1, 1, 2, 3]);
         for _ in 0..tags {
             let kind = self.pick(&[DOT1Q, DOT1AD]);
@@ -89,6 +103,14 @@ impl Generator {
             ethernet = ethernet.tag(kind, vlan);
         }
         ethernet
+    }
+
+    fn layers(&mut self) -> Vec<Layer> {
+        if !self.encapsulates {
+            return vec![];
+        }
+        let most = self.pick(&[2, 4, 4, 20]);
+        (0..self.random.usize(..most)).map(|_| self.pick(&LAYERS)).collect()
     }
 }
 

@@ -20,10 +20,11 @@ const OTHER_TIMEOUT: Duration = Duration::from_secs(600);
 const SYN: u8 = 2;
 const SYN_ACK_RST_FIN: u8 = SYN | 16 | 4 | 1;
 
-/// The ICMP requests: echo, timestamp, information, address mask (RFC 792, RFC 950).
-const REQUESTS: [u8; 4] = [8, 13, 15, 17];
-/// The ICMPv6 request: echo (RFC 4443).
-const REQUESTS6: [u8; 1] = [128];
+/// The ICMP requests: echo, timestamp, information, address mask, extended echo (RFC 792, RFC 950,
+/// RFC 8335).
+const REQUESTS: [u8; 5] = [8, 13, 15, 17, 42];
+/// The ICMPv6 requests: echo, extended echo (RFC 4443, RFC 8335).
+const REQUESTS6: [u8; 2] = [128, 160];
 
 /// The pairs of columns after TOTAL in the files of connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,7 +98,7 @@ fn is_request(packet: &Packet) -> bool {
 }
 
 /// The first `LENGTH` bytes of the transport header, if the packet has them.
-fn transport<'a, const LENGTH: usize>(packet: &Packet<'a>) -> Option<&'a [u8; LENGTH]> {
+fn transport<'a, const LENGTH: usize>(packet: &'a Packet<'_>) -> Option<&'a [u8; LENGTH]> {
     packet.payload.first_chunk()
 }
 

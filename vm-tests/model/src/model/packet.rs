@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Parses a frame as the kernel's receive path does, up to the PROMISC hook.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use etherparse::checksum::Sum16BitWords;
@@ -9,7 +10,9 @@ use etherparse::{
     Ipv6RawExtHeaderSlice, SingleVlanHeaderSlice,
 };
 
-use crate::frames::Mac;
+use super::Port;
+use super::unwrap::unwrap;
+use crate::frames::{IPV4, IPV6, Mac};
 
 pub(super) const TCP: u8 = IpNumber::TCP.0;
 pub(super) const UDP: u8 = IpNumber::UDP.0;
@@ -18,7 +21,7 @@ pub(super) const UDP: u8 = IpNumber::UDP.0;
 const MAX_EXTENSIONS: usize = 16;
 
 /// A packet that has passed the checks of IP receive.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Packet<'a> {
     pub source: IpAddr,
     pub destination: IpAddr,
@@ -26,65 +29,175 @@ pub(super) struct Packet<'a> {
     pub protocol: u8,
     /// Not the first fragment, so that the payload does not begin with a transport header.
     pub later_fragment: bool,
-    /// The payload of the protocol, without padding.
-    pub payload: &'a [u8],
+    /// The payload of the protocol, without padding. Bytes that are missing at the end of a sliced
+    /// packet are zero.
+    pub payload: Cow<'a, [u8]>,
     /// The length of the IP packet.
     pub bytes: u64,
 }
 
+/// Why a frame of a mirror device reaches no rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    /// It holds no IP packet.
+    NotIp,
+    /// A header is not valid.
+    Broken,
+    /// The end of a header or of the packet is missing.
+    Cut,
+    /// More than [`MAX_HEADERS`](super::unwrap::MAX_HEADERS) headers are around the packet.
+    TooDeep,
+}
+
 impl<'a> Packet<'a> {
-    /// The packet in a frame that arrives at a port with the address `port_mac`; `None` when it
-    /// does not reach the PROMISC hook.
-    pub fn received(frame: &'a [u8], port_mac: Mac) -> Option<Self> {
-        let (kind, rest) = for_another_host(frame, port_mac)?;
-        match kind {
-            EtherType::IPV4 => Self::version4(rest),
-            EtherType::IPV6 => Self::version6(rest),
-            _ => None,
+    /// The packet in a frame that arrives at a port. `None` when it does not reach the PROMISC
+    /// hook.
+    pub fn received(frame: &'a [u8], port: Port) -> Option<Self> {
+        match port {
+            Port::Plain(mac) => {
+                let (kind, rest) = for_another_host(frame, mac)?;
+                Self::checked(kind.0, rest, false).ok()
+            }
+            Port::Mirror { sliced } => Self::mirrored(frame, sliced).ok(),
         }
     }
 
-    /// The checks of IPv4 receive: version, header length, checksum, total length.
-    fn version4(packet: &'a [u8]) -> Option<Self> {
-        // This checks that the version is 4 and that the header is complete.
-        let header = Ipv4HeaderSlice::from_slice(packet).ok()?;
-        let total = usize::from(header.total_len());
-        if !checksum_is_valid(&header) {
-            return None;
+    /// The packet in a frame that a mirror device receives.
+    pub fn mirrored(frame: &'a [u8], sliced: bool) -> Result<Self, Fault> {
+        let (kind, rest) = unwrap(frame)?;
+        Self::checked(kind, rest, sliced)
+    }
+
+    fn checked(kind: u16, packet: &'a [u8], sliced: bool) -> Result<Self, Fault> {
+        match kind {
+            IPV4 => Self::version4(packet, sliced),
+            IPV6 => Self::version6(packet, sliced),
+            _ => Err(Fault::NotIp),
         }
-        Some(Self {
+    }
+
+    /// The checks of IPv4 receive: version, header length, checksum, total length. If `sliced`, the
+    /// end of the packet may be missing.
+    fn version4(packet: &'a [u8], sliced: bool) -> Result<Self, Fault> {
+        let first: &[u8; 20] = packet.first_chunk().ok_or(Fault::Cut)?;
+        let length = usize::from(first[0] & 0xf) * 4;
+        if first[0] >> 4 != 4 || length < 20 {
+            return Err(Fault::Broken);
+        }
+        let header = packet.get(..length).ok_or(Fault::Cut)?;
+        if !checksum_is_valid(header) {
+            return Err(Fault::Broken);
+        }
+        let header = Ipv4HeaderSlice::from_slice(header).map_err(|_| Fault::Broken)?;
+        let total = usize::from(header.total_len());
+        let later_fragment = header.fragments_offset().value() != 0;
+        let transport = length + transport_length(header.protocol(), later_fragment);
+        if total > packet.len() && !(sliced && packet.len() >= total.min(transport)) {
+            return Err(Fault::Cut);
+        }
+        if total < length {
+            return Err(Fault::Broken);
+        }
+        Ok(Self {
             source: header.source_addr().into(),
             destination: header.destination_addr().into(),
             protocol: header.protocol().0,
-            later_fragment: header.fragments_offset().value() != 0,
-            payload: packet.get(header.slice().len()..total)?,
+            later_fragment,
+            payload: extended(&packet[length..], total - length),
             bytes: total as u64,
         })
     }
 
     /// The checks of the PROMISC hook for IPv6: version and payload length. Unlike IPv6 receive, it
-    /// does not check addresses and options.
-    fn version6(packet: &'a [u8]) -> Option<Self> {
-        let header = Ipv6HeaderSlice::from_slice(packet).ok()?;
-        let rest = &packet[header.slice().len()..];
-        let length = usize::from(header.payload_length());
-        let payload = if length == 0 && header.next_header() == IpNumber::IPV6_HEADER_HOP_BY_HOP {
-            // A jumbo payload option holds the length (RFC 2675): the kernel uses the received
-            // length.
-            rest
-        } else {
-            rest.get(..length)?
+    /// does not check addresses and options. If `sliced`, the end of the packet may be missing.
+    fn version6(packet: &'a [u8], sliced: bool) -> Result<Self, Fault> {
+        let (first, rest): (&[u8; 40], _) = packet.split_first_chunk().ok_or(Fault::Cut)?;
+        if first[0] >> 4 != 6 {
+            return Err(Fault::Broken);
+        }
+        let header = Ipv6HeaderSlice::from_slice(first).map_err(|_| Fault::Broken)?;
+        let length = match usize::from(header.payload_length()) {
+            0 if header.next_header() == IpNumber::IPV6_HEADER_HOP_BY_HOP => jumbo_length(rest)?,
+            length if length > rest.len() && !(sliced && has_transport(header.next_header(), rest, length)) => {
+                return Err(Fault::Cut);
+            }
+            length => length,
         };
-        let bytes = (header.slice().len() + payload.len()) as u64;
-        let (protocol, later_fragment, payload) = after_extensions(header.next_header(), payload);
-        Some(Self {
+        let payload = extended(rest, length);
+        let (protocol, later_fragment, behind) = after_extensions(header.next_header(), &payload);
+        let headers = payload.len() - behind.len();
+        Ok(Self {
             source: header.source_addr().into(),
             destination: header.destination_addr().into(),
             protocol: protocol.0,
             later_fragment,
-            payload,
-            bytes,
+            payload: match payload {
+                Cow::Borrowed(payload) => Cow::Borrowed(&payload[headers..]),
+                Cow::Owned(payload) => Cow::Owned(payload[headers..].to_vec()),
+            },
+            bytes: (first.len() + length) as u64,
         })
+    }
+}
+
+/// How many bytes of the transport header must not be missing in a sliced packet.
+fn transport_length(protocol: IpNumber, later_fragment: bool) -> usize {
+    match protocol {
+        _ if later_fragment => 0,
+        IpNumber::TCP => 20,
+        _ => 8,
+    }
+}
+
+/// Whether a sliced payload has all extension headers and the transport header. `length` is the
+/// length of the whole payload.
+fn has_transport(first: IpNumber, payload: &[u8], length: usize) -> bool {
+    let (protocol, later_fragment, behind) = after_extensions(first, payload);
+    let is_incomplete = matches!(
+        protocol,
+        IpNumber::IPV6_HEADER_HOP_BY_HOP
+            | IpNumber::IPV6_ROUTE_HEADER
+            | IpNumber::IPV6_FRAGMENTATION_HEADER
+            | IpNumber::IPV6_DESTINATION_OPTIONS
+            | IpNumber::AUTHENTICATION_HEADER
+            | IpNumber::IPV6_NO_NEXT_HEADER
+    );
+    let headers = payload.len() - behind.len();
+    later_fragment
+        || !is_incomplete && payload.len() >= length.min(headers + transport_length(protocol, later_fragment))
+}
+
+/// The first `length` bytes of a slice, with zeros after its end.
+fn extended(slice: &[u8], length: usize) -> Cow<'_, [u8]> {
+    match slice.get(..length) {
+        Some(all) => Cow::Borrowed(all),
+        None => Cow::Owned([slice, &vec![0; length - slice.len()]].concat()),
+    }
+}
+
+/// The length in the jumbo payload option of the hop-by-hop header at the start of a slice. It must
+/// be above 65,535: <https://www.rfc-editor.org/rfc/rfc2675#section-3>.
+fn jumbo_length(payload: &[u8]) -> Result<usize, Fault> {
+    const PAD1: u8 = 0;
+    const JUMBO: u8 = 0xc2;
+    let header: &[u8; 8] = payload.first_chunk().ok_or(Fault::Cut)?;
+    let header = payload.get(..(usize::from(header[1]) + 1) * 8).ok_or(Fault::Cut)?;
+    let mut options = &header[2..];
+    loop {
+        match options {
+            [PAD1, rest @ ..] => options = rest,
+            [JUMBO, 4, a, b, c, d, ..] => {
+                let length = u32::from_be_bytes([*a, *b, *c, *d]) as usize;
+                return match length {
+                    0..=0xffff => Err(Fault::Broken),
+                    _ if length > payload.len() => Err(Fault::Cut),
+                    _ => Ok(length),
+                };
+            }
+            [JUMBO, ..] => return Err(Fault::Broken),
+            [_, length, rest @ ..] => options = rest.get(usize::from(*length)..).ok_or(Fault::Broken)?,
+            _ => return Err(Fault::Broken),
+        }
     }
 }
 
@@ -115,8 +228,8 @@ fn for_another_host(frame: &[u8], port_mac: Mac) -> Option<(EtherType, &[u8])> {
 
 /// Sums the received bytes. (`etherparse` computes the checksum of a parsed header, which has lost
 /// the reserved flag bit.)
-fn checksum_is_valid(header: &Ipv4HeaderSlice) -> bool {
-    Sum16BitWords::new().add_slice(header.slice()).ones_complement() == 0
+pub(super) fn checksum_is_valid(header: &[u8]) -> bool {
+    Sum16BitWords::new().add_slice(header).ones_complement() == 0
 }
 
 /// Parses extension headers in any order. (`etherparse` stops at headers in an order that RFC 8200

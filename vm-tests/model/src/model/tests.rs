@@ -2,6 +2,7 @@
 //! Compares the model with examples that were computed by hand.
 
 mod connections;
+mod mirror;
 mod receive;
 mod rules;
 mod tables;

@@ -109,9 +109,10 @@ fn the_first_sender_starts_the_connection() {
 fn each_icmp_request_is_a_connection() {
     let [ipv4, ipv6] = both();
     for kind in 0..=255 {
-        let request = [8, 13, 15, 17].contains(&kind);
+        let request = [8, 13, 15, 17, 42].contains(&kind);
+        let request6 = [128, 160].contains(&kind);
         assert_eq!(starts(&[ipv4.icmp(kind, [0; 4], b"")]), usize::from(request), "type {kind}");
-        assert_eq!(starts(&[ipv6.icmp(kind, [0; 4], b"")]), usize::from(kind == 128), "type {kind} of ICMPv6");
+        assert_eq!(starts(&[ipv6.icmp(kind, [0; 4], b"")]), usize::from(request6), "type {kind} of ICMPv6");
     }
     for ip in both() {
         assert_eq!(starts(&vec![ip.ping(1, b"again and again"); 3]), 3);

@@ -125,21 +125,40 @@ fn the_hook_is_less_strict_than_ipv6_receive() {
 }
 
 fn packet_in(frame: &[u8]) -> Packet<'_> {
-    Packet::received(frame, PORT).expect("a packet")
+    Packet::received(frame, Port::Plain(PORT)).expect("a packet")
 }
 
 #[test]
 fn padding_is_not_counted() {
     assert_eq!(packet_in(&padded(mirrored(&Ip::new(A, B).udp((1, 2), b"")))).bytes, 28);
     assert_eq!(packet_in(&[mirrored(&ipv6(&[]).udp((1, 2), b"")), vec![0; 9]].concat()).bytes, 48);
-    let mut jumbo = ipv6(&[Extension::HopByHop(vec![])]).packet(UDP, &[1, 2, 3]);
-    assert_eq!(packet_in(&[mirrored(&jumbo), vec![0; 9]].concat()).bytes, 51);
-    // With a jumbo payload option the received length counts.
-    jumbo[4..6].fill(0);
-    let frame = [mirrored(&jumbo), vec![0; 9]].concat();
+    let with_options = ipv6(&[Extension::HopByHop(vec![])]).packet(UDP, &[1, 2, 3]);
+    assert_eq!(packet_in(&[mirrored(&with_options), vec![0; 9]].concat()).bytes, 51);
+}
+
+/// A packet whose payload length is 0, with options and `padding` bytes behind `length`.
+fn jumbo(options: &[u8], length: usize, padding: usize) -> Vec<u8> {
+    let extension = Extension::HopByHop(options.to_vec());
+    let mut packet = ipv6(&[extension]).packet(UDP, &vec![7; length]);
+    packet[4..6].fill(0);
+    [mirrored(&packet), vec![0; padding]].concat()
+}
+
+#[test]
+fn a_payload_length_of_0_needs_a_jumbo_option() {
+    let option = |length: u32| [&[0xc2, 4][..], &length.to_be_bytes()].concat();
+    let frame = jumbo(&option(70_000), 70_000 - 8, 9);
     let packet = packet_in(&frame);
-    assert_eq!((packet.bytes, packet.protocol), (60, UDP));
-    assert_eq!(packet.payload, [1, 2, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!((packet.bytes, packet.protocol, packet.payload.len()), (70_040, UDP, 70_000 - 8));
+    let refused = |options: &[u8], length| assert!(!counted(jumbo(options, length, 0)), "{options:?}");
+    refused(&[], 70_000);
+    refused(&option(70_001), 70_000 - 8);
+    refused(&option(0x1_0000 - 1), 70_000);
+    refused(&option(16), 8);
+    // Its length is not 4.
+    refused(&[0xc2, 3, 1, 0, 0, 0], 70_000);
+    // Behind an option that is longer than the header.
+    refused(&[1, 200, 0xc2, 4, 0, 1, 0, 0], 70_000);
 }
 
 const UDP: u8 = IpNumber::UDP.0;
