@@ -105,7 +105,8 @@ impl Server<'_> {
     }
 }
 
-fn number<N: FromStr<Err: std::error::Error + Send + Sync + 'static>>(bytes: &[u8]) -> Result<N> {
+/// A decimal number.
+pub fn number<N: FromStr<Err: std::error::Error + Send + Sync + 'static>>(bytes: &[u8]) -> Result<N> {
     Ok(str::from_utf8(bytes)?.parse()?)
 }
 

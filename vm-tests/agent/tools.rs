@@ -9,6 +9,7 @@ mod play;
 mod reader;
 mod replace;
 mod rows;
+mod send_at;
 
 use anyhow::{Result, bail};
 
@@ -18,6 +19,7 @@ pub fn run(words: &[String]) -> Result<()> {
     match words.as_slice() {
         ["bpf", "attach", device, program, map @ ..] => bpf::attach(device, program, map),
         ["bpf", "sum"] => bpf::sum(),
+        ["send-at", device, scripts @ ..] => send_at::send_at(device, scripts),
         ["play", device, script] => play::play(device, script),
         ["read", path, pattern, stop, cpu] => reader::read(path, pattern, stop, cpu),
         ["read-bytes", path] => kill::read_bytes(path),

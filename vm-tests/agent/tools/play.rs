@@ -48,7 +48,7 @@ pub fn play(device: &str, script: &str) -> Result<()> {
     write_message(&mut io::stdout(), &shown).context("standard output")
 }
 
-fn send(socket: &mut File, frame: &[u8]) -> io::Result<()> {
+pub(super) fn send(socket: &mut File, frame: &[u8]) -> io::Result<()> {
     loop {
         match socket.write(frame) {
             // The device's queue is full for a moment.

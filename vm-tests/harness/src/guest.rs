@@ -7,6 +7,7 @@ mod config;
 mod inner_port;
 mod leaks;
 mod saved_state;
+mod timed;
 
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,7 @@ use traffic_model::frames::Mac;
 pub use self::boot::shell;
 pub use self::config::{Clock, Config};
 pub use self::inner_port::{INNER_PORT, Step};
+pub use self::timed::Arrivals;
 pub use crate::qemu::{MAX_FRAME, Sender, check_length, mac_of_port};
 
 use self::agent::Agent;

@@ -6,6 +6,7 @@
 //! * [`debian_vm`] runs Debian from a disk image and types commands at its serial terminal.
 //! * [`secure_boot`] boots a virtual machine with Secure Boot and reads its console.
 //! * [`kernel_log`] checks kernel logs.
+//! * [`mirror`] adds mirror devices and reads their statistics.
 //! * [`replay`] sends captures to a guest and reads the tables.
 //!
 //! Both kinds of virtual machine share one QEMU driver (`qemu`). The crate `traffic-model` builds
@@ -17,6 +18,7 @@ pub mod command;
 pub mod debian_vm;
 pub mod guest;
 pub mod kernel_log;
+pub mod mirror;
 mod qemu;
 pub mod replay;
 pub mod secure_boot;

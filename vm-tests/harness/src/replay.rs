@@ -1,19 +1,23 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Sends captures to a guest and reads its tables, for `cargo xtask replay`.
 
+mod device;
+mod plan;
+
 use std::collections::HashSet;
 use std::fmt;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use self::plan::Plan;
 use crate::artifacts::Artifacts;
 use crate::command::Output;
-use crate::guest::{Config, Guest, check_length, mac_of_port};
-use traffic_model::capture::Capture;
+use crate::guest::{Config, Guest, mac_of_port};
 use traffic_model::frames::Mac;
-use traffic_model::model::{self, Rule};
+use traffic_model::model::{self, Port, Rule};
 
 /// Where the module's files are.
 pub const TABLES: &str = "/proc/net/xt_traffic";
@@ -63,8 +67,34 @@ pub struct Options {
     pub rules: Vec<String>,
     /// The capture files, in order.
     pub captures: Vec<PathBuf>,
-    /// Whether to compare the tables with the [model].
+    /// Where the frames arrive.
+    pub receiver: Receiver,
+    /// When the frames arrive.
+    pub pace: Pace,
+    /// Whether to compare the tables and the device's statistics with the [model].
     pub check: bool,
+}
+
+/// Where the frames arrive: at `eth0`, with or without a mirror device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Receiver {
+    /// The mirror device `mirror0` takes all frames of the port.
+    Mirror {
+        /// Whether it counts packets whose end is missing.
+        sliced: bool,
+    },
+    /// The port is promiscuous and has no mirror device.
+    Plain,
+}
+
+/// When the frames arrive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// At the times of the captures, by a clock that jumps while nothing happens. Each capture
+    /// begins when the one before has ended.
+    Captured,
+    /// As soon as possible: no timeout of a connection passes.
+    Fast,
 }
 
 /// A file of [`TABLES`].
@@ -77,57 +107,119 @@ pub struct Table {
 }
 
 /// Sends the frames of captures to a guest's mirror port. Returns its tables, sorted by name.
-/// Prints warnings to standard error.
+/// Prints to standard error what is not replayed, and what the mirror device does not pass to
+/// PROMISC.
 ///
 /// # Errors
-/// When a capture cannot be read or has frames that cannot be sent, iptables refuses a rule, a
-/// frame is lost, or the guest fails. The captures are checked before the guest boots. With
-/// `check`, also when the model computes other tables or does not support a rule.
+/// When a capture cannot be read or has frames of which none can be sent, iptables refuses a rule,
+/// a frame is lost, or the guest fails. The captures are checked before the guest boots. With
+/// `check`, also when the model computes other tables or statistics or does not support a rule.
 pub fn replay(options: &Options) -> Result<Vec<Table>> {
     replay_with_progress(options, |_, _| {})
 }
 
 /// As [`replay`]. Calls `progress` with the number of sent frames and the number of all frames,
-/// before the first frame and after each.
+/// before the first frame and after the last one, and with [`Pace::Fast`] after each.
 ///
 /// # Errors
 /// As [`replay`].
-pub fn replay_with_progress(options: &Options, mut progress: impl FnMut(usize, usize)) -> Result<Vec<Table>> {
-    let captures = options.captures.iter().map(|path| Capture::open(path)).collect::<Result<Vec<_>>>()?;
-    for (capture, path) in captures.iter().zip(&options.captures) {
-        check_frames(capture, path)?;
-    }
-    let mac = unused_mac(captures.iter().flat_map(sendable));
-    let mut guest = Guest::boot(&Config::new(options.artifacts.clone()))?;
-    guest.set_mac(0, mac)?;
-    guest.open_port(0)?;
+pub fn replay_with_progress(options: &Options, progress: impl FnMut(usize, usize)) -> Result<Vec<Table>> {
+    let plan = Plan::new(options)?;
+    plan.notes.iter().for_each(|note| eprintln!("{note}"));
     let default = [DEFAULT_RULE.to_owned()];
     let rules = if options.rules.is_empty() { &default } else { options.rules.as_slice() };
-    rules.iter().try_for_each(|rule| add_rule(&mut guest, options.backend, rule))?;
     let modelled = options.check.then(|| modelled_rules(rules)).transpose()?;
-    let all = captures.iter().map(|capture| sendable(capture).count()).sum();
-    let mut sent = 0;
-    progress(sent, all);
-    for (capture, path) in captures.iter().zip(&options.captures) {
-        let frames = sendable(capture).inspect(|_| {
-            sent += 1;
-            progress(sent, all);
-        });
-        guest.send(0, frames).with_context(|| path.display().to_string())?;
-    }
+    let mut guest = boot(options, &plan)?;
+    let port = open_port(&mut guest, options, &plan)?;
+    rules.iter().try_for_each(|rule| add_rule(&mut guest, options.backend, rule))?;
+    let times = send(&mut guest, options.pace, &plan, progress)?;
     let tables = read_tables(&mut guest)?;
+    let statistics = match port {
+        Port::Mirror { .. } => Some(device::report(&mut guest, plan.frames.len())?),
+        Port::Plain(_) => None,
+    };
     guest.check_log()?;
     for (name, rule) in modelled.iter().flatten() {
-        let frames = captures.iter().flat_map(sendable);
-        for (file, want) in model::texts(name, rule, mac, frames) {
-            let got = tables
-                .iter()
-                .find(|table| table.name == file)
-                .with_context(|| format!("the guest has no table {file}"))?;
-            model::same_table(&file, &String::from_utf8_lossy(&got.text), &want)?;
-        }
+        let frames = times.iter().copied().zip(plan.frames());
+        check_table(&tables, model::texts_at_times(name, rule, port, frames))?;
+    }
+    if let (true, Port::Mirror { sliced }, Some(got)) = (options.check, port, statistics) {
+        device::check(&got, &model::statistics(plan.frames(), sliced))?;
     }
     Ok(tables)
+}
+
+/// The host's clock would let hours pass, so the captures' own times need the virtual one.
+fn boot(options: &Options, plan: &Plan) -> Result<Guest> {
+    let artifacts = options.artifacts.clone();
+    Guest::boot(&match options.pace {
+        Pace::Captured => Config { memory_mib: plan.memory_mib()?, ..Config::with_virtual_clock(artifacts) },
+        Pace::Fast => Config::new(artifacts),
+    })
+}
+
+/// Brings `eth0` up. With the captures' own times, it is the end of a veth pair, whose other end
+/// the guest itself sends the frames to.
+fn open_port(guest: &mut Guest, options: &Options, plan: &Plan) -> Result<Port> {
+    let inner = options.pace == Pace::Captured;
+    if inner {
+        guest.must(&format!("ip link set {PORT} name unused0"))?;
+        guest.add_inner_port(PORT)?;
+    }
+    let port = match options.receiver {
+        Receiver::Mirror { sliced } => {
+            device::add(guest, sliced)?;
+            Port::Mirror { sliced }
+        }
+        Receiver::Plain => {
+            let mac = unused_mac(plan.frames());
+            guest.set_mac(0, mac)?;
+            Port::Plain(mac)
+        }
+    };
+    match inner {
+        true => guest.bring_inner_port_up(PORT)?,
+        false => guest.open_port(0)?,
+    }
+    Ok(port)
+}
+
+/// The name of the port.
+const PORT: &str = "eth0";
+
+/// Frames that are this late are reported.
+const LATE: Duration = Duration::from_millis(100);
+
+/// Sends all frames. Returns their times of arrival.
+fn send(guest: &mut Guest, pace: Pace, plan: &Plan, mut progress: impl FnMut(usize, usize)) -> Result<Vec<Duration>> {
+    let all = plan.frames.len();
+    progress(0, all);
+    let times = match pace {
+        Pace::Captured => {
+            let arrivals = guest.send_at(&plan.frames)?;
+            if arrivals.delay > LATE {
+                eprintln!("note: the guest was slower than the captures; a frame was {:.1?} late", arrivals.delay);
+            }
+            arrivals.times
+        }
+        Pace::Fast => {
+            let frames = plan.frames().enumerate().inspect(|(sent, _)| progress(sent + 1, all));
+            guest.send(0, frames.map(|(_, frame)| frame))?;
+            vec![Duration::ZERO; all]
+        }
+    };
+    progress(all, all);
+    Ok(times)
+}
+
+/// Compares the files of one table.
+fn check_table(tables: &[Table], wanted: Vec<(String, String)>) -> Result<()> {
+    for (file, want) in wanted {
+        let got = tables.iter().find(|table| table.name == file);
+        let got = got.with_context(|| format!("the guest has no table {file}"))?;
+        model::same_table(&file, &String::from_utf8_lossy(&got.text), &want)?;
+    }
+    Ok(())
 }
 
 /// Parses the rules for the model, which supports one rule for each table.
@@ -138,25 +230,6 @@ fn modelled_rules(rules: &[String]) -> Result<Vec<(String, Rule)>> {
         Some((name, _)) => bail!("the model supports one rule for each table, but {name} has more"),
         None => Ok(parsed),
     }
-}
-
-/// The frames of a capture that are not empty.
-fn sendable(capture: &Capture) -> impl Iterator<Item = &[u8]> {
-    capture.frames().filter(|frame| !frame.is_empty())
-}
-
-/// Checks that the frames can be sent, before a guest boots.
-fn check_frames(capture: &Capture, path: &Path) -> Result<()> {
-    let path = path.display();
-    let empty = capture.frames().len() - sendable(capture).count();
-    if empty > 0 {
-        eprintln!("warning: {path}: {empty} empty frames are skipped");
-    }
-    for (number, frame) in capture.frames().enumerate().filter(|(_, frame)| !frame.is_empty()) {
-        check_length(frame).with_context(|| format!("{path}: frame {}", number + 1))?;
-    }
-    eprintln!("{path}: {} frames", capture.frames().len());
-    Ok(())
 }
 
 /// Prints tables, each after a line `==> NAME <==`, as `head` does.

@@ -4,12 +4,13 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use insta::assert_snapshot;
+use traffic_model::frames::{Ip, mirrored};
 use vm_harness::artifacts::Artifacts;
-use vm_harness::replay::{Backend, Options, Table, print, replay};
+use vm_harness::replay::{Backend, Options, Pace, Receiver, Table, print, replay};
 use vm_tests::{BACKENDS, unwrap};
 
 /// Rules that count all traffic of both families.
@@ -25,7 +26,8 @@ fn path(name: &str) -> PathBuf {
 /// Replays captures. The tables must match the model.
 fn replayed(backend: Backend, rules: &[&str], captures: Vec<PathBuf>) -> Result<Vec<Table>> {
     let rules = rules.iter().map(|&rule| rule.to_owned()).collect();
-    replay(&Options { artifacts: Artifacts::from_environment()?, backend, rules, captures, check: true })
+    let (artifacts, receiver) = (Artifacts::from_environment()?, Receiver::Mirror { sliced: false });
+    replay(&Options { artifacts, backend, rules, captures, receiver, pace: Pace::Captured, check: true })
 }
 
 fn printed(tables: &[Table]) -> String {
@@ -84,4 +86,45 @@ fn a_refused_rule_fails_with_the_message_of_iptables() {
     let rules = ["-A PROMISC -m traffic --traffic --net 10.0.0.1/8 --name t"];
     let error = replayed(Backend::Nft, &rules, vec![]).unwrap_err();
     assert_snapshot!("refused_rule", format!("{error:#}"));
+}
+
+/// A capture of frames with their times in seconds: https://www.tcpdump.org/manpages/pcap-savefile.5.txt
+fn capture(frames: &[(u32, Vec<u8>)]) -> Vec<u8> {
+    let words = |words: &[u32]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<_>>();
+    let mut file = words(&[0xa1b2_c3d4, 0x0004_0002, 0, 0, 65_535, 1]);
+    for (seconds, frame) in frames {
+        file.extend(words(&[*seconds, 0, frame.len() as u32, frame.len() as u32]));
+        file.extend(frame);
+    }
+    file
+}
+
+#[test]
+fn connections_follow_the_times_of_the_capture() -> Result<()> {
+    // A client asks for the time every 64 seconds, for 20 minutes. UDP ends after 30 seconds.
+    let client = Ip::new([10, 0, 0, 1], [10, 0, 0, 123]);
+    let server = client.clone().reversed();
+    let asks = |second| [(second, mirrored(&client.udp((40_000, 123), &[0; 48])))];
+    let answers = |second| [(second, mirrored(&server.udp((123, 40_000), &[0; 48])))];
+    let frames: Vec<_> = (0..20).map(|n| n * 64).flat_map(|second| [asks(second), answers(second)]).flatten().collect();
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("time.pcap");
+    std::fs::write(&path, capture(&frames))?;
+    for (pace, connections) in [(Pace::Captured, 20), (Pace::Fast, 1)] {
+        let options = Options {
+            artifacts: Artifacts::from_environment()?,
+            backend: Backend::Nft,
+            rules: vec![RULES[0].to_owned()],
+            captures: vec![path.clone()],
+            receiver: Receiver::Mirror { sliced: false },
+            pace,
+            check: true,
+        };
+        let tables = replay(&options)?;
+        let ports = tables.iter().find(|table| table.name == "all.portconn").context("no table")?;
+        let row = format!("123\t{connections}\t{connections}\t0\t0\t{connections}\t{connections}\t");
+        let text = String::from_utf8_lossy(&ports.text);
+        ensure!(text.lines().nth(1).is_some_and(|line| line.starts_with(&row)), "{pace:?}: {text}");
+    }
+    Ok(())
 }

@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result};
 use clap::Args;
-use vm_harness::replay::{self, Backend};
+use vm_harness::replay::{self, Backend, Pace, Receiver};
 
 use crate::builds::kernel::{self, Config};
 use crate::host;
@@ -32,6 +32,9 @@ pub fn run(ws: &Workspace, options: &Options) -> Result<()> {
         backend: Backend::Nft,
         rules: vec![rule.clone()],
         captures: vec![ws.repo().join(CAPTURE)],
+        receiver: Receiver::Mirror { sliced: false },
+        // Bytes do not depend on time.
+        pace: Pace::Fast,
         check: true,
     })?;
     let table = tables.iter().find(|table| table.name == NAME);

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 use fs_err::File;
-use vm_harness::replay::{self, Backend};
+use vm_harness::replay::{self, Backend, Pace, Receiver};
 
 use crate::builds::kernel::{self, Config};
 use crate::images::guest;
@@ -23,15 +23,38 @@ pub struct Options {
     /// [default: count every IPv4 address]
     #[arg(long = "rule", value_name = "RULE", allow_hyphen_values = true)]
     rules: Vec<String>,
-    /// Fail if the tables differ from those of the independent model
+    /// Receive the frames at a port in promiscuous mode, without a mirror device
+    ///
+    /// Broadcasts, multicasts and frames with several tags or other headers around the packet are
+    /// not counted then. The port gets an address that is not the destination of any frame.
+    #[arg(long)]
+    plain_port: bool,
+    /// Count packets whose end is missing with the length in their header
+    ///
+    /// For captures with a snap length, and for mirrors that cut frames. It sets the flag `sliced`
+    /// of the mirror device.
+    #[arg(long, conflicts_with = "plain_port")]
+    sliced: bool,
+    /// Send the frames as fast as possible, and not at the times of the capture
+    ///
+    /// No timeout passes: 30 seconds for UDP, 120 for a repeated SYN, 600 for other protocols. So
+    /// there can be fewer connections. Bytes stay the same.
+    #[arg(long)]
+    fast: bool,
+    /// Fail if the tables or the device's statistics differ from those of the independent model
     #[arg(long)]
     check: bool,
     /// Capture files (pcap or pcapng, also gzipped), replayed in this order
+    ///
+    /// The link types Ethernet, SLL, SLL2, RAW, IPV4, IPV6, NULL and LOOP are replayed. Frames
+    /// without an Ethernet header get one, from 02:a1:ce:00:00:01 to 02:b0:b0:00:00:02. Each
+    /// capture begins when the one before has ended.
     #[arg(required = true, value_name = "CAPTURE")]
     captures: Vec<PathBuf>,
 }
 
-/// Prints the tables, and nothing else, on standard output.
+/// Prints the tables, and nothing else, on standard output. Frames that cannot be replayed are
+/// reported on standard error; they are an error if a capture has no others.
 pub fn run(ws: &Workspace, options: &Options) -> Result<()> {
     // Check the names before the kernel is built.
     for capture in &options.captures {
@@ -43,6 +66,11 @@ pub fn run(ws: &Workspace, options: &Options) -> Result<()> {
         backend: if options.backend == "legacy" { Backend::Legacy } else { Backend::Nft },
         rules: options.rules.clone(),
         captures: options.captures.clone(),
+        receiver: match options.plain_port {
+            true => Receiver::Plain,
+            false => Receiver::Mirror { sliced: options.sliced },
+        },
+        pace: if options.fast { Pace::Fast } else { Pace::Captured },
         check: options.check,
     };
     let step = ws.step("replay", "replaying")?;

@@ -110,6 +110,8 @@ pub(super) fn save(guest: &mut Guest) -> Result<()> {
 /// Loads the state of the devices.
 pub(super) fn resume(qmp: &mut Qmp) -> Result<()> {
     exclude_memory(qmp)?;
+    // Otherwise frames that announce the guest's addresses leave the ports.
+    qmp.command("migrate-set-parameters", &json!({ "announce-rounds": 0 }))?;
     qmp.command("migrate-incoming", &json!({ "uri": STATE_IN })).map(drop)
 }
 

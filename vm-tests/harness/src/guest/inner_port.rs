@@ -12,7 +12,7 @@ use super::Guest;
 use crate::command::COMMAND_TIMEOUT;
 
 /// The end that sends the frames.
-const FEED: &str = "feed0";
+pub(super) const FEED: &str = "feed0";
 /// The end at which they arrive: the mirror port.
 pub const INNER_PORT: &str = "mirror0";
 const SCRIPT: &str = "/tmp/.script";
@@ -34,10 +34,26 @@ impl Guest {
     /// # Errors
     /// When the guest refuses it.
     pub fn open_inner_port(&mut self) -> Result<()> {
+        self.add_inner_port(INNER_PORT)?;
+        self.bring_inner_port_up(INNER_PORT)
+    }
+
+    /// Makes an inner port with this name, which stays down.
+    ///
+    /// # Errors
+    /// When the guest refuses it.
+    pub fn add_inner_port(&mut self, name: &str) -> Result<()> {
         self.extend_backlogs()?;
+        self.must(&format!("ip link add {FEED} mtu 65535 type veth peer name {name} mtu 65535")).map(drop)
+    }
+
+    /// Brings an inner port up as a mirror port.
+    ///
+    /// # Errors
+    /// When the guest refuses it.
+    pub fn bring_inner_port_up(&mut self, name: &str) -> Result<()> {
         self.must(&format!(
-            "ip link add {FEED} mtu 65535 type veth peer name {INNER_PORT} mtu 65535 && \
-             ip link set {INNER_PORT} promisc on up && ip link set {FEED} up && \
+            "ip link set {name} promisc on up && ip link set {FEED} up && \
              until test $(cat /sys/class/net/{FEED}/carrier) = 1; do :; done"
         ))?;
         Ok(())
