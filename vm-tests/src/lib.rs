@@ -23,6 +23,7 @@ use vm_harness::poll;
 use vm_harness::replay::{Backend, TABLES};
 
 pub mod cgroup;
+pub mod mirror;
 pub mod pktgen;
 pub mod sweep;
 
@@ -389,6 +390,26 @@ pub fn under_traffic(
     mut change: impl FnMut(&mut Guest) -> Result<()>,
 ) -> Result<u64> {
     const CHANGES: usize = 12;
+    let mut left = CHANGES;
+    under_traffic_while(guest, frame, |guest| {
+        change(guest)?;
+        left -= 1;
+        Ok(left > 0)
+    })
+}
+
+/// As [`under_traffic`], until `change` returns `false`.
+///
+/// # Errors
+/// As [`under_traffic`].
+///
+/// # Panics
+/// As [`under_traffic`].
+pub fn under_traffic_while(
+    guest: &mut Guest,
+    frame: impl Fn(u64) -> Vec<u8> + Sync,
+    mut change: impl FnMut(&mut Guest) -> Result<bool>,
+) -> Result<u64> {
     /// Frames are sent in bursts with pauses: without pauses the guest's CPU has no time for the
     /// changes.
     const BURST: u64 = 16;
@@ -406,7 +427,13 @@ pub fn under_traffic(
     };
     let sent = std::thread::scope(|scope| {
         let flow = scope.spawn(flow);
-        let changed = (0..CHANGES).try_for_each(|_| change(guest));
+        let changed = loop {
+            match change(guest) {
+                Ok(true) => {}
+                Ok(false) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
         stop.store(true, Ordering::Relaxed);
         let sent = flow.join().expect("the sender does not panic");
         changed.and(sent)

@@ -14,6 +14,7 @@ use traffic_model::model::{self, Rule};
 use vm_harness::command::COMMAND_TIMEOUT;
 use vm_harness::guest::{Guest, mac_of_port};
 use vm_harness::replay::{Backend, TABLES};
+use vm_tests::mirror::{MIRROR, expected_statistics, open_mirror, statistics};
 use vm_tests::pktgen::{generate, parse_sum, sum};
 use vm_tests::{cells, counters, guest_test, iptables, open_and_send, send_until_read, set_memory, stat, table};
 
@@ -67,6 +68,28 @@ guest_test!(a_million_valid_and_invalid_frames, in_guest_briefly, |guest| {
             }
         }
     }
+});
+
+guest_test!(a_million_encapsulated_frames, in_guest_briefly, |guest| {
+    const FRAMES: usize = 1_000_000;
+    let addresses: Vec<IpAddr> = (0..200).map(|n| if n % 2 == 0 { [10, 0, 0, n].into() } else { ipv6(n) }).collect();
+    let frames = || Generator::new(12, mac_of_port(0), addresses.clone()).encapsulated().take(FRAMES);
+    let rules = [
+        "iptables -A PROMISC -i mirror0 -m traffic --traffic --net 0.0.0.0/0 --name all",
+        "ip6tables -A PROMISC -i mirror0 -m traffic --traffic --net ::/0 --name all6",
+    ];
+    for rule in rules {
+        iptables(guest, Backend::Nft, rule)?;
+    }
+    open_mirror(guest)?;
+    guest.send(0, frames())?;
+    for (name, rule) in [("all", Rule::ALL_IPV4), ("all6", Rule::ALL_IPV6)] {
+        for (file, want) in model::texts(name, &rule, MIRROR, frames()) {
+            model::same_table(&file, &table(guest, &file)?, &want)?;
+        }
+    }
+    let (got, want) = (statistics(guest, "mirror0")?, expected_statistics(frames(), false));
+    ensure!(got == want, "the device counts\n{got:#?}\nthe model\n{want:#?}");
 });
 
 /// Compares tables of connections with the model's. The model forgets no flow and does not know the

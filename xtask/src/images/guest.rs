@@ -30,7 +30,8 @@ const EXTENSIONS: &str = "usr/local/lib/xtables";
 /// The kernel's test of the hook PROMISC, and the files that it reads. Their folder in the guest
 /// has the same name, below `/usr`. Not every kernel has all of these files.
 const SELFTESTS: &str = "tools/testing/selftests/net";
-const SELFTEST: [&str; 4] = ["lib.sh", "lib/sh/defer.sh", "netfilter/lib.sh", "netfilter/nf_promisc.sh"];
+const SELFTEST: [&str; 5] =
+    ["lib.sh", "lib/sh/defer.sh", "netfilter/lib.sh", "netfilter/nf_promisc.sh", "netfilter/nf_mirror.sh"];
 
 /// Builds everything that a guest boots. Returns the folder for the VM harness.
 pub fn build(ws: &Workspace, choice: &Choice) -> Result<PathBuf> {

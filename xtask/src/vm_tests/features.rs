@@ -10,6 +10,8 @@ use anyhow::{Context, Result};
 pub enum Feature {
     /// The hook and its place in the kernel.
     Hook,
+    /// Mirror devices: encapsulations, statistics, the life of a device.
+    MirrorDevices,
     /// The checks of IP receive before the hook.
     Receive,
     /// Packets that GRO or the sender's offloads have merged.
@@ -48,8 +50,9 @@ pub enum Feature {
 
 impl Feature {
     /// All features, in the order of the table.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Hook,
+        Self::MirrorDevices,
         Self::Receive,
         Self::Offloads,
         Self::Bytes,
@@ -73,6 +76,7 @@ impl Feature {
     pub fn name(self) -> &'static str {
         match self {
             Self::Hook => "the hook PROMISC",
+            Self::MirrorDevices => "mirror devices",
             Self::Receive => "checks of the IP header before the hook",
             Self::Offloads => "offloads: GRO, large segments",
             Self::Bytes => "bytes per address",
@@ -130,11 +134,13 @@ const MODULES: &[(&str, &str, Feature, Runs)] = &[
     ("guest", "lifetimes", Rules, OnEachSeries),
     ("guest", "limits", Memory, OnEachSeries),
     ("guest", "mirror", Hook, OnEachSeries),
+    ("guest", "mirror_device", MirrorDevices, OnEachSeries),
     ("guest", "model", Replay, OnTheDefaultSeries),
     ("guest", "namespaces", Namespaces, OnEachSeries),
     ("guest", "offloads", Offloads, OnEachSeries),
     ("guest", "options", Options, OnTheDefaultSeries),
     ("guest", "readers", Memory, OnEachSeries),
+    ("guest", "remote_mirror", MirrorDevices, OnEachSeries),
     ("guest", "rules", Rules, OnEachSeries),
     ("guest", "samples", Files, OnTheDefaultSeries),
     ("guest", "selftest", Hook, OnEachSeries),
