@@ -44,6 +44,8 @@ struct Case {
     /// What is copied to the guest for the rule.
     peer: Option<Peer>,
     kind: Kind,
+    /// The shell command that prints how many packets have reached the hook or its place.
+    received: &'static str,
     /// What the rule must have counted afterwards.
     counted: &'static [Counted],
     /// The most instructions that the rule may add on each of [`SERIES`], for [`MOST`] addresses.
@@ -97,6 +99,8 @@ const UNUSED: &str = "legacy table, PROMISC not used";
 const EMPTY: &str = "empty chain PROMISC";
 const EMPTY_NFT: &str = "empty chain PROMISC, iptables-nft";
 const EMPTY_IPV6: &str = "empty chain PROMISC, IPv6";
+const EMPTY_MIRROR: &str = "empty chain PROMISC, mirror device";
+pub const MIRROR: &str = "--traffic, mirror device";
 const INGRESS: &str = "empty chain at netdev ingress";
 pub const TRAFFIC: &str = "--traffic";
 pub const HASHED: &str = "--traffic, hashed rows (0.0.0.0/0)";
@@ -129,6 +133,13 @@ macro_rules! rule {
     };
 }
 
+/// The shell commands that make a mirror device of the port.
+macro_rules! mirror {
+    ($setup:expr) => {
+        concat!("ip link add link mirror0 name m-mirror0 type mirror && ip link set m-mirror0 up && ", $setup)
+    };
+}
+
 /// The rule of [`TRAFFIC`].
 pub const RULE_TRAFFIC: &str = legacy!("iptables-legacy", rule!("--traffic", "10.0.0.0/16"));
 const RULE_ALL: &str = legacy!("iptables-legacy", rule!("--traffic --ipconn --portconn", "10.0.0.0/16"));
@@ -143,6 +154,8 @@ const CONNECTIONS: &str = "for file in ipconn portconn; do \
     awk 'NR > 1 { out += $2; in_ += $3 } END { print out, in_ }' /proc/net/xt_traffic/t.$file; done";
 /// Prints the number of frames for other hosts that the device has dropped.
 const DROPPED: &str = "ip -j -s -s link show mirror0 | grep -o '\"otherhost\":[0-9]*' | cut -d: -f2";
+/// Prints the number of packets that the mirror device has passed to the hook.
+const MIRRORED: &str = "ethtool -S m-mirror0 | awk '/rx_ipv4_packets/ { print $2 }'";
 
 /// Prints the bytes that the rows of a map in eBPF have counted, divided by the size of a packet.
 /// The packets are UDP, so the columns for TCP and for other protocols must be 0. Prints nothing if
@@ -187,6 +200,12 @@ const CASES: &[Case] = &[
             concat!("iptables-nft -A PROMISC ", rule!("--traffic", "10.0.0.0/16")),
             [232.0, 234.0],
         )
+    },
+    Case { received: MIRRORED, ..empty(EMPTY_MIRROR, mirror!(policy!("iptables-legacy"))) },
+    Case {
+        without: EMPTY_MIRROR,
+        received: MIRRORED,
+        ..ours(MIRROR, mirror!(legacy!("iptables-legacy", rule!("--traffic", "10.0.0.0/16"))), [222.0, 222.0])
     },
     Case { kind: Kind::Ipv6, ..empty(EMPTY_IPV6, policy!("ip6tables-legacy")) },
     Case {
@@ -263,6 +282,7 @@ const RULES: Case = Case {
     setup: "",
     peer: None,
     kind: Kind::Ipv4,
+    received: DROPPED,
     counted: &[],
     limits: None,
     extra: false,
@@ -360,7 +380,7 @@ fn measure_case(env: &BenchEnv, case: &Case, numbers: &[u32], costs: &mut Vec<Co
         let series = env.choice.series.clone();
         costs.push(Cost { series, case: case.name.into(), addresses, instructions, added, limit });
     }
-    for counted in [Counted::Packets(DROPPED)].iter().chain(case.counted) {
+    for counted in [Counted::Packets(case.received)].iter().chain(case.counted) {
         counted.check(&mut guest, sent, pairs)?;
     }
     guest.finish()
