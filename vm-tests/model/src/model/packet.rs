@@ -45,7 +45,7 @@ pub enum Fault {
     Broken,
     /// The end of a header or of the packet is missing.
     Cut,
-    /// More than [`MAX_HEADERS`](super::unwrap::MAX_HEADERS) headers are around the packet.
+    /// More headers are around the packet than a mirror device removes.
     TooDeep,
 }
 
