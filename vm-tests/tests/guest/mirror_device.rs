@@ -410,8 +410,8 @@ guest_test!(devices_ports_and_rules_change_under_traffic, |guest| {
             guest.must("ip link del down0")?;
         }
         changes += 1;
-        Ok(start.elapsed() < duration)
+        Ok(changes < 3 || start.elapsed() < duration)
     })?;
     eprintln!("{changes} changes, {sent} frames were sent, {counted} of them passed through mirror devices");
-    ensure!(counted > 0 && changes >= 3, "{changes} changes, {counted} frames");
+    ensure!(counted > 0, "no frame has passed through a mirror device");
 });
