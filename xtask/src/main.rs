@@ -136,4 +136,11 @@ mod tests {
         assert!(Cli::try_parse_from(words).is_ok());
         assert!(Cli::try_parse_from(["xtask", "replay"]).is_err());
     }
+
+    #[test]
+    fn only_a_mirror_device_counts_sliced_packets() {
+        let replay = |options: &[&str]| Cli::try_parse_from([&["xtask", "replay"], options, &["a.pcap"]].concat());
+        assert!(replay(&["--sliced", "--fast"]).is_ok() && replay(&["--plain-port", "--fast"]).is_ok());
+        assert!(replay(&["--plain-port", "--sliced"]).is_err());
+    }
 }

@@ -23,6 +23,7 @@ mod offloads;
 mod options;
 mod readers;
 mod remote_mirror;
+mod replays;
 mod rules;
 mod samples;
 mod selftest;

@@ -47,8 +47,11 @@ pub struct Options {
     /// Capture files (pcap or pcapng, also gzipped), replayed in this order
     ///
     /// The link types Ethernet, SLL, SLL2, RAW, IPV4, IPV6, NULL and LOOP are replayed. Frames
-    /// without an Ethernet header get one, from 02:a1:ce:00:00:01 to 02:b0:b0:00:00:02. Each
-    /// capture begins when the one before has ended.
+    /// without an Ethernet header get one, from 02:a1:ce:00:00:01 to 02:b0:b0:00:00:02.
+    ///
+    /// Each capture begins when the one before has ended. The guest's clock jumps while no frame
+    /// arrives. Pauses of more than 11 minutes are shortened to 11 minutes: no timeout is longer.
+    /// Frames stay in the order of the file, also when their times go back.
     #[arg(required = true, value_name = "CAPTURE")]
     captures: Vec<PathBuf>,
 }

@@ -141,6 +141,7 @@ const MODULES: &[(&str, &str, Feature, Runs)] = &[
     ("guest", "options", Options, OnTheDefaultSeries),
     ("guest", "readers", Memory, OnEachSeries),
     ("guest", "remote_mirror", MirrorDevices, OnEachSeries),
+    ("guest", "replays", Replay, OnTheDefaultSeries),
     ("guest", "rules", Rules, OnEachSeries),
     ("guest", "samples", Files, OnTheDefaultSeries),
     ("guest", "selftest", Hook, OnEachSeries),

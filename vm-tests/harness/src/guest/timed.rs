@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use vm_agent::proto::{read_message, write_message};
 
 use super::Guest;
@@ -20,8 +20,8 @@ const FRAME_TIMEOUT: Duration = Duration::from_millis(10);
 /// When frames have arrived.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Arrivals {
-    /// The times since the first frame, in the kernel's ticks. The module does not know them
-    /// better.
+    /// The times since the first frame, rounded to the kernel's ticks: the module does not know
+    /// them better.
     pub times: Vec<Duration>,
     /// How much later than it should the latest frame was sent, to a tick.
     pub delay: Duration,
@@ -51,7 +51,7 @@ impl Guest {
         self.run_for(&line, COMMAND_TIMEOUT + last + work)?.success(&line)?;
         self.check_backlogs()?;
         let times = read_message(&mut self.read(&format!("{SCRIPT}.times"))?.as_slice())?;
-        let [times] = times.as_slice() else { anyhow::bail!("the times of the frames have another format") };
+        let [times] = times.as_slice() else { bail!("the times of the frames have another format") };
         let arrivals =
             Arrivals::parse(times, frames.iter().map(|(time, _)| *time)).context("the times of the frames")?;
         ensure!(arrivals.times.len() == frames.len(), "{} of {} frames were sent", arrivals.times.len(), frames.len());
@@ -70,9 +70,9 @@ impl Arrivals {
     fn parse(bytes: &[u8], wanted: impl Iterator<Item = Duration>) -> Result<Self> {
         let numbers = bytes.chunks(8).map(|bytes| Ok(u64::from_le_bytes(bytes.try_into()?)));
         let numbers = numbers.collect::<Result<Vec<_>>>()?;
-        let [start, tick, arrived @ ..] = numbers.as_slice() else { anyhow::bail!("there are none") };
+        let [start, arrived @ ..] = numbers.as_slice() else { bail!("there are none") };
         let first = arrived.first().copied().unwrap_or_default();
-        let ticks = arrived.iter().map(|time| (time.saturating_sub(first) + tick / 2) / tick * tick);
+        let ticks = arrived.iter().map(|time| time.saturating_sub(first));
         let late = arrived
             .iter()
             .zip(wanted)
@@ -88,12 +88,12 @@ mod tests {
     #[test]
     fn arrivals_are_in_ticks_since_the_first() {
         const MS: u64 = 1_000_000;
-        let numbers = [7 * MS, 4 * MS, 6 * MS + 5, 10 * MS + 4, 30 * MS + 6];
+        let numbers = [7 * MS, 4 * MS, 8 * MS, 28 * MS];
         let bytes = numbers.map(u64::to_le_bytes);
-        let wanted = [0, 1, 20].map(Duration::from_millis);
+        let wanted = [0, 0, 19].map(Duration::from_millis);
         let arrivals = Arrivals::parse(bytes.as_flattened(), wanted.into_iter()).unwrap();
         assert_eq!(arrivals.times, [0, 4, 24].map(Duration::from_millis));
-        assert_eq!(arrivals.delay, Duration::from_millis(3) + Duration::from_nanos(6));
+        assert_eq!(arrivals.delay, Duration::from_millis(2));
         assert!(Arrivals::parse(&[0; 20], wanted.into_iter()).is_err());
     }
 }

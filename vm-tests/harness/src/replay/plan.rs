@@ -131,7 +131,7 @@ impl Skipped {
         self.0.entry(reason).or_default().push(number);
     }
 
-    /// The sum and the reasons, those of the most frames first. Nothing without frames. `all` is
+    /// The sum and the reasons, those of the most frames first; nothing without frames. `all` is
     /// the number of frames in the capture.
     fn lines(&self, all: usize) -> Vec<String> {
         let sum: usize = self.0.values().map(Vec::len).sum();
@@ -157,5 +157,44 @@ fn named(numbers: &[usize]) -> String {
         (1, _) => format!("frame {}", first[0]),
         (_, 0) => format!("frames {}", first.join(", ")),
         (_, more) => format!("frames {} and {more} more", first.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn skipped_frames_are_named_by_reason() {
+        assert_eq!(Skipped::default().lines(7), Vec::<String>::new());
+        let mut skipped = Skipped::default();
+        skipped.add(Unsendable::Protocol(4), 3);
+        (10..32).for_each(|number| skipped.add(Unsendable::LinkType(105), number));
+        [50, 60].into_iter().for_each(|number| skipped.add(Unsendable::TooLong(1000), number));
+        let want = [
+            "25 of 99 frames are skipped",
+            "frames 10, 11, 12, 13, 14 and 17 more: link type 105 is not supported",
+            "frames 50, 60: the frame is longer than 1000 bytes",
+            "frame 3: the protocol 0x0004 is not an EtherType",
+        ];
+        assert_eq!(skipped.lines(99), want);
+    }
+
+    #[test]
+    fn many_reasons_are_summed() {
+        let mut skipped = Skipped::default();
+        (1..=15).for_each(|number| skipped.add(Unsendable::Protocol(number), number.into()));
+        let lines = skipped.lines(15);
+        assert_eq!(lines.len(), 1 + REASONS + 1);
+        assert_eq!(lines[REASONS + 1], "5 more frames for 5 other reasons");
+    }
+
+    #[test]
+    fn memory_grows_with_the_frames() {
+        let plan = |mib: usize| Plan { frames: vec![(Duration::ZERO, vec![0; 1 << 20]); mib], ..Plan::default() };
+        assert_eq!(plan(0).memory_mib().unwrap(), 512);
+        assert_eq!(plan(64).memory_mib().unwrap(), 512);
+        assert_eq!(plan(65).memory_mib().unwrap(), 1024);
+        assert!(plan(513).memory_mib().unwrap_err().to_string().contains("use --fast"));
     }
 }

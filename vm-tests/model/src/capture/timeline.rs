@@ -5,7 +5,7 @@ use std::time::Duration;
 
 /// Longer pauses between two frames are shortened to this. No timeout of the module is longer than
 /// ten minutes, so the counts stay the same.
-pub const LONGEST_PAUSE: Duration = Duration::from_secs(15 * 60);
+pub const LONGEST_PAUSE: Duration = Duration::from_secs(660);
 
 /// A timestamp that is more than this before an earlier one means that the clock was set back.
 /// Programs write frames of several queues or interfaces in a slightly wrong order.
@@ -50,7 +50,7 @@ impl Timeline {
         if self.shortened > 0 {
             let count = self.shortened;
             notes.push(format!(
-                "{count} pauses of more than 15 minutes are shortened to 15 minutes: no timeout is longer"
+                "{count} pauses of more than 11 minutes are shortened to 11 minutes: no timeout is longer"
             ));
         }
         if self.set_back > 0 {
@@ -93,8 +93,8 @@ mod tests {
     fn a_clock_that_is_set_goes_on() {
         let mut timeline = Timeline::default();
         let year = 10 * 365 * 86_400;
-        assert_eq!(times(&mut timeline, &[0, year, year + 10, 20, 30]), [0.0, 900.0, 901.0, 901.0, 902.0]);
-        assert_eq!(times(&mut timeline, &[i128::from(u64::MAX), 30]), [1802.0, 1802.0]);
+        assert_eq!(times(&mut timeline, &[0, year, year + 10, 20, 30]), [0.0, 660.0, 661.0, 661.0, 662.0]);
+        assert_eq!(times(&mut timeline, &[i128::from(u64::MAX), 30]), [1322.0, 1322.0]);
         let notes = timeline.notes().join("\n");
         assert!(notes.contains("2 pauses") && notes.contains("set back 2 times"), "{notes}");
     }
