@@ -171,6 +171,14 @@ impl Guest {
             name => format!("-n {name} "),
         };
         self.must(&format!("ip {netns}link set dev eth{n} promisc on up"))?;
+        self.await_promiscuous(n)
+    }
+
+    /// Waits until port `n`, which a command has made promiscuous, receives all frames.
+    ///
+    /// # Errors
+    /// When the port is not promiscuous.
+    pub fn await_promiscuous(&mut self, n: usize) -> Result<()> {
         let promiscuous = self.qemu.qmp.await_promiscuous(n, COMMAND_TIMEOUT);
         self.explain(promiscuous)
     }

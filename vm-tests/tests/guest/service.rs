@@ -2,28 +2,35 @@
 //! The program `xt-traffic` of the package: it applies a configuration to rules and ports, and
 //! undoes it.
 
+mod devices;
+mod mistakes;
+mod tunnels;
+mod upgrade;
+
 use anyhow::{Result, ensure};
 use insta::assert_snapshot;
 use traffic_model::frames::{Ip, mirrored};
 use vm_harness::command::Output;
 use vm_harness::guest::Guest;
 use vm_harness::replay::Backend;
-use vm_tests::{
-    BACKENDS, frame, guest_test, iptables, open_and_send, row, table, table_files, text_after, under_traffic,
-};
+use vm_tests::{BACKENDS, frame, guest_test, iptables, row, table, table_files, text_after, under_traffic};
 
 /// The files of the package with their paths in the system.
 macro_rules! packaged {
     ($($path:literal),*) => { [$(($path, include_bytes!(concat!("../../../xtask/deb/xt-traffic/root", $path)).as_slice())),*] };
 }
 
-const PROGRAM: [(&str, &[u8]); 6] = packaged!(
+const PROGRAM: [(&str, &[u8]); 10] = packaged!(
     "/usr/sbin/xt-traffic",
     "/usr/share/xt-traffic/configuration.sh",
+    "/usr/share/xt-traffic/devices.sh",
     "/usr/share/xt-traffic/kernels.sh",
     "/usr/share/xt-traffic/ports.sh",
+    "/usr/share/xt-traffic/record.sh",
     "/usr/share/xt-traffic/rules.sh",
-    "/usr/share/xt-traffic/status.sh"
+    "/usr/share/xt-traffic/status.sh",
+    "/usr/share/xt-traffic/tunnels.sh",
+    "/usr/share/xt-traffic/wanted.sh"
 );
 const PACKAGED_CONF: &str = include_str!("../../../xtask/deb/xt-traffic/root/etc/xt-traffic.conf");
 const CONF: &str = "/etc/xt-traffic.conf";
@@ -61,6 +68,33 @@ fn rules(guest: &mut Guest) -> Result<String> {
     guest.must("iptables -S; ip6tables -S")
 }
 
+/// The names of all network interfaces.
+fn interfaces(guest: &mut Guest) -> Result<String> {
+    guest.must("ls /sys/class/net")
+}
+
+/// Adds a program that runs instead of another one, for commands that [`with_wrappers`] makes. In
+/// its text, `real` stands for the other program.
+fn wrap(guest: &mut Guest, program: &str, script: &str) -> Result<()> {
+    let real = format!("PATH=${{PATH#*:}} {program}");
+    guest.must("mkdir -p /tmp/bin")?;
+    guest
+        .write(&format!("/tmp/bin/{program}"), format!("#!/bin/sh\n{}\n", script.replace("real", &real)).as_bytes())?;
+    guest.must(&format!("chmod 755 /tmp/bin/{program}")).map(drop)
+}
+
+/// A command of the program that runs the programs of [`wrap`].
+fn with_wrappers(command: &str) -> String {
+    format!("PATH=/tmp/bin:$PATH xt-traffic {command}")
+}
+
+/// Starts the service, and waits until port 0 receives all frames.
+fn start(guest: &mut Guest) -> Result<String> {
+    let said = program(guest, "start")?;
+    guest.await_promiscuous(0)?;
+    Ok(said)
+}
+
 /// The settings of a port that the program changes.
 fn port(guest: &mut Guest, name: &str) -> Result<String> {
     // The queueing discipline is omitted: an interface keeps it after it was up.
@@ -74,7 +108,7 @@ guest_test!(the_packaged_configuration_changes_nothing, in_guest_briefly, |guest
     ensure!(program(guest, "start")?.contains("nothing is counted"));
     ensure!([rules(guest)?, port(guest, "eth0")?] == before, "start changes rules or the port");
     // The examples are valid.
-    let uncommented = |line: &str| ["#port", "#table", "#chains"].iter().any(|word| line.starts_with(word));
+    let uncommented = |line: &str| ["#port", "#tunnel", "#table"].iter().any(|word| line.starts_with(word));
     let examples: String =
         PACKAGED_CONF.lines().filter(|line| uncommented(line)).map(|line| format!("{}\n", &line[1..])).collect();
     configure(guest, &examples)?;
@@ -89,12 +123,11 @@ guest_test!(frames_are_counted_from_start_to_stop, |guest| {
     iptables(guest, Backend::Nft, "-A PROMISC -s 10.0.0.9 -j DROP")?;
     iptables(guest, Backend::Nft, "-A PROMISC -i eth0 -m traffic --ipconn --net 10.0.0.0/8 --name other")?;
     guest.must("ethtool -K eth0 rx-gro-list on")?;
-    let before = [rules(guest)?, port(guest, "eth0")?, table_files(guest)?];
+    let before = [rules(guest)?, port(guest, "eth0")?, table_files(guest)?, interfaces(guest)?];
 
-    program(guest, "start")?;
+    start(guest)?;
     assert_snapshot!("port", port(guest, "eth0")?);
     assert_snapshot!("rules", rules(guest)?);
-    guest.open_port(0)?;
     let ipv6 = Ip::between("2001:db8::1", "2001:db9::1").udp((1, 2), &[7; 72]);
     guest.send(0, [frame(1), mirrored(&ipv6)])?;
     program(guest, "start")?;
@@ -104,7 +137,7 @@ guest_test!(frames_are_counted_from_start_to_stop, |guest| {
     // Stop undoes what start did, independent of the current configuration.
     configure(guest, "table RSN 192.0.2.0/24 --traffic\nnonsense\n")?;
     program(guest, "stop")?;
-    let after = [rules(guest)?, port(guest, "eth0")?, table_files(guest)?];
+    let after = [rules(guest)?, port(guest, "eth0")?, table_files(guest)?, interfaces(guest)?];
     ensure!(after == before, "{}", after.join("\n"));
     let records = guest.must("find /run/xt-traffic -type f")?;
     ensure!(records == "/run/xt-traffic/lock\n", "the record of the start still exists:\n{records}");
@@ -115,14 +148,15 @@ guest_test!(frames_are_counted_from_start_to_stop, |guest| {
 guest_test!(a_reload_keeps_unchanged_tables, |guest| {
     let [stays, goes] = ["table stays 10.0.0.0/8 --traffic --nointernal", "table goes 10.0.0.0/8 --traffic"];
     install(guest, &format!("port eth0\n{stays}\n{goes}\ntable other 10.0.0.0/8 --traffic\n"))?;
-    program(guest, "start")?;
-    open_and_send(guest, 0, [frame(1)])?;
+    start(guest)?;
+    guest.send(0, [frame(1)])?;
 
     let moved = "table stays 10.0.0.0/8 --nointernal --traffic";
     configure(guest, &format!("port eth1\nport eth0\ntable other 10.0.0.0/9 --traffic\n{moved}\n"))?;
     program(guest, "reload")?;
     ensure!(table_files(guest)? == "other\nstays\n", "{}", table_files(guest)?);
-    ensure!(port(guest, "eth1")?.contains("PROMISC,UP"), "the new port is not up");
+    ensure!(port(guest, "eth1")?.contains("NOARP,UP"), "the new port is not up");
+    ensure!(interfaces(guest)?.contains("m-eth1\n"), "the new port has no mirror device");
     ensure!(table(guest, "stays")? == text_after(1), "an unchanged table has lost its counts");
     ensure!(table(guest, "other")? == text_after(0), "a table with another network has kept its counts");
     guest.send(0, [frame(1)])?;
@@ -138,7 +172,7 @@ guest_test!(a_reload_keeps_unchanged_tables, |guest| {
     configure(guest, "# nothing\n")?;
     ensure!(program(guest, "reload")?.contains("nothing is counted"));
     ensure!(table_files(guest)?.is_empty() && !rules(guest)?.contains("-A"), "{}", rules(guest)?);
-    ensure!(!port(guest, "eth1")?.contains("PROMISC"), "the port is still promiscuous");
+    ensure!(!interfaces(guest)?.contains("m-eth"), "the mirror devices still exist");
 });
 
 guest_test!(a_rule_that_fails_undoes_the_others, |guest| {
@@ -154,8 +188,8 @@ guest_test!(a_rule_that_fails_undoes_the_others, |guest| {
     ensure!(guest.run("xt-traffic reload")?.status == 3, "the service is running");
 
     configure(guest, "port eth0\ntable t 10.0.0.0/8 --traffic\n")?;
-    program(guest, "start")?;
-    open_and_send(guest, 0, [frame(1)])?;
+    start(guest)?;
+    guest.send(0, [frame(1)])?;
     let before = rules(guest)?;
     // A table with other parameters keeps its counts, too.
     configure(guest, &format!("{fails}table t 10.0.0.0/9 --traffic\n"))?;
@@ -177,7 +211,7 @@ guest_test!(a_changed_table_counts_each_packet_once, |guest| {
         let run = |command: &str| format!("PATH=/tmp/bin:$PATH xt-traffic {command}");
         install(guest, "port eth0\nport eth1\ntable t 10.0.0.0/8 --traffic\n")?;
         guest.must(&run("start"))?;
-        guest.open_port(0)?;
+        guest.await_promiscuous(0)?;
         // This rule keeps the old table until it has been read.
         iptables(guest, backend, &format!("-A INPUT -i none {old}"))?;
         configure(guest, "port eth0\nport eth1\ntable t 10.0.0.0/9 --traffic --ipconn\n")?;
@@ -323,94 +357,22 @@ guest_test!(a_table_that_cannot_be_changed_undoes_the_changes_of_others, |guest|
     ensure!(rules(guest)?.matches("10.0.0.0/9").count() == 2, "{}", rules(guest)?);
 });
 
-/// Invalid lines.
-const MISTAKES: [&str; 25] = [
-    "prot eth0",
-    "port",
-    "port -i",
-    "port all",
-    "port eth/0",
-    "port eth0 # again",
-    "port an-interface-name",
-    "port eth1 mtu",
-    "port eth1 mtu 9k",
-    "port eth1 fast",
-    "table",
-    "table a.b 10.0.0.0/8 --traffic",
-    "table t 10.0.0.0/8 --traffic",
-    "table new --traffic",
-    "table new 10.0.0.0 --traffic",
-    "table new 10.0.0.0/8",
-    "table new 10.0.0.0/8 --trafic",
-    "table new 10.0.0.0/8 --traffic --name other",
-    "table new 10.0.0.0/8 --traffic --hashsize 0",
-    "table new 10.0.0.0/8 --traffic --prefix 33",
-    "table new 2001:db8::/32 --traffic --prefix 129",
-    "table new 10.0.0.0/8 --traffic --prefix 7",
-    "table new 10.0.0.0/8 ! --traffic",
-    "table new 10.0.0.1/8 --traffic",
-    "chains PROMISC OUTPUT",
-];
-
-guest_test!(mistakes_are_reported_with_their_line, in_guest_briefly, |guest| {
-    install(guest, "")?;
-    let before = rules(guest)?;
-    let mut messages = String::new();
-    for mistake in MISTAKES {
-        configure(guest, &format!("port eth0\n\ntable t 10.0.0.0/8 --traffic\n{mistake}\n"))?;
-        let output = guest.run("xt-traffic start")?;
-        ensure!(output.status == 2 && output.stdout.is_empty(), "{mistake}: {}", report(&output));
-        ensure!(output.stderr.lines().count() == 1, "{mistake}: {}", output.stderr);
-        messages += &format!("{mistake}\n    {}", output.stderr);
-    }
-    for half in ["port eth0", "table t 10.0.0.0/8 --traffic"] {
-        configure(guest, half)?;
-        messages += &format!("{half}\n    {}", guest.run("xt-traffic start")?.stderr);
-    }
-    assert_snapshot!("mistakes", messages);
-    ensure!(rules(guest)? == before && !port(guest, "eth0")?.contains("PROMISC"), "rules or the port have changed");
-});
-
 guest_test!(a_reload_with_the_other_back_end_moves_the_rules, |guest| {
-    install(guest, "port eth0\ntable t 10.0.0.0/8 --traffic\nchains INPUT PROMISC\n")?;
-    program(guest, "start")?;
-    open_and_send(guest, 0, [frame(1)])?;
+    install(guest, "port eth0\ntable t 10.0.0.0/8 --traffic\ntable u 10.0.0.0/8 --traffic\n")?;
+    start(guest)?;
+    guest.send(0, [frame(1)])?;
     let alternative = "mkdir /tmp/bin && for family in iptables ip6tables; do \
                        ln -s /usr/local/sbin/$family-legacy /tmp/bin/$family; done";
     guest.must(alternative)?;
     guest.must("PATH=/tmp/bin:$PATH xt-traffic reload")?;
     guest.send(0, [frame(1)])?;
     ensure!(table(guest, "t")? == text_after(2), "{}", table(guest, "t")?);
-    let count = |text: String| text.matches("--name t").count();
+    let count = |text: String| text.matches("--name").count();
     let counts = [Backend::Nft, Backend::Legacy].map(|backend| iptables(guest, backend, "-S").map(count));
     ensure!(matches!(counts, [Ok(0), Ok(2)]), "the numbers of rules in nft and legacy: {counts:?}");
     // Stop uses the same back end.
     program(guest, "stop")?;
     ensure!(count(iptables(guest, Backend::Legacy, "-S")?) == 0, "the rules still exist");
-});
-
-guest_test!(a_port_that_appears_later_is_set_up, |guest| {
-    install(guest, "port late\ntable t 10.0.0.0/8 --traffic\n")?;
-    let add = "ip link add late type veth peer name far";
-    // Without the service a new port is not changed.
-    guest.must(add)?;
-    program(guest, "port late")?;
-    let untouched = port(guest, "late")?;
-    ensure!(!untouched.contains("PROMISC"), "{untouched}");
-    // udev has not initialized the port.
-    guest.must("mkdir -p /run/udev/data && touch /run/udev/control")?;
-    assert_snapshot!("port_is_not_there", program(guest, "start")?);
-    ensure!(port(guest, "late")? == untouched, "a port was changed before udev initialized it");
-    for _ in 0..2 {
-        program(guest, "port late")?;
-        assert_snapshot!("port_that_came", port(guest, "late")?);
-        guest.must(&format!("ip link del late && {add}"))?;
-    }
-    program(guest, "port late")?;
-    program(guest, "port far")?;
-    ensure!(!port(guest, "far")?.contains("PROMISC"), "a port without configuration was changed");
-    program(guest, "stop")?;
-    ensure!(port(guest, "late")? == untouched, "{}", port(guest, "late")?);
 });
 
 /// An ethtool for a device with LRO, which the guest does not have. It writes its arguments to a
@@ -424,10 +386,11 @@ guest_test!(lro_is_switched_off, in_guest_briefly, |guest| {
     guest.write("/tmp/features", b"Features for eth0:\nlarge-receive-offload: on\nrx-vlan-filter: on [fixed]\n")?;
     program(guest, "start")?;
     program(guest, "stop")?;
-    ensure!(guest.read_text("/tmp/arguments")? == "-K eth0 lro off\n-K eth0 lro on\n");
+    let arguments = "-K eth0 lro off\n--set-priv-flags m-eth0 sliced off\n-K eth0 lro on\n";
+    ensure!(guest.read_text("/tmp/arguments")? == arguments);
     // The service starts although counts will be wrong.
     guest.write("/tmp/features", b"Features for eth0:\nlarge-receive-offload: on [fixed]\n")?;
-    let start = guest.run("xt-traffic start")?;
-    ensure!(start.status == 0 && start.stderr.contains("eth0: LRO cannot be switched off"), "{}", report(&start));
+    let started = guest.run("xt-traffic start")?;
+    ensure!(started.status == 0 && started.stderr.contains("eth0: LRO cannot be switched off"), "{}", report(&started));
     program(guest, "status")?;
 });

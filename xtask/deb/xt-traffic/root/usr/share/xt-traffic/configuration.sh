@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-only
-# Part of xt-traffic(8): the configuration.
-# shellcheck shell=dash
+# Part of xt-traffic(8): the configuration. Other parts share the variables:
+# shellcheck shell=dash disable=SC2034,SC2154
 
 # Reads $CONF and sets
-#   ports    lines NAME MTU, with the MTU 0 if none is configured
+#   ports    lines NAME DEVICE MTU SLICED KIND WORD... for each port and tunnel. DEVICE is the mirror
+#            device, MTU is 0 if none is configured, SLICED is on or off, and KIND is `port`, or the
+#            link type of a tunnel, which is made with the words
 #   tables   lines NUMBER NAME FAMILY WORD..., where NUMBER is the line number, FAMILY is iptables
 #            or ip6tables, and the words are those after `-m traffic` in a rule
-#   chains   words
+#   chains   words, and chains_line is the number of their line, if there is one
 read_conf() {
-    local line
-    ports='' tables='' chains='' number=0
+    local line names='' receivers=''
+    ports='' tables='' chains='' chains_line='' number=0
     if [ ! -f "$CONF" ] || [ ! -r "$CONF" ]; then
         die "$BAD_CONF" "$CONF: cannot be read"
     fi
@@ -20,35 +22,72 @@ read_conf() {
         case ${1-} in
             '') ;;
             port) read_port "$@" ;;
+            tunnel) read_tunnel "$@" ;;
             table) read_table "$@" ;;
             chains) read_chains "$@" ;;
-            *) bad "unknown word \"$1\" (expected port, table or chains)" ;;
+            *) bad "unknown word \"$1\" (expected port, tunnel, table or chains)" ;;
         esac
     done <"$CONF"
     chains=${chains:-PROMISC}
     if [ -n "$ports" ] && [ -z "$tables" ]; then
         die "$BAD_CONF" "$CONF: there is a port, but no table"
     elif [ -n "$tables" ] && [ -z "$ports" ]; then
-        die "$BAD_CONF" "$CONF: there is a table, but no port"
+        die "$BAD_CONF" "$CONF: there is a table, but no port or tunnel"
     fi
 }
 
 bad() { die "$BAD_CONF" "$CONF:$number: $*"; }
 
-read_port() { # port NAME [mtu BYTES]
-    local name=${2-} mtu=0
+read_port() { # port NAME [OPTION]...
+    local name=${2-} device='' mtu=0 sliced=off taken
     is_port_name "$name" || bad "port: invalid name \"$name\": the name of a network interface is required"
-    ! is_listed "$name" "$ports" || bad "port $name is listed twice"
     shift 2
     while [ $# -gt 0 ]; do
-        case $1 in
-            mtu) mtu=${2-} ;;
-            *) bad "port $name: unknown option \"$1\" (expected mtu)" ;;
-        esac
-        is_number "$mtu" 68 65535 || bad "port $name: invalid mtu \"$mtu\": a number from 68 to 65535 is required"
-        shift 2
+        read_option "port $name" "$@" || bad "port $name: unknown option \"$1\" (expected as, mtu or sliced)"
+        shift "$taken"
     done
-    ports="$ports$name $mtu$NL"
+    add_port port port
+}
+
+# Reads an option that ports and tunnels have into $device, $mtu or $sliced. Sets $taken to the
+# number of its words. Fails if there is no such option.
+read_option() { # WHAT OPTION [VALUE]...
+    taken=2
+    case $2 in
+        as)
+            device=${3-}
+            is_port_name "$device" || bad "$1: invalid name \"$device\" after as: 1 to 15 of A-Z a-z 0-9 . _ - are required"
+            ;;
+        mtu)
+            mtu=${3-}
+            is_number "$mtu" 68 65535 || bad "$1: invalid mtu \"$mtu\": a number from 68 to 65535 is required"
+            ;;
+        sliced) sliced=on taken=1 ;;
+        *) return 1 ;;
+    esac
+}
+
+# Adds the port or the tunnel $name. No two interfaces of the configuration have the same name.
+add_port() { # port|tunnel KIND [WORD]...
+    local what=$1
+    shift
+    ! is_listed "$name" "$names" || bad "$what $name is listed twice"
+    device=${device:-m-$name}
+    # Earlier versions accepted a port with such a name, so it is used without a mirror device.
+    if ! is_port_name "$device"; then
+        case $what,$command in
+            tunnel,* | port,check)
+                bad "$what $name: the name of its mirror device, $device, has more than 15 characters:" \
+                    "choose one with \"$what $name as DEVICE\""
+                ;;
+        esac
+        device=-
+    elif is_listed "$device" "$names$name$NL"; then
+        bad "$what $name: the name of its mirror device, $device, is used already:" \
+            "choose one with \"$what $name as DEVICE\""
+    fi
+    names="$names$name$NL$device$NL"
+    ports="$ports$name $device $mtu $sliced $*$NL"
 }
 
 read_table() { # table NAME NET OPTION...
@@ -71,7 +110,7 @@ read_table() { # table NAME NET OPTION...
                 shift
                 ;;
             --prefix)
-                [ "${2-}" = 0 ] || is_number "${2-}" 1 "$width" ||
+                is_number "${2-}" 0 "$width" ||
                     bad "table $name: invalid --prefix \"${2-}\": a number from 0 to $width is required"
                 prefix=" --prefix $2"
                 shift
@@ -97,6 +136,7 @@ read_table() { # table NAME NET OPTION...
 read_chains() { # chains CHAIN...
     shift
     [ -z "$chains" ] || bad "chains is given more than once"
+    chains_line=$number
     [ $# -gt 0 ] || bad "chains: at least one of PROMISC, INPUT and FORWARD is required"
     while [ $# -gt 0 ]; do
         case " $chains " in *" $1 "*) bad "chains: $1 is listed twice" ;; esac
@@ -109,7 +149,7 @@ read_chains() { # chains CHAIN...
 }
 
 is_number() { # WORD MIN MAX
-    case $1 in '' | 0* | *[!0-9]* | ?????????*) return 1 ;; esac
+    case $1 in '' | 0?* | *[!0-9]* | ???????????*) return 1 ;; esac
     [ "$1" -ge "$2" ] && [ "$1" -le "$3" ]
 }
 

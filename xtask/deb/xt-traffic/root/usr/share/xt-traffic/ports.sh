@@ -1,24 +1,35 @@
 # SPDX-License-Identifier: GPL-2.0-only
-# Part of xt-traffic(8): the ports. Other parts set some of the variables:
-# shellcheck shell=dash disable=SC2154
+# Part of xt-traffic(8): the ports. Other parts share the variables:
+# shellcheck shell=dash disable=SC2034,SC2154
 
 setup_ports() {
-    local port mtu status=0
+    local port device mtu sliced kind words parent status=0
     for port in $(recorded_ports); do
         is_listed "$port" "$ports" || put_back "$port"
     done
-    while read -r port mtu; do
-        if [ -z "$port" ]; then
-            :
-        elif is_ready "$port"; then
-            setup_port "$port" "$mtu" || status=$PORT_TROUBLE
+    while read -r port device mtu sliced kind words; do
+        [ -n "$port" ] || continue
+        begin_record || { status=1 && continue; }
+        find_parent
+        if [ -z "$parent" ] || is_ready "$parent"; then
+            setup_port || status=$PORT_TROUBLE
         else
-            say "port $port does not exist yet: $(advice_for_missing "$port")"
+            say "port $parent does not exist yet: $(advice_for_missing "$parent")"
         fi
     done <<EOF
 $ports
 EOF
     return "$status"
+}
+
+# Sets $parent to the interface that must exist first, if there is one: a port itself, or that of a
+# tunnel that has the option `dev`.
+find_parent() {
+    case $kind,$words in
+        port,*) parent=$port ;;
+        *' dev '*) parent=${words##* dev } ;;
+        *) parent='' ;;
+    esac
 }
 
 # Whether a port exists and udev has processed it. Until then udev can rename the port. The unit of
@@ -28,12 +39,6 @@ is_ready() { # PORT
     read_value "$SYS/$1/ifindex"
     [ -n "$value" ] || return 1
     [ ! -e /run/udev/control ] || [ -e "/run/udev/data/n$value" ]
-}
-
-# Sets $value to the first line of a file, or to nothing if the file does not exist.
-read_value() { # FILE
-    value=''
-    [ ! -f "$1" ] || read -r value <"$1"
 }
 
 # Prints what the user has to do for a port that appears later. If xt-traffic-generator has made a
@@ -49,24 +54,39 @@ advice_for_missing() { # PORT
     fi
 }
 
-# Sets up an interface as a mirror port. Settings that are right are not changed. The previous value
-# of each changed setting is recorded first.
-setup_port() { # PORT MTU
-    local port=$1 features status=0
+# Sets up the port or the tunnel of a line of $ports. Settings that are right are not changed. The
+# previous value of each changed setting is recorded first.
+#
+# While the mirror device is up, the kernel makes the port promiscuous, and the host receives nothing
+# from it. Some settings are still needed:
+#   arp off, disable_ipv6  The host must not send anything from the port either, and it must not
+#                          answer while the mirror device is down.
+#   lro off                The kernel switches LRO off, but `stop` has to know that it was on.
+#   rx-gro-list off        It delays packets.
+#   rx-vlan-filter off     It drops frames of VLANs.
+setup_port() {
+    local features status=0
+    [ "$kind" = port ] || make_tunnel || return 1
     note_port "$port" || return 1
     features=$(ethtool -k "$port" 2>/dev/null)
     switch_off "$port" large-receive-offload lro || warn "$port: LRO cannot be switched off: counts will be wrong"
-    # These delay packets, or drop frames of VLANs. Some drivers cannot switch them off.
+    # Some drivers cannot switch these off.
     switch_off "$port" rx-gro-list rx-gro-list
     switch_off "$port" rx-vlan-filter rx-vlan-filter
-    setup_mtu "$port" "$2" || status=1
+    setup_mtu "$port" "$mtu" || status=1
     setup_ipv6 "$port"
     read_flags "$port"
     case $flags in *,NOARP,*) ;; *) note "$port" arp on ;; esac
-    case $flags in *,PROMISC,*) ;; *) note "$port" promisc off ;; esac
     case $flags in *,UP,*) ;; *) note "$port" state down ;; esac
-    # With ARP on, the host would answer mirrored requests for any of its addresses.
-    set_link "$port" arp off promisc on up || status=1
+    if [ "$device" = - ]; then
+        case $flags in *,PROMISC,*) ;; *) note "$port" promisc off ;; esac
+        set_link "$port" arp off promisc on up || status=1
+    else
+        set_link "$port" arp off || status=1
+        # Before the port is up, so that the host itself receives nothing.
+        setup_mirror || return 1
+        set_link "$port" up || status=1
+    fi
     warn_if_used "$port"
     return $status
 }
@@ -123,49 +143,32 @@ setup_ipv6() { # PORT
     echo 1 >"$file"
 }
 
-recorded_ports() { ls "$RUN/ports" 2>/dev/null; }
-
-# Starts the record of a port. If another interface now has its name, the old record is discarded.
-note_port() { # PORT
-    local value index
-    read_value "$SYS/$1/ifindex"
-    index=$value
-    [ -d "$RUN/ports" ] || mkdir "$RUN/ports" || return 1
-    read_note "$1" ifindex
-    [ "$value" = "$index" ] || echo "ifindex $index" >"$RUN/ports/$1"
-}
-
-# Records the previous value of a setting, unless it is recorded already.
-note() { # PORT KEY VALUE
-    local value
-    read_note "$1" "$2"
-    [ -n "$value" ] || echo "$2 $3" >>"$RUN/ports/$1"
-}
-
-# Sets $value to the recorded value, or to nothing if none was recorded.
-read_note() { # PORT KEY
-    local key noted
-    value=''
-    [ -f "$RUN/ports/$1" ] || return 0
-    while read -r key noted; do
-        [ "$key" != "$2" ] || value=$noted
-    done <"$RUN/ports/$1"
-}
-
-# Restores the settings of a port, unless the port has disappeared in the meantime.
+# Restores the settings of a port, unless the port has disappeared in the meantime. Removes the
+# devices that were made for it, and its record.
 put_back() { # PORT
-    local port=$1 key value index status=0
+    local port=$1 value index status=0
     read_value "$SYS/$port/ifindex"
     index=$value
     read_note "$port" ifindex
-    if [ "$value" = "$index" ]; then
+    if [ -n "$index" ] && [ "$value" = "$index" ]; then
         # Down first, so that no frame is received with only some of the settings restored.
-        for key in state promisc arp mtu disable_ipv6 lro rx-gro-list rx-vlan-filter; do
-            read_note "$port" $key
-            [ -z "$value" ] || put_back_setting "$port" $key "$value" || status=1
-        done
+        put_back_settings state || status=1
+        remove_mirror "$port" || status=1
+        put_back_settings promisc arp mtu disable_ipv6 lro rx-gro-list rx-vlan-filter || status=1
+    else
+        remove_mirror "$port" || status=1
     fi
+    remove_tunnel "$port" || status=1
     rm -f "$RUN/ports/$port"
+    return $status
+}
+
+put_back_settings() { # KEY...
+    local key status=0
+    for key; do
+        read_note "$port" "$key"
+        [ -z "$value" ] || put_back_setting "$port" "$key" "$value" || status=1
+    done
     return $status
 }
 

@@ -1,49 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Part of xt-traffic(8): the rules. Other parts set some of the variables:
-# shellcheck shell=dash disable=SC2153,SC2154
-
-# Sets $wanted from the configuration: one line TOOL CHAIN WORDS... for each rule. TOOL names the
-# back end that `iptables` uses now, so that the tool that adds a rule also removes it.
-want() {
-    local chain port family options iptables ip6tables
-    wanted=''
-    [ -n "$tables" ] || return 0
-    iptables=$(tool iptables) && ip6tables=$(tool ip6tables) || exit 1
-    while read -r _ _ family options; do
-        [ -n "$family" ] || continue
-        [ "$family" = iptables ] && family=$iptables || family=$ip6tables
-        for chain in $chains; do
-            for port in $(first_words "$ports"); do
-                wanted="$wanted$family $chain -i $port -m traffic $options$NL"
-            done
-        done
-    done <<EOF
-$tables
-EOF
-}
-
-tool() { # iptables|ip6tables
-    local version
-    version=$("$1" -V) || die 1 "cannot run '$1 -V'"
-    case $version in
-        *'(legacy)'*) echo "$1-legacy" ;;
-        *) echo "$1-nft" ;;
-    esac
-}
-
-# Splits a rule: sets $tool, $chain, and $words to the words after them. Of these words, sets $port,
-# $match to the options of the table, and $name to the name of the table.
-take_apart() { # RULE
-    tool=${1%% *}
-    words=${1#* }
-    chain=${words%% *}
-    words=${words#* }
-    port=${words#-i }
-    port=${port%% *}
-    match=${words#* -m traffic }
-    name=${match#* --name }
-    name=${name%% *}
-}
+# shellcheck shell=dash disable=SC2034,SC2153,SC2154
 
 # Sets $action. In PROMISC a rule is appended, so that rules of the administrator can exclude
 # frames. In the other chains it is inserted first, so that it also counts what a firewall rule
@@ -177,12 +134,14 @@ EOF
     installed=$rest
 }
 
-# Changes the rules to $wanted. Adds new rules before it removes old ones, so that a table that both
-# use is kept. A rule whose table gets other parameters is replaced in one step, so that no packet is
-# missed or counted twice. These changes come last, because undoing them does not bring back counts.
-# If a table gets the other family, removes its old rules first, because the kernel refuses a table
-# with the name of one of the other family.
-apply_rules() {
+# Adds the rules that are missing in $wanted. The old ones are removed afterwards, by drop_old_rules,
+# so that a table that both use is kept. In between, the ports are set up: so a port that gets a
+# mirror device is counted by its old rule until the device is up, and then by the new one. A rule
+# whose table gets other parameters is replaced in one step, so that no packet is missed or counted
+# twice. These changes come last, because undoing them does not bring back counts. If a table gets
+# the other family, removes its old rules first, because the kernel refuses a table with the name of
+# one of the other family.
+add_rules() {
     local rule old obsolete added='' replaced='' removed=''
     load_record
     find_missing
@@ -197,6 +156,9 @@ EOF
     await_tables "$removed"
     add_missing add
     add_missing replace
+}
+
+drop_old_rules() {
     remove_rules_but "$wanted" || return 1
     installed=$wanted
     save_record
@@ -267,7 +229,7 @@ EOF
     old=''
 }
 
-# Undoes the changes of apply_rules, and exits.
+# Undoes the changes of add_rules, and exits.
 undo() {
     local rule old
     while read -r rule; do

@@ -19,36 +19,81 @@ status() {
 }
 
 status_of_ports() {
-    local rule tool chain words port match name state seen='' status=0
-    while read -r rule; do
-        take_apart "$rule"
-        if [ -z "$rule" ] || is_listed "$port" "$seen"; then continue; fi
-        seen="$seen$port$NL"
-        state_of "$port" || status=1
-        printf 'port   %-15s  %s\n' "$port" "$state"
-    done <<EOF
-$installed
-EOF
+    local port device value what state status=0
+    has_mirror_type || say "$NO_MIRROR_TYPE"
+    for port in $(recorded_ports); do
+        # The records of version 0.2.0 have no kind and no mirror device.
+        read_note "$port" kind
+        case $value in port | '') what=port ;; *) what=tunnel ;; esac
+        read_note "$port" mirror
+        device=${value:--}
+        state_of_port || status=1
+        printf '%-6s %-15s  %s\n' "$what" "$port" "$state"
+        [ -z "$uncounted" ] || printf '%-6s %-15s  not counted: %s\n' "$what" "$port" "$uncounted"
+        [ "$cut" -eq 0 ] || say_if_not_sliced
+    done
     return $status
 }
 
-# Sets $state to the state of a port. Fails if the port cannot receive frames.
-state_of() { # PORT
-    local value flags counters=$SYS/$1/statistics
-    state='does not exist'
-    [ -e "$SYS/$1" ] || return 1
-    read_flags "$1"
+# Sets $state to the state of the port, $uncounted to the frames that its mirror device does not
+# count, and $cut to the number of those that the mirror has cut. Fails if the port cannot receive
+# frames.
+state_of_port() {
+    local value flags frames counters=$SYS/$port/statistics
+    state='does not exist' uncounted='' cut=0
+    [ -e "$SYS/$port" ] || return 1
+    read_flags "$port"
     case $flags in
         *,NO-CARRIER,*) state='no link' ;;
-        *,PROMISC,UP,* | *,PROMISC,*,UP,*) state=listens ;;
-        *,UP,*) state='not promiscuous' ;;
+        *,UP,*) state=up ;;
         *) state=down ;;
     esac
-    [ "$state" = listens ] || return 1
-    read_value "$counters/rx_packets"
-    state="listens: $value frames"
+    if [ "$device" = - ]; then
+        case $state$flags in up*,PROMISC,*) state=listens ;; up*) state='not promiscuous' ;; esac
+        read_value "$counters/rx_packets"
+        frames=$value
+    elif [ ! -e "$SYS/$device" ]; then
+        state="has no mirror device $device"
+    else
+        read_flags "$device"
+        case $state$flags in up*,UP,*) state="listens as $device" ;; up*) state="$device is down" ;; esac
+        count_frames
+    fi
+    case $state in listens*) ;; *) return 1 ;; esac
     read_value "$counters/rx_missed_errors"
-    state="$state, $value missed"
+    state="$state: $frames frames, $value missed"
+}
+
+# Sets $frames, $uncounted and $cut from the statistics of the mirror device.
+count_frames() {
+    local key value
+    frames=0
+    while read -r key value; do
+        case $key in
+            rx_*_packets:) frames=$((frames + value)) ;;
+            *) continue ;;
+        esac
+        case $key,$value in
+            *,0 | rx_ipv?_packets:,*) continue ;;
+            rx_cut_*) cut=$value ;;
+        esac
+        key=${key#rx_}
+        key=${key%_packets:}
+        case $key in
+            not_ip) key='not IP' ;;
+            too_deep) key='too deep' ;;
+            no_memory) key='no memory' ;;
+        esac
+        uncounted="${uncounted:+$uncounted, }$value $key"
+    done <<EOF
+$(ethtool -S "$device" 2>/dev/null)
+EOF
+}
+
+say_if_not_sliced() {
+    case $(ethtool --show-priv-flags "$device" 2>/dev/null) in
+        *sliced*off*) say "$what $port: with the option sliced, frames whose end is cut off are counted" ;;
+    esac
 }
 
 status_of_rules() {
