@@ -14,7 +14,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use traffic_model::frames::Mac;
 
 pub use self::image::Image;
 pub use self::readme::check_readme;
@@ -22,7 +21,7 @@ pub use self::transcript::{Entry, Transcript};
 
 use self::terminal::Terminal;
 use crate::command::{COMMAND_TIMEOUT, Output};
-use crate::qemu::{MACHINE, Port, QEMU, Qemu, Sender, Setup, TERMINAL, escape, mac_of_port};
+use crate::qemu::{MACHINE, Port, QEMU, Qemu, Sender, Setup, TERMINAL, escape};
 use crate::{accel, kernel_log, poll};
 
 /// Enough for apt, and to build an initramfs.
@@ -144,11 +143,6 @@ impl DebianVm {
         let status = self.qemu.explain(off).context("the Debian VM does not shut down")?;
         ensure!(status.success(), "QEMU failed ({status})");
         Ok(self.transcript)
-    }
-
-    /// The address of the mirror port.
-    pub fn mac() -> Mac {
-        mac_of_port(MIRROR)
     }
 
     /// Sends frames to the mirror port, which must be up and promiscuous. Returns when the kernel

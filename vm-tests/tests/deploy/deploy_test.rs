@@ -12,6 +12,7 @@ use traffic_model::model::{self, Expected, Rule};
 use vm_harness::debian_vm::{DebianVm, Image};
 use vm_harness::poll;
 use vm_harness::replay::TABLES;
+use vm_tests::mirror::MIRROR;
 
 /// What the administrator adds to `/etc/xt-traffic.conf`: the networks are those of the captures.
 pub const CONFIGURATION: &str = "\
@@ -209,7 +210,7 @@ impl DeployTest {
         self.received.extend(arrived);
         let mut counted = 0;
         for (name, rule) in self.rules.clone() {
-            for (file, want) in model::texts(&name, &rule, DebianVm::mac(), &self.received) {
+            for (file, want) in model::texts(&name, &rule, MIRROR, &self.received) {
                 let command = format!("cat {TABLES}/{file}");
                 let same = || Ok((self.vm.quietly(&command)? == want).then_some(()));
                 // After a timeout the comparison reports the difference.
@@ -226,8 +227,8 @@ impl DeployTest {
     pub fn check_independence_of_time(&self, frames: &[Vec<u8>]) -> Result<()> {
         for (name, rule) in &self.rules {
             let slowly = frames.iter().enumerate().map(|(n, frame)| (Duration::from_secs(60 * n as u64), frame));
-            let slowly = Expected::at_times(rule, DebianVm::mac(), slowly);
-            let at_once = Expected::of(rule, DebianVm::mac(), frames);
+            let slowly = Expected::at_times(rule, MIRROR, slowly);
+            let at_once = Expected::of(rule, MIRROR, frames);
             ensure!(slowly == at_once, "{name}: the counts depend on the arrival times");
         }
         Ok(())

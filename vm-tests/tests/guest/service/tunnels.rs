@@ -121,7 +121,7 @@ guest_test!(tunnels_of_each_type_count_what_they_accept, |guest| {
     let text = table(guest, "t")?;
     ensure!(counted(&text) == (1..=9).collect::<Vec<_>>(), "{text}");
     assert_snapshot!("status", program(guest, "status")?);
-    // The host sends nothing from the tunnels, but it says on eth0 that it refuses the other packets.
+    // The host sends nothing from the tunnels. On eth0 it refuses the other packets.
     let devices = ["type1", "type2", "type3", "six", "tap", "key", "aws", "gen"];
     for device in devices {
         let sent = guest.must(&format!("cat /sys/class/net/{device}/statistics/tx_packets"))?;
