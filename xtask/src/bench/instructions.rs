@@ -49,7 +49,9 @@ struct Case {
     /// What the rule must have counted afterwards.
     counted: &'static [Counted],
     /// The most instructions that the rule may add on each of [`SERIES`], for [`MOST`] addresses.
-    /// Lower it when the code becomes faster.
+    /// Lower it when the code becomes faster. Rows in a hash table need some more room: each kernel
+    /// image draws another hash key, and the lengths of the chains differ with it. One module has
+    /// cost from 404 to 409 instructions with IPv6.
     limits: Option<[f64; SERIES.len()]>,
     /// Whether the check of the limits leaves the case out, because no limit or target needs it.
     extra: bool,
@@ -173,7 +175,7 @@ const CASES: &[Case] = &[
     empty(EMPTY, policy!("iptables-legacy")),
     Case { name: "a rule that matches nothing", setup: legacy!("iptables-legacy", "-s 192.0.2.1"), ..RULES },
     ours(TRAFFIC, RULE_TRAFFIC, [222.0, 222.0]),
-    ours(HASHED, legacy!("iptables-legacy", rule!("--traffic", "0.0.0.0/0")), [322.0, 322.0]),
+    ours(HASHED, legacy!("iptables-legacy", rule!("--traffic", "0.0.0.0/0")), [325.0, 325.0]),
     Case { counted: &[Counted::Packets(TABLE), Counted::Flows(CONNECTIONS)], ..ours(ALL, RULE_ALL, [401.0, 401.0]) },
     Case {
         kind: Kind::Ipv4Flows,
@@ -212,7 +214,7 @@ const CASES: &[Case] = &[
         without: EMPTY_IPV6,
         kind: Kind::Ipv6,
         counted: &[Counted::Packets(TABLE_IPV6)],
-        ..ours(IPV6, legacy!("ip6tables-legacy", rule!("--traffic", "fd00::/48")), [406.0, 406.0])
+        ..ours(IPV6, legacy!("ip6tables-legacy", rule!("--traffic", "fd00::/48")), [412.0, 412.0])
     },
     Case {
         without: EMPTY_IPV6,
@@ -221,7 +223,7 @@ const CASES: &[Case] = &[
         ..ours(
             "all three, IPv6",
             legacy!("ip6tables-legacy", rule!("--traffic --ipconn --portconn", "fd00::/48")),
-            [610.0, 610.0],
+            [616.0, 616.0],
         )
     },
     empty(
