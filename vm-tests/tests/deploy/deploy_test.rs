@@ -86,7 +86,7 @@ pub struct DeployTest {
     pub stock_kernel: String,
     /// The kernels of the two releases.
     kernels: [Kernel; 2],
-    /// The frames that the running kernel has received.
+    /// The frames that the tables have counted.
     received: Vec<Vec<u8>>,
     rules: Vec<(String, Rule)>,
 }
@@ -132,9 +132,14 @@ impl DeployTest {
         done.with_context(|| format!("in the step \"{title}\""))
     }
 
+    /// Says that no frame has been counted in the tables that exist now.
+    pub fn tables_are_new(&mut self) {
+        self.received.clear();
+    }
+
     /// Reboots, which resets all tables. Fails when the VM boots another kernel than `kernel`.
     pub fn reboot(&mut self, kernel: &str) -> Result<()> {
-        self.received.clear();
+        self.tables_are_new();
         self.vm.reboot()?;
         let booted = self.vm.must("uname -r")?;
         ensure!(booted.trim() == kernel, "the VM has booted {booted}");

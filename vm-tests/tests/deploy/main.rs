@@ -87,8 +87,9 @@ fn all_steps(test: &mut DeployTest) -> Result<()> {
     test.step("Count with the new kernel", |test| test.count("ping"))?;
     test.step("Boot the old kernel", boot_old)?;
     test.step("Count with the old kernel", |test| test.count("names"))?;
-    test.step("Debian's kernel, with the patched iptables", stock::run)?;
     test.step("Downgrade", downgrade)?;
+    test.step("Count after the downgrade", |test| test.count("ping"))?;
+    test.step("Debian's kernel, with the patched iptables", stock::run)?;
     test.step("Remove the service", remove)?;
     test.step("Purge", purge)?;
     test.step("Back to Debian's iptables", restore_iptables)?;
@@ -254,6 +255,7 @@ fn upgrade(test: &mut DeployTest) -> Result<()> {
     check_autoremove(test)
 }
 
+/// The service starts anew, and begins with new tables.
 fn downgrade(test: &mut DeployTest) -> Result<()> {
     test.provide(Release::FIRST)?;
     let iptables = test.iptables(Release::FIRST.folder())?;
@@ -261,6 +263,7 @@ fn downgrade(test: &mut DeployTest) -> Result<()> {
     test.vm.must("apt-get update")?;
     test.vm.must_for("apt-get dist-upgrade -y --allow-downgrades", APT_TIMEOUT)?;
     test.check_versions(Release::FIRST)?;
+    test.tables_are_new();
     test.vm.must("rm /etc/apt/preferences.d/downgrade").map(drop)
 }
 
