@@ -103,6 +103,8 @@ const EMPTY_NFT: &str = "empty chain PROMISC, iptables-nft";
 const EMPTY_IPV6: &str = "empty chain PROMISC, IPv6";
 const EMPTY_MIRROR: &str = "empty chain PROMISC, mirror device";
 pub const MIRROR: &str = "--traffic, mirror device";
+const EMPTY_MIRROR_IPV6: &str = "empty chain PROMISC, IPv6, mirror device";
+pub const MIRROR_IPV6: &str = "--traffic, IPv6, mirror device";
 const INGRESS: &str = "empty chain at netdev ingress";
 pub const TRAFFIC: &str = "--traffic";
 pub const HASHED: &str = "--traffic, hashed rows (0.0.0.0/0)";
@@ -158,6 +160,7 @@ const CONNECTIONS: &str = "for file in ipconn portconn; do \
 const DROPPED: &str = "ip -j -s -s link show mirror0 | grep -o '\"otherhost\":[0-9]*' | cut -d: -f2";
 /// Prints the number of packets that the mirror device has passed to the hook.
 const MIRRORED: &str = "ethtool -S m-mirror0 | awk '/rx_ipv4_packets/ { print $2 }'";
+const MIRRORED_IPV6: &str = "ethtool -S m-mirror0 | awk '/rx_ipv6_packets/ { print $2 }'";
 
 /// Prints the bytes that the rows of a map in eBPF have counted, divided by the size of a packet.
 /// The packets are UDP, so the columns for TCP and for other protocols must be 0. Prints nothing if
@@ -225,6 +228,18 @@ const CASES: &[Case] = &[
             legacy!("ip6tables-legacy", rule!("--traffic --ipconn --portconn", "fd00::/48")),
             [616.0, 616.0],
         )
+    },
+    Case {
+        kind: Kind::Ipv6,
+        received: MIRRORED_IPV6,
+        ..empty(EMPTY_MIRROR_IPV6, mirror!(policy!("ip6tables-legacy")))
+    },
+    Case {
+        without: EMPTY_MIRROR_IPV6,
+        kind: Kind::Ipv6,
+        received: MIRRORED_IPV6,
+        counted: &[Counted::Packets(TABLE_IPV6)],
+        ..ours(MIRROR_IPV6, mirror!(legacy!("ip6tables-legacy", rule!("--traffic", "fd00::/48"))), [412.0, 412.0])
     },
     empty(
         INGRESS,

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use super::instructions::{
-    ACCOUNT, ALL, Cost, EBPF, HASHED, IPV6, MIRROR, MOST, NOTHING, SERIES, SETS, TRAFFIC, by_series,
+    ACCOUNT, ALL, Cost, EBPF, HASHED, IPV6, MIRROR, MIRROR_IPV6, MOST, NOTHING, SERIES, SETS, TRAFFIC, by_series,
 };
 use super::native::{self, Time};
 use super::rate::{PMACCTD, Rate};
@@ -92,14 +92,16 @@ fn ratios(costs: &[Cost], enforced: bool) -> impl Iterator<Item = Result<Target>
 
 /// The targets for instructions per packet with [`MOST`] addresses that `--check` enforces.
 pub fn for_instructions(costs: &[Cost]) -> Result<Vec<Target>> {
-    by_series(costs).flat_map(|costs| ratios(costs, true).chain([on_a_mirror_device(costs)])).collect()
+    by_series(costs).flat_map(|costs| ratios(costs, true).chain(on_mirror_devices(costs))).collect()
 }
 
 /// A mirror device skips a part of IP receive.
-fn on_a_mirror_device(costs: &[Cost]) -> Result<Target> {
-    let (mirror, port) = (cost_of(costs, MIRROR)?, cost_of(costs, TRAFFIC)?);
-    let what = format!("{}: all instructions, {MIRROR} / {TRAFFIC}", mirror.series);
-    Ok(Target::new(what, mirror.instructions / port.instructions, Bound::AtMost(1.0)))
+fn on_mirror_devices(costs: &[Cost]) -> [Result<Target>; 2] {
+    [(MIRROR, TRAFFIC), (MIRROR_IPV6, IPV6)].map(|(mirror, port)| {
+        let what = format!("{}: all instructions, {mirror} / {port}", costs[0].series);
+        let ratio = cost_of(costs, mirror)?.instructions / cost_of(costs, port)?.instructions;
+        Ok(Target::new(what, ratio, Bound::AtMost(1.0)))
+    })
 }
 
 /// The targets for instructions per packet with [`MOST`] addresses that are not met, so `--check`
@@ -162,17 +164,18 @@ mod tests {
             cost(TRAFFIC, 1, 400.0, None),
             cost(TRAFFIC, MOST, 150.0, None),
             cost(MIRROR, MOST, 150.0, None),
+            cost(MIRROR_IPV6, MOST, 360.0, None),
             cost(SETS, MOST, 300.0, None),
             cost(EBPF, MOST, 160.0, None),
             cost(HASHED, MOST, 160.0, None),
             cost(IPV6, MOST, 240.0, None),
         ];
-        let expected = [(0.5, false), (0.9375, true), (1.0, true), (1.5, false), (1.0, true)];
+        let expected = [(0.5, false), (0.9375, true), (1.0, true), (1.5, false), (1.0, true), (1610.0 / 1490.0, false)];
         assert_eq!(results(&for_instructions(&costs).unwrap()), expected);
         let both = for_instructions(&[costs.clone(), on_7_3(&costs)].concat()).unwrap();
-        let on_7_3 = [expected[0], expected[1], expected[3], expected[4]];
+        let on_7_3 = [expected[0], expected[1], expected[3], expected[4], expected[5]];
         assert_eq!(results(&both), [&expected[..], &on_7_3].concat());
-        assert!(both[0].what.starts_with("6.12: ") && both[5].what.starts_with("7.3: "));
+        assert!(both[0].what.starts_with("6.12: ") && both[6].what.starts_with("7.3: "));
         costs.pop();
         assert!(for_instructions(&costs).is_err());
     }
@@ -195,17 +198,17 @@ mod tests {
 
     #[test]
     fn a_target_is_either_enforced_or_not() {
-        let cases = [NOTHING, TRAFFIC, ALL, HASHED, IPV6, ACCOUNT, SETS, EBPF, MIRROR];
+        let cases = [NOTHING, TRAFFIC, ALL, HASHED, IPV6, ACCOUNT, SETS, EBPF, MIRROR, MIRROR_IPV6];
         let costs = cases.map(|case| cost(case, MOST, 1.0, None));
         for (costs, enforced) in [(costs.to_vec(), 4), (on_7_3(&costs), 3)] {
-            assert_eq!(for_instructions(&costs).unwrap().len(), enforced + 1);
+            assert_eq!(for_instructions(&costs).unwrap().len(), enforced + 2);
             assert_eq!(not_enforced(&costs).unwrap().len(), RATIOS.len() - enforced + 1);
         }
     }
 
     #[test]
     fn figures_that_were_not_measured_miss_their_target() {
-        let cases = [TRAFFIC, SETS, EBPF, HASHED, IPV6, MIRROR];
+        let cases = [TRAFFIC, SETS, EBPF, HASHED, IPV6, MIRROR, MIRROR_IPV6];
         let costs = |added| cases.map(|case| Cost { instructions: added, ..cost(case, MOST, added, None) });
         assert!(for_instructions(&costs(0.0)).unwrap().iter().all(|target| !target.met));
         for value in [-1.0, 0.0, f64::INFINITY, f64::NAN] {
