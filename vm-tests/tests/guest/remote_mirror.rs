@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! A mirror device of a device that terminates a remote mirror.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use insta::assert_snapshot;
 use traffic_model::frames::{ALICE, Ethernet, Ip, Tunnel, padded, wrapped};
 use traffic_model::model::{Expected, Rule, same_table};
 use vm_harness::guest::{Guest, mac_of_port};
 use vm_tests::mirror::{MIRROR, layer_examples};
-use vm_tests::{BACKENDS, guest_test, iptables_both, table};
+use vm_tests::{BACKENDS, guest_test, iptables_both, row_after, table, text_after};
 
 /// The words of `ip link add` after `type`, what the device terminates, and whether that travels in
 /// IPv6. With `oseq` instead of `seq`, the device accepts sequence numbers in any order.
@@ -90,4 +90,38 @@ guest_test!(each_kind_of_remote_mirror_is_counted, |guest| {
     });
     let text = devices.collect::<Result<String>>()?;
     assert_snapshot!("devices", text);
+});
+
+guest_test!(packets_without_an_ethernet_header_are_counted, in_guest_briefly, |guest| {
+    RULES.iter().try_for_each(|rule| iptables_both(guest, rule))?;
+    guest.open_port(0)?;
+    guest.must("ip addr add 192.0.2.1/24 dev eth0")?;
+    guest.must(
+        "ip link add gcp1 type geneve external innerprotoinherit dstport 6081 && \
+         ip link add link gcp1 name mirror0 type mirror && ip link set gcp1 up && ip link set mirror0 up",
+    )?;
+    let packets = |host: u8| {
+        let packet = Ip::new([10, 0, 0, host], [198, 51, 100, 1]).udp((1, 2), &[7; 72]);
+        let packet6 = Ip::between(&format!("2001:db8:1::{host:x}"), "2001:db8:2::1").udp((1, 2), &[7; 52]);
+        [packet, packet6]
+    };
+    let carried = |packet: &Vec<u8>| carried(Tunnel::GenevePacket, false, packet);
+    let cut = packets(3).map(|packet| packet[..60].to_vec());
+    let mut broken = packets(4)[0].clone();
+    broken[10] ^= 1;
+    let frames: Vec<_> = [packets(1), packets(2), cut].iter().flatten().chain([&broken]).map(carried).collect();
+    guest.send(0, &frames)?;
+    for backend in BACKENDS {
+        let four = table(guest, &format!("four-{backend}"))?;
+        ensure!(four == text_after(1) + &row_after(2, 1), "{four}");
+        let six = table(guest, &format!("six-{backend}"))?;
+        let rows = [1, 2].map(|host| format!("2001:db8:1::{host}\t100\t0\t0\t0\t100\t0\t0\t0\n"));
+        ensure!(six.ends_with(&rows.concat()), "{six}");
+    }
+    let sizes: usize = packets(1).iter().chain(&packets(2)).map(Vec::len).sum();
+    let link = "ip -d link show mirror0 | grep -o 'link/[a-z]*'";
+    assert_snapshot!("without_ethernet", guest.must(&format!("{link}; ethtool -S mirror0 | grep -v ': 0$'"))?);
+    // The sizes have no Ethernet header.
+    let bytes = guest.must("ethtool -S mirror0 | awk '/rx_ipv._bytes/ { sum += $2 } END { print sum }'")?;
+    ensure!(bytes.trim() == sizes.to_string(), "{bytes}");
 });

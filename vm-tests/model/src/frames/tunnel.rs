@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Frames inside IP packets, as remote mirrors send them.
 
-use super::{GRE, Ip, UDP};
+use super::{GRE, IPV4, IPV6, Ip, UDP};
 
 /// How a frame travels in an IP packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,10 +20,15 @@ pub enum Tunnel {
     Vxlan(u32),
     /// GENEVE with this network identifier, <https://www.rfc-editor.org/rfc/rfc8926>.
     Geneve(u32),
+    /// GENEVE as Google Cloud sends it: the packet has no Ethernet header, the network identifier
+    /// is 0, and there is an option,
+    /// <https://docs.cloud.google.com/network-security-integration/docs/understand-geneve>.
+    GenevePacket,
 }
 
 impl Tunnel {
-    /// The packet with these addresses that carries a frame.
+    /// The packet with these addresses that carries a frame, or an IP packet in
+    /// [`Self::GenevePacket`].
     pub fn packet(self, ip: &Ip, frame: &[u8]) -> Vec<u8> {
         let with = |head: &[u8]| [head, frame].concat();
         match self {
@@ -44,6 +49,12 @@ impl Tunnel {
             }
             Self::Geneve(network) => {
                 let head = [[0, 0, 0x65, 0x58], (network << 8).to_be_bytes()].concat();
+                ip.packet(UDP, &ip.datagram((40_000, 6081), &with(&head)))
+            }
+            Self::GenevePacket => {
+                let [high, low] = if frame[0] >> 4 == 6 { IPV6 } else { IPV4 }.to_be_bytes();
+                // Two words of options; then class, type and length of the option, and its value.
+                let head = [[2, 0, high, low], [0; 4], [0x01, 0x32, 1, 1], [0, 0, 0, 7]].concat();
                 ip.packet(UDP, &ip.datagram((40_000, 6081), &with(&head)))
             }
         }
