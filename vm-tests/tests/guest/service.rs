@@ -88,6 +88,27 @@ fn with_wrappers(command: &str) -> String {
     format!("PATH=/tmp/bin:$PATH xt-traffic {command}")
 }
 
+/// The number of commands after which the wrappers of [`kill_after_commands`] kill the program.
+const LEFT: &str = "/tmp/left";
+
+/// Makes wrappers that kill the program after some of the commands that change something.
+fn kill_after_commands(guest: &mut Guest) -> Result<()> {
+    let count = format!("read -r left <{LEFT} && echo $((left - 1)) >{LEFT} && [ $left -ne 1 ] || kill -KILL $PPID");
+    for tool in ["ip", "ethtool", "iptables-nft", "iptables-nft-restore"] {
+        wrap(guest, tool, &format!("real \"$@\"\nstatus=$?\n{count}\nexit $status"))?;
+    }
+    Ok(())
+}
+
+/// Runs the program until it has run some commands, and says whether it was killed.
+fn run_for(guest: &mut Guest, command: &str, commands: usize) -> Result<bool> {
+    guest.must(&format!("echo {commands} >{LEFT}"))?;
+    let status = guest.run(&with_wrappers(command))?.status;
+    // 128 and the number of SIGKILL.
+    ensure!([0, 137].contains(&status), "xt-traffic {command}: exit status {status}");
+    Ok(status != 0)
+}
+
 /// Starts the service, and waits until port 0 receives all frames.
 fn start(guest: &mut Guest) -> Result<String> {
     let said = program(guest, "start")?;

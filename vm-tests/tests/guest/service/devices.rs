@@ -7,7 +7,10 @@ use traffic_model::frames::{ALICE, Ethernet, IPV4, Ip};
 use vm_harness::guest::{Guest, mac_of_port};
 use vm_tests::{frame, guest_test, row_after, table, text_after};
 
-use super::{configure, install, interfaces, port, program, report, rules, start, with_wrappers, wrap};
+use super::{
+    configure, install, interfaces, kill_after_commands, port, program, report, rules, run_for, start, with_wrappers,
+    wrap,
+};
 
 /// The first line about a mirror device: its port and its flags.
 fn mirror(guest: &mut Guest, device: &str) -> Result<String> {
@@ -86,11 +89,99 @@ guest_test!(the_name_of_a_mirror_device_can_change, in_guest_briefly, |guest| {
     ensure!(interfaces(guest)? == before, "{}", interfaces(guest)?);
 });
 
+guest_test!(devices_can_exchange_their_names, in_guest_briefly, |guest| {
+    let table_line = "table t 10.0.0.0/8 --traffic\n";
+    install(guest, &format!("port eth0 as a\nport eth1 as b\n{table_line}"))?;
+    program(guest, "start")?;
+    configure(guest, &format!("port eth0 as b\nport eth1 as a\n{table_line}"))?;
+    program(guest, "reload")?;
+    program(guest, "status")?;
+    let links = guest.must("cat /sys/class/net/[ab]/iflink; cat /sys/class/net/eth[10]/ifindex")?;
+    let links: Vec<_> = links.lines().collect();
+    ensure!(links[..2] == [links[3], links[2]], "{links:?}");
+    // The name of a port that is gone is free.
+    configure(guest, &format!("port eth1 as b\n{table_line}"))?;
+    program(guest, "reload")?;
+    program(guest, "status")?;
+    program(guest, "stop")?;
+});
+
+guest_test!(a_port_that_cannot_have_a_mirror_device_is_used_without_it, in_guest_briefly, |guest| {
+    // It has one of somebody else already, which is down.
+    guest.must("ip link add link eth0 name other type mirror")?;
+    let before = [rules(guest)?, port(guest, "eth0")?, interfaces(guest)?];
+    install(guest, "port eth0\ntable t 10.0.0.0/8 --traffic\n")?;
+    let started = guest.run("xt-traffic start")?;
+    ensure!(started.status == 3, "{}", report(&started));
+    assert_snapshot!("without_device", report(&started) + &program(guest, "status")? + &rules(guest)?);
+    guest.await_promiscuous(0)?;
+    guest.send(0, [frame(1)])?;
+    ensure!(table(guest, "t")? == text_after(1), "{}", table(guest, "t")?);
+    // A port that comes back is used in the same way.
+    program(guest, "port eth0")?;
+    // It gets the mirror device when it can have one.
+    guest.must("ip link del dev other")?;
+    program(guest, "reload")?;
+    guest.send(0, [frame(1)])?;
+    ensure!(table(guest, "t")? == text_after(2), "{}", table(guest, "t")?);
+    ensure!(interfaces(guest)?.contains("m-eth0\n"));
+    guest.must("ip link del dev m-eth0 && ip link add link eth0 name other type mirror")?;
+    // Without a reload.
+    ensure!(guest.run("xt-traffic port eth0")?.status == 3);
+    guest.send(0, [frame(1)])?;
+    ensure!(table(guest, "t")? == text_after(3), "{}", table(guest, "t")?);
+    program(guest, "stop")?;
+    ensure!([rules(guest)?, port(guest, "eth0")?, interfaces(guest)?] == before);
+});
+
+guest_test!(a_port_that_comes_back_gets_the_device_of_its_rules, in_guest_briefly, |guest| {
+    install(guest, "port eth0\ntable t 10.0.0.0/8 --traffic\n")?;
+    start(guest)?;
+    configure(guest, "port eth0 as new\ntable t 10.0.0.0/8 --traffic\n")?;
+    program(guest, "port eth0")?;
+    ensure!(!interfaces(guest)?.contains("new\n"), "the configuration is not loaded yet");
+    guest.send(0, [frame(1)])?;
+    ensure!(table(guest, "t")? == text_after(1), "{}", table(guest, "t")?);
+});
+
+guest_test!(what_cannot_be_removed_stays_recorded, in_guest_briefly, |guest| {
+    let before = [rules(guest)?, port(guest, "eth0")?, interfaces(guest)?];
+    install(guest, "port eth0\ntable t 10.0.0.0/8 --traffic\n")?;
+    start(guest)?;
+    wrap(guest, "ip", "case $* in 'link del'*) echo busy >&2; exit 2 ;; esac\nreal \"$@\"")?;
+    for _ in 0..2 {
+        let failed = guest.run(&with_wrappers("stop"))?;
+        ensure!(failed.status == 1 && failed.stderr.contains("busy"), "{}", report(&failed));
+    }
+    program(guest, "stop")?;
+    ensure!([rules(guest)?, port(guest, "eth0")?, interfaces(guest)?] == before);
+});
+
+guest_test!(a_stop_can_be_killed_at_any_command, |guest| {
+    install(guest, "port eth0\ntable t 10.0.0.0/8 --traffic\n")?;
+    let before = [rules(guest)?, port(guest, "eth0")?, interfaces(guest)?];
+    kill_after_commands(guest)?;
+    for commands in 1.. {
+        program(guest, "start")?;
+        let killed = run_for(guest, "stop", commands)?;
+        program(guest, "stop")?;
+        let after = [rules(guest)?, port(guest, "eth0")?, interfaces(guest)?];
+        ensure!(after == before, "after {commands} commands: {}", after.join("\n"));
+        if !killed {
+            ensure!(commands > 5, "only {commands} commands were run");
+            break;
+        }
+    }
+});
+
 guest_test!(devices_of_others_are_not_touched, in_guest_briefly, |guest| {
     guest.must("ip link add name m-eth0 type dummy && ip link add name sw1 type dummy")?;
     // A mirror device of somebody else, on the right port.
     guest.must("ip link add link eth1 name m-eth1 type mirror")?;
-    let link = |guest: &mut Guest| guest.must("for name in m-eth0 m-eth1 sw1; do ip -o link show dev $name; done");
+    // Without the flags: those of m-eth1 say whether eth1 is up.
+    let link = |guest: &mut Guest| {
+        guest.must("for name in m-eth0 m-eth1 sw1; do ip -o link show dev $name | sed 's/<.*>//'; done")
+    };
     let before = link(guest)?;
     install(guest, "port eth0\nport eth1\ntunnel sw1 erspan\ntable t 10.0.0.0/8 --traffic\n")?;
     for _ in 0..2 {

@@ -28,7 +28,7 @@ const MISTAKES: &[&str] = &[
     "tunnel",
     "tunnel t1",
     "tunnel t1 gre",
-    "tunnel fourteen-chars erspan",
+    "tunnel fourteen-chars vxlan id 3",
     "tunnel eth0 gretap",
     "tunnel t1 erspan key",
     "tunnel t1 erspan key 1024",
@@ -39,12 +39,15 @@ const MISTAKES: &[&str] = &[
     "tunnel t1 erspan version 1",
     "tunnel t1 erspan version 3",
     "tunnel t1 erspan version 0",
+    "tunnel t1 erspan version 0 dev eth0",
     "tunnel t1 erspan version 0 local 192.0.2.1 key 1",
     "tunnel t1 erspan dstport 4789",
     "tunnel t1 ip6erspan version 0 local 2001:db8::1",
     "tunnel t1 ip6erspan local 192.0.2.1 key 1",
     "tunnel t1 gretap dev eth0",
     "tunnel t1 gretap key 4294967296",
+    "tunnel t1 gretap key any remote 192.0.2.2",
+    "tunnel t1 gretap key 1 dev eth0",
     "tunnel t1 gretap version 1",
     "tunnel t1 vxlan id 16777216",
     "tunnel t1 vxlan id any local 192.0.2.1",
@@ -76,7 +79,7 @@ const MISTAKES: &[&str] = &[
 
 guest_test!(mistakes_are_reported_with_their_line, in_guest_briefly, |guest| {
     install(guest, "")?;
-    let before = rules(guest)?;
+    let before = [rules(guest)?, port(guest, "eth0")?, interfaces(guest)?];
     let mut messages = String::new();
     for mistake in MISTAKES {
         configure(guest, &format!("{GOOD}{mistake}\n"))?;
@@ -90,7 +93,8 @@ guest_test!(mistakes_are_reported_with_their_line, in_guest_briefly, |guest| {
         messages += &format!("{half}\n    {}", guest.run("xt-traffic start")?.stderr);
     }
     assert_snapshot!("mistakes", messages);
-    ensure!(rules(guest)? == before && !port(guest, "eth0")?.contains("PROMISC"), "rules or the port have changed");
+    let after = [rules(guest)?, port(guest, "eth0")?, interfaces(guest)?];
+    ensure!(after == before, "{}", after.join("\n"));
 });
 
 guest_test!(a_port_with_a_long_name_goes_on_working, in_guest_briefly, |guest| {

@@ -45,6 +45,11 @@ fn geneve(id: u32) -> Vec<u8> {
     [u32::from(BRIDGING), id << 8].map(u32::to_be_bytes).concat()
 }
 
+/// A header for a packet without an Ethernet header.
+fn geneve_of(protocol: u16) -> Vec<u8> {
+    [u32::from(protocol), 0].map(u32::to_be_bytes).concat()
+}
+
 /// A frame for the host, from 192.0.2.`sender` or 2001:db8:ff::9, with the headers of a tunnel and
 /// the mirrored frame of 10.0.0.`host`.
 struct Mirrored {
@@ -65,6 +70,12 @@ impl Mirrored {
     fn in_udp(&self, sender: u8, port: u16, header: &[u8]) -> Vec<u8> {
         let ip = Ip::new([192, 0, 2, sender], [192, 0, 2, 1]);
         Ethernet::new(ALICE, mac_of_port(0)).wrap(IPV4, &ip.udp((5000, port), &[header, &frame(self.host)].concat()))
+    }
+
+    fn without_ethernet(&self, sender: u8, port: u16, header: &[u8]) -> Vec<u8> {
+        let ip = Ip::new([192, 0, 2, sender], [192, 0, 2, 1]);
+        let packet = &frame(self.host)[14..];
+        Ethernet::new(ALICE, mac_of_port(0)).wrap(IPV4, &ip.udp((5000, port), &[header, packet].concat()))
     }
 }
 
@@ -88,7 +99,8 @@ guest_test!(tunnels_of_each_type_count_what_they_accept, |guest| {
                  tunnel tap gretap remote 192.0.2.9\n\
                  tunnel key gretap key 4000000000\n\
                  tunnel aws vxlan id 8\n\
-                 tunnel gen geneve id 9 remote 192.0.2.9 dstport 6082\n";
+                 tunnel gen geneve id 9 remote 192.0.2.9 dstport 6082\n\
+                 tunnel gcp geneve innerprotoinherit\n";
     install(guest, &format!("{lines}{TABLE}"))?;
     assert_snapshot!("check", program(guest, "check")?);
     ensure!([interfaces(guest)?, rules(guest)?] == before, "check makes something");
@@ -104,6 +116,7 @@ guest_test!(tunnels_of_each_type_count_what_they_accept, |guest| {
         of(6).in_gre(77, &gre(0x2000, BRIDGING, &[4_000_000_000])),
         of(7).in_udp(77, 4789, &vxlan(8)),
         of(8).in_udp(9, 6082, &geneve(9)),
+        of(10).without_ethernet(77, 6081, &geneve_of(IPV4)),
     ];
     let mut cut = of(9).in_gre(77, &erspan_3(6));
     let ip = Ip::new([192, 0, 2, 77], [192, 0, 2, 1]);
@@ -119,7 +132,7 @@ guest_test!(tunnels_of_each_type_count_what_they_accept, |guest| {
     ];
     guest.send(0, accepted.iter().chain([&cut]).chain(&others))?;
     let text = table(guest, "t")?;
-    ensure!(counted(&text) == (1..=9).collect::<Vec<_>>(), "{text}");
+    ensure!(counted(&text) == (1..=10).collect::<Vec<_>>(), "{text}");
     assert_snapshot!("status", program(guest, "status")?);
     // The host sends nothing from the tunnels. On eth0 it refuses the other packets.
     let devices = ["type1", "type2", "type3", "six", "tap", "key", "aws", "gen"];

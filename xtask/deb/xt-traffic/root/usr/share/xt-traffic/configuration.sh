@@ -34,6 +34,20 @@ read_conf() {
     elif [ -n "$tables" ] && [ -z "$ports" ]; then
         die "$BAD_CONF" "$CONF: there is a table, but no port or tunnel"
     fi
+    check_parents
+}
+
+# A mirror device takes all frames of its port, so no tunnel can receive there.
+check_parents() {
+    local port kind words parent
+    while read -r port _ _ _ kind words; do
+        find_parent
+        if [ "$kind" != port ] && [ -n "$parent" ] && is_listed "$parent" "$ports"; then
+            die "$BAD_CONF" "$CONF: tunnel $port: dev $parent is a mirror port, where no tunnel receives"
+        fi
+    done <<EOF
+$ports
+EOF
 }
 
 bad() { die "$BAD_CONF" "$CONF:$number: $*"; }
@@ -71,7 +85,8 @@ read_option() { # WHAT OPTION [VALUE]...
 add_port() { # port|tunnel KIND [WORD]...
     local what=$1
     shift
-    ! is_listed "$name" "$names" || bad "$what $name is listed twice"
+    ! is_listed "$name" "$ports" || bad "$what $name is listed twice"
+    ! is_listed "$name" "$names" || bad "$what $name: this is the name of another mirror device"
     device=${device:-m-$name}
     # Earlier versions accepted a port with such a name, so it is used without a mirror device.
     if ! is_port_name "$device"; then

@@ -15,8 +15,36 @@ has_mirror_type() {
     case $complaint in *'Unknown device type'* | *'not supported'*) return 1 ;; esac
 }
 
+# Makes the mirror devices of the ports that exist. While they are down they have no effect. A port
+# that cannot have one is used without it, as in version 0.2.0: ports of Open vSwitch, for example.
+make_mirrors() {
+    local port device mtu sliced kind words kept='' status=0
+    while read -r port device mtu sliced kind words; do
+        [ -n "$port" ] || continue
+        if [ "$kind" = port ] && [ "$device" != - ] && is_ready "$port" && ! make_mirror; then
+            warn "port $port is used without a mirror device"
+            set_note "$port" mirror - && set_note "$port" refused "$device"
+            device=- status=$PORT_TROUBLE
+        fi
+        kept="$kept$port $device $mtu $sliced $kind${words:+ $words}$NL"
+    done <<EOF
+$ports
+EOF
+    [ "$kept" != "$ports" ] || return $status
+    ports=$kept
+    want_again
+    return $status
+}
+
 # Makes the mirror device of the port, and brings it up.
 setup_mirror() {
+    make_mirror || return 1
+    try ethtool --set-priv-flags "$device" sliced "$sliced" ||
+        warn "ethtool --set-priv-flags $device sliced $sliced: $complaint"
+    set_link "$device" up
+}
+
+make_mirror() {
     local value index
     read_value "$SYS/$port/ifindex"
     index=$value
@@ -24,10 +52,7 @@ setup_mirror() {
     read_value "$SYS/$device/iflink"
     [ "$value" = "$index" ] || remove_mirror "$port" || return 1
     # shellcheck disable=SC2046  # the words are split
-    make_device mirror-index "$device" $(mirror_words) || return 1
-    try ethtool --set-priv-flags "$device" sliced "$sliced" ||
-        warn "ethtool --set-priv-flags $device sliced $sliced: $complaint"
-    set_link "$device" up
+    make_device mirror-index "$device" $(mirror_words)
 }
 
 make_tunnel() {

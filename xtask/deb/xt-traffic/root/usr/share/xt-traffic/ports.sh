@@ -4,12 +4,8 @@
 
 setup_ports() {
     local port device mtu sliced kind words parent status=0
-    for port in $(recorded_ports); do
-        is_listed "$port" "$ports" || put_back "$port"
-    done
     while read -r port device mtu sliced kind words; do
         [ -n "$port" ] || continue
-        begin_record || { status=1 && continue; }
         find_parent
         if [ -z "$parent" ] || is_ready "$parent"; then
             setup_port || status=$PORT_TROUBLE
@@ -146,19 +142,21 @@ setup_ipv6() { # PORT
 # Restores the settings of a port, unless the port has disappeared in the meantime. Removes the
 # devices that were made for it, and its record.
 put_back() { # PORT
-    local port=$1 value index status=0
+    local port=$1 value index left='' status=0
     read_value "$SYS/$port/ifindex"
     index=$value
     read_note "$port" ifindex
     if [ -n "$index" ] && [ "$value" = "$index" ]; then
         # Down first, so that no frame is received with only some of the settings restored.
         put_back_settings state || status=1
-        remove_mirror "$port" || status=1
+        remove_mirror "$port" || left=yes
         put_back_settings promisc arp mtu disable_ipv6 lro rx-gro-list rx-vlan-filter || status=1
     else
-        remove_mirror "$port" || status=1
+        remove_mirror "$port" || left=yes
     fi
-    remove_tunnel "$port" || status=1
+    remove_tunnel "$port" || left=yes
+    # Keep the record of a device that still exists.
+    [ -z "$left" ] || return 1
     rm -f "$RUN/ports/$port"
     return $status
 }

@@ -10,17 +10,37 @@ read_value() { # FILE
 
 recorded_ports() { ls "$RUN/ports" 2>/dev/null; }
 
+# Starts the records of all lines of $ports, and removes what lines that are gone have made. This
+# comes before any device is made, so that a device can get the name of another one.
+record_ports() {
+    local port device mtu sliced kind words status=0
+    for port in $(recorded_ports); do
+        is_listed "$port" "$ports" || put_back "$port" || status=1
+    done
+    while read -r port device mtu sliced kind words; do
+        [ -z "$port" ] || begin_record || status=1
+    done <<EOF
+$ports
+EOF
+    return $status
+}
+
 # Starts the record of a line of $ports, before the port exists. Removes what was made for another
 # line with this name. Records of version 0.2.0 have no kind; they are those of ports.
 begin_record() {
     local value
     read_note "$port" kind
-    [ ! -f "$RUN/ports/$port" ] || [ "${value:-port}" = "$kind${words:+ $words}" ] || put_back "$port"
+    if [ -f "$RUN/ports/$port" ] && [ "${value:-port}" != "$kind${words:+ $words}" ]; then
+        put_back "$port" || return 1
+    fi
     read_note "$port" mirror
-    [ "${value:--}" = "$device" ] || remove_mirror "$port"
+    if [ "${value:--}" != "$device" ]; then
+        remove_mirror "$port" || return 1
+    fi
     mkdir -p "$RUN/ports" &&
         set_note "$port" kind "$kind${words:+ $words}" &&
-        set_note "$port" mirror "$device"
+        set_note "$port" mirror "$device" &&
+        set_note "$port" refused ''
 }
 
 # Notes which interface the port is. If another one now has its name, the recorded settings are
@@ -32,7 +52,7 @@ note_port() { # PORT
     read_note "$1" ifindex
     [ "$value" != "$index" ] || return 0
     {
-        grep -E '^(kind|mirror|mirror-index|tunnel-index) ' "$RUN/ports/$1"
+        grep -E '^(kind|mirror|refused|mirror-index|tunnel-index) ' "$RUN/ports/$1"
         echo "ifindex $index"
     } >"$RUN/record" && mv "$RUN/record" "$RUN/ports/$1"
 }

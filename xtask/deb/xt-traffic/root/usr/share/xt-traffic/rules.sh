@@ -98,8 +98,11 @@ load_record() {
     done <"$RUN/rules"
 }
 
+# Replaces the record in one step.
 save_record() {
-    printf '%s' "$installed" >"$RUN/rules" || die 1 "cannot write $RUN/rules"
+    if ! { printf '%s' "$installed" >"$RUN/record" && mv "$RUN/record" "$RUN/rules"; }; then
+        die 1 "cannot write $RUN/rules"
+    fi
 }
 
 add_rule() { # RULE
@@ -143,8 +146,6 @@ EOF
 # one of the other family.
 add_rules() {
     local rule old obsolete added='' replaced='' removed=''
-    load_record
-    find_missing
     find_obsolete
     while read -r rule; do
         if [ -z "$rule" ] || ! changes_family "$rule"; then continue; fi
@@ -249,7 +250,8 @@ EOF
 $removed
 EOF
     save_record
-    [ "$command" = reload ] || [ -n "$installed" ] || rm -f "$RUN/rules"
+    # A start that fails leaves nothing.
+    [ "$command" = reload ] || [ -n "$installed" ] || remove_all
     die 1 'restored the previous rules'
 }
 

@@ -8,7 +8,7 @@ status() {
     [ "$(id -u)" -eq 0 ] || die 1 'status: only root can do this'
     is_running || die "$NOT_RUNNING" 'not started'
     load_record
-    if now=$(read_conf && want && echo "$wanted") && [ "${now:+$now$NL}" != "$installed" ]; then
+    if now=$(read_conf && want && want_as_recorded && echo "$wanted") && [ "${now:+$now$NL}" != "$installed" ]; then
         say "$CONF has changed: run 'xt-traffic reload' to apply it"
     fi
     status_of_ports || status=1
@@ -92,7 +92,7 @@ EOF
 
 say_if_not_sliced() {
     case $(ethtool --show-priv-flags "$device" 2>/dev/null) in
-        *sliced*off*) say "$what $port: with the option sliced, frames whose end is cut off are counted" ;;
+        *sliced*off*) say "$what $port: add the option sliced to count frames whose end is cut off" ;;
     esac
 }
 

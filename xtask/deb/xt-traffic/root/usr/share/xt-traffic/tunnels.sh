@@ -9,7 +9,7 @@
 # ignores the addresses then.
 read_tunnel() { # tunnel NAME TYPE [OPTION]...
     local name=${2-} kind=${3-} device='' mtu=0 sliced=off taken options what most families
-    local source='' remote='' key='' port='' version='' parent='' words=''
+    local source='' remote='' key='' port='' version='' parent='' inherit='' words=''
     is_port_name "$name" || bad "tunnel: invalid name \"$name\": the name of a new network interface is required"
     what="tunnel $name"
     describe_type
@@ -18,7 +18,10 @@ read_tunnel() { # tunnel NAME TYPE [OPTION]...
         read_tunnel_option "$@"
         shift "$taken"
     done
-    [ "$key" != any ] || key=''
+    if [ "$key" = any ]; then
+        [ -z "$source$remote$parent$version" ] || bad "$what: with any, local, remote, version and dev are not allowed"
+        key=''
+    fi
     port=${port:+dstport ${port}}
     case $kind in
         erspan | ip6erspan) say_erspan ;;
@@ -41,7 +44,7 @@ describe_type() {
         gretap) families=4 most=4294967295 options='local remote key id dev' ;;
         ip6gretap) families=6 most=4294967295 options='local remote key id dev' ;;
         vxlan) options='local remote key id dstport dev' port=4789 ;;
-        geneve) options='remote key id dstport' port=6081 ;;
+        geneve) options='remote key id dstport innerprotoinherit' port=6081 ;;
         *) bad "$what: unknown type \"$kind\" (expected erspan, ip6erspan, gretap, ip6gretap, vxlan or geneve)" ;;
     esac
 }
@@ -49,6 +52,7 @@ describe_type() {
 # Sets $taken to the number of words of the first option.
 read_tunnel_option() { # OPTION [VALUE]...
     ! read_option "$what" "$@" || return 0
+    taken=2
     case " $options " in
         *" $1 "*) ;;
         *) bad "$what: unknown option \"$1\" of $kind (expected $options as mtu or sliced)" ;;
@@ -70,8 +74,8 @@ read_tunnel_option() { # OPTION [VALUE]...
             parent=${2-}
             is_port_name "$parent" || bad "$what: invalid dev \"$parent\": the name of a network interface is required"
             ;;
+        innerprotoinherit) inherit=' innerprotoinherit' taken=1 ;;
     esac
-    taken=2
 }
 
 # An address of the tunnel's family. All addresses of a tunnel are of one family.
@@ -107,8 +111,11 @@ addresses() {
 # direction at least. With `oseq` it does not check those of received packets: it would drop the
 # packets of a switch that has restarted, and of a second switch with the same session.
 say_erspan() {
-    case $key,$version,$source$remote$parent in
-        ,,) words=external ;;
+    case $key,$version,$source$remote in
+        ,,)
+            [ -z "$parent" ] || bad "$what: dev needs key NUMBER, from 0 to $most"
+            words=external
+            ;;
         ,0,) bad "$what: version 0 needs local or remote" ;;
         ,0,*) words='erspan_ver 0' ;;
         *,0,*) bad "$what: version 0 has no key: leave it out" ;;
@@ -143,7 +150,7 @@ say_geneve() {
     case ${key:+id},${remote:+remote} in
         id, | ,remote) bad "$what: geneve needs both id NUMBER and remote ADDRESS, or neither" ;;
     esac
-    words="${key:+id }${key:-external} $port udp6zerocsumrx"
+    words="${key:+id }${key:-external} $port udp6zerocsumrx$inherit"
     addresses
 }
 

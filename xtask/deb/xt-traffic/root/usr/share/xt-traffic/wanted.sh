@@ -8,11 +8,37 @@
 # Everything that a mirror device receives passes through PROMISC. Without the link type, or without
 # a name for a mirror device, the rules are for the port itself.
 want() {
-    local chain port family options iptables ip6tables plain='' mirrors=''
-    wanted='' mirror_type=yes
+    wanted='' mirror_type=yes iptables='' ip6tables=''
     [ -n "$tables" ] || return 0
     iptables=$(tool iptables) && ip6tables=$(tool ip6tables) || exit 1
     has_mirror_type || use_no_mirrors
+    want_for_ports
+}
+
+# Sets $wanted and $missing again after the mirror devices in $ports have changed.
+want_again() {
+    wanted=''
+    want_for_ports
+    find_missing
+}
+
+# Sets $wanted to the rules of $ports without the mirror devices that could not be made.
+want_as_recorded() {
+    local port device rest value changed=''
+    while read -r port device rest; do
+        [ -n "$port" ] || continue
+        read_note "$port" refused
+        [ "$value" != "$device" ] || device=-
+        changed="$changed$port $device $rest$NL"
+    done <<EOF
+$ports
+EOF
+    ports=$changed wanted=''
+    [ -z "$tables" ] || want_for_ports
+}
+
+want_for_ports() {
+    local chain port family options plain='' mirrors=''
     sort_ports
     while read -r _ _ family options; do
         [ -n "$family" ] || continue
