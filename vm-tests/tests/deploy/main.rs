@@ -22,6 +22,10 @@ const README: &str = include_str!("../../../README.md");
 /// Long enough for apt and the packages' scripts with TCG.
 const APT_TIMEOUT: Duration = Duration::from_secs(600);
 
+/// Without a terminal, dpkg cannot ask whether to replace a configuration file that both the
+/// administrator and the package have changed. <https://manpages.debian.org/trixie/dpkg/dpkg.1.en.html>
+const KEEP_CONFIGURATION: &str = "-o Dpkg::Options::=--force-confold";
+
 /// Adds Debian's repository with the needed packages. A real host reaches it over the network.
 const DEBIAN: &str = "\
 cat >/etc/apt/sources.list.d/debian.sources <<END
@@ -244,7 +248,7 @@ fn upgrade(test: &mut DeployTest) -> Result<()> {
                 sender.send(frame)
             })
         });
-        let upgraded = test.vm.must_for("apt-get dist-upgrade -y", APT_TIMEOUT);
+        let upgraded = test.vm.must_for(&format!("apt-get dist-upgrade -y {KEEP_CONFIGURATION}"), APT_TIMEOUT);
         feed.join().expect("the sender does not panic").and(upgraded.map(drop))
     })?;
     test.vm.transcript().remark(&format!("{} frames have arrived at eth1", frames.len()));
@@ -261,7 +265,7 @@ fn downgrade(test: &mut DeployTest) -> Result<()> {
     let iptables = test.iptables(Release::FIRST.folder())?;
     test.vm.must(&preference(&iptables))?;
     test.vm.must("apt-get update")?;
-    test.vm.must_for("apt-get dist-upgrade -y --allow-downgrades", APT_TIMEOUT)?;
+    test.vm.must_for(&format!("apt-get dist-upgrade -y --allow-downgrades {KEEP_CONFIGURATION}"), APT_TIMEOUT)?;
     test.check_versions(Release::FIRST)?;
     test.tables_are_new();
     test.vm.must("rm /etc/apt/preferences.d/downgrade").map(drop)
