@@ -92,7 +92,8 @@ fn all_steps(test: &mut DeployTest) -> Result<()> {
     test.step("Boot the old kernel", boot_old)?;
     test.step("Count with the old kernel", |test| test.count("names"))?;
     test.step("Downgrade", downgrade)?;
-    test.step("Count after the downgrade", |test| test.count("ping"))?;
+    // The first release may have no mirror devices. This capture counts the same without them.
+    test.step("Count after the downgrade", |test| test.count("shell_session"))?;
     test.step("Debian's kernel, with the patched iptables", stock::run)?;
     test.step("Remove the service", remove)?;
     test.step("Purge", purge)?;
@@ -284,6 +285,7 @@ fn remove(test: &mut DeployTest) -> Result<()> {
 }
 
 fn purge(test: &mut DeployTest) -> Result<()> {
+    test.provide(Release::FIRST)?;
     let patterns = "'xt-traffic*' 'linux-image-*-promisc.*' 'linux-headers-*-promisc.*'";
     test.vm.must_for(&format!("apt-get purge -y {patterns}"), APT_TIMEOUT)?;
     test.vm.must("rm /etc/apt/sources.list.d/xt-traffic.sources /etc/apt/keyrings/xt-traffic.asc")?;
