@@ -6,6 +6,7 @@ mod deploy_test;
 mod leftover_files;
 mod stock;
 
+use std::env;
 use std::thread;
 use std::time::Duration;
 
@@ -100,6 +101,10 @@ fn all_steps(test: &mut DeployTest) -> Result<()> {
     test.step("Back to Debian's iptables", restore_iptables)?;
     test.step("Leftover files", |test| before.compare(test))?;
     test.step("Reboot without the packages", boot_stock)?;
+    // README shows what this version prints, and another one may print something else.
+    if env::var_os("XT_TRAFFIC_UPGRADE_FROM").is_some() {
+        return Ok(());
+    }
     let [first, second] = [Release::FIRST, Release::SECOND].map(|release| test.kernel(release));
     let releases = [first.release, second.release, test.stock_kernel.clone()];
     check_readme(README, test.vm.transcript(), &releases.each_ref().map(String::as_str), &first.metapackage)

@@ -310,6 +310,9 @@ impl Tests<'_> {
         )
         .args(arguments)
         .env(variable, folder);
+        if let Some(packages) = &self.options.upgrade_from {
+            command = command.env("XT_TRAFFIC_UPGRADE_FROM", packages);
+        }
         if !arguments.iter().any(|argument| argument.starts_with("--test-threads")) {
             // Without KVM a guest keeps one processor busy, but it sleeps while it waits for
             // kmemleak.
