@@ -30,10 +30,10 @@ make_mirrors() {
     done <<EOF
 $ports
 EOF
-    [ "$kept" != "$ports" ] || return $status
+    [ "$kept" != "$ports" ] || return "$status"
     ports=$kept
     want_again
-    return $status
+    return "$status"
 }
 
 # Makes the mirror device of the port, and brings it up.

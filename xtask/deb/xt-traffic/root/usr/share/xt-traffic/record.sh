@@ -13,11 +13,11 @@ recorded_ports() { ls "$RUN/ports" 2>/dev/null; }
 # Starts the records of all lines of $ports, and removes what lines that are gone have made. This
 # comes before any device is made, so that a device can get the name of another one.
 record_ports() {
-    local port device mtu sliced kind words status=0
+    local port device kind words status=0
     for port in $(recorded_ports); do
         is_listed "$port" "$ports" || put_back "$port" || status=1
     done
-    while read -r port device mtu sliced kind words; do
+    while read -r port device _ _ kind words; do
         [ -z "$port" ] || begin_record || status=1
     done <<EOF
 $ports
